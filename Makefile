@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# `make help` lists the targets. Everything is set up on first use, in .venv, from a locked list with hashes.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help run test lint lock
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+.venv/run.stamp: requirements/run.txt pyproject.toml scripts/setup
+	@scripts/setup run
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt requirements/debian.txt pyproject.toml scripts/setup
+	@scripts/setup dev
+	@touch $@ .venv/run.stamp
+
+run: .venv/run.stamp ## set up, then run `ejectable check` on this machine (ARGS="..." adds options)
+	@$(BIN)/ejectable check $(ARGS)
+
+lint: .venv/dev.stamp ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## lint, then all tests, in parallel
+	$(BIN)/pytest -n auto $(ARGS)
+
+lock: .venv/dev.stamp ## renew the locked lists of dependencies
+	scripts/lock

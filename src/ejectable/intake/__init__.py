@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Bytes from outside: opened without surprises, read and unpacked within bounds, written whole or not at all.
+
+The one place below `kernel`, `host` and `crash` that touches files, so that a limit holds everywhere.
+"""
+
+from ejectable.intake.compression import Compression, decompress, open_decompressed, sniff
+from ejectable.intake.files import open_regular, read_bounded, write_atomically
+from ejectable.intake.limits import DEFAULT_LIMITS, Limits
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Compression",
+    "Limits",
+    "decompress",
+    "open_decompressed",
+    "open_regular",
+    "read_bounded",
+    "sniff",
+    "write_atomically",
+]

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Opening what may be a FIFO, reading what may be endless, writing what must not be half there."""
+
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+from ejectable.errors import BadInput, DamagedInput, Missing
+
+__all__ = ["open_regular", "read_bounded", "write_atomically"]
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading, unbuffered surprises excluded: no FIFO, socket, device or directory.
+
+    Raises `BadInput` if it is something else, `Missing` if it is not there or may not be read.
+    """
+    name = os.fspath(path)
+    try:
+        # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise _as_ours(error, name) from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise BadInput(f"expected a regular file, found {_kind(mode)}", path=name)
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bounded(stream: BinaryIO, limit: int, *, name: str) -> bytes:
+    """Read `stream` to its end; raises `DamagedInput` if it holds more than `limit` bytes."""
+    try:
+        data = stream.read(limit + 1)
+    except OSError as error:
+        raise _as_ours(error, name) from error
+    if len(data) > limit:
+        raise DamagedInput(f"larger than the limit of {limit} bytes", path=name)
+    return data
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write `data` aside and rename it into place: readers see the old file or the new one, never a part."""
+    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, mode)  # noqa: PTH101  (mkstemp gave a string)
+        os.replace(aside, path)  # noqa: PTH105
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def _as_ours(error: OSError, name: str) -> Exception:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return Missing(f"{name}: no such file.", hint="Check the path.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Missing(f"{name}: may not be read by this user.", hint="Run it as root, or as the owner.")
+    if error.errno == errno.ENXIO:
+        return BadInput("expected a regular file, found a socket or a device without a driver", path=name)
+    return BadInput(f"cannot be read: {error.strerror or error}", path=name)
+
+
+def _kind(mode: int) -> str:
+    for test, word in (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a character device"),
+        (stat.S_ISBLK, "a block device"),
+    ):
+        if test(mode):
+            return word
+    return "something else"

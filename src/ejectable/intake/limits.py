@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How much of a hostile world we are ready to hold."""
+
+import msgspec
+
+__all__ = ["DEFAULT_LIMITS", "GIB", "MIB", "Limits"]
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Ceilings, in bytes, on what one input may make us read or unpack."""
+
+    # All that one input may unpack to, summed over its members.
+    unpacked: int = 2 * GIB
+    # One thing that is held in memory whole: a kernel image, a module, a changelog.
+    in_memory: int = 512 * MIB
+
+
+DEFAULT_LIMITS = Limits()

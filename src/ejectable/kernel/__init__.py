@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel binary, read: containers, image formats, symbols, types, code, and a machine to run one function in."""
+
+from ejectable.kernel.program import (
+    Image,
+    Member,
+    NotMapped,
+    Program,
+    Segment,
+    Struct,
+    Symbol,
+    SymbolTable,
+    Types,
+)
+
+__all__ = ["Image", "Member", "NotMapped", "Program", "Segment", "Struct", "Symbol", "SymbolTable", "Types"]

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The words: what every room of the house says to the next one.
+
+Frozen values without I/O. Their field names are the JSON keys of the documents (docs/json.md): what is
+`None` here is `null` there, and means "not known".
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+__all__ = [
+    "EXIT_AFFECTED",
+    "EXIT_BAD_INPUT",
+    "EXIT_OK",
+    "EXIT_UNKNOWN",
+    "Arch",
+    "Assessment",
+    "Device",
+    "Evidence",
+    "EvidenceKind",
+    "Finding",
+    "Host",
+    "KernelReport",
+    "Outcome",
+    "Status",
+    "exit_code",
+    "worst",
+]
+
+EXIT_OK = 0
+EXIT_AFFECTED = 2
+EXIT_UNKNOWN = 3
+EXIT_BAD_INPUT = 65
+
+Arch = Literal["x86_64", "aarch64"]
+
+
+class Status(StrEnum):
+    """The OpenVEX words, plus `mitigated` and `unknown`."""
+
+    AFFECTED = "affected"
+    UNKNOWN = "unknown"
+    MITIGATED = "mitigated"
+    FIXED = "fixed"
+    NOT_AFFECTED = "not_affected"
+
+
+# From the worst to the best: what several findings add up to is the first of these that occurs.
+SEVERITY = tuple(Status)
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The word that several findings add up to; `unknown` where there is none at all."""
+    return min(statuses, key=SEVERITY.index, default=Status.UNKNOWN)
+
+
+def exit_code(statuses: Iterable[Status], *, damaged: bool = False) -> int:
+    """The exit code of a verdict: the worst wins, in the order 2, 3, 65, 0.
+
+    `damaged` says that at least one input could not be read at all.
+    """
+    found = set(statuses)
+    if Status.AFFECTED in found:
+        return EXIT_AFFECTED
+    if Status.UNKNOWN in found or (not found and not damaged):
+        return EXIT_UNKNOWN
+    return EXIT_BAD_INPUT if damaged else EXIT_OK
+
+
+class EvidenceKind(StrEnum):
+    """How something was found out, from the strongest to the weakest."""
+
+    EXECUTED = "executed"
+    DISASSEMBLY = "disassembly"
+    TYPES = "types"
+    SYMBOLS = "symbols"
+    CONFIG = "config"
+    SOURCE = "source"
+    CHANGELOG = "changelog"
+    VERSION = "version"
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """One observation: `says` is what it would mean if it were all we knew."""
+
+    kind: EvidenceKind
+    says: Status
+    detail: str
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What one advisory says of one kernel."""
+
+    advisory: str
+    status: Status
+    justification: str | None  # OpenVEX justification, for `not_affected` only
+    reason: str
+    evidence: tuple[Evidence, ...]
+    conflict: bool
+    # The annotated disassembly and the story of the run, for --explain; not part of the contract's core.
+    explanation: tuple[str, ...] = ()
+
+
+class KernelReport(msgspec.Struct, frozen=True):
+    """One kernel and what was found in it."""
+
+    path: str
+    member: str | None  # the name inside a package or archive
+    release: str | None
+    banner: str | None
+    arch: Arch | None
+    build_id: str | None  # lower-case hex
+    format: str
+    virtio_pci: Literal["builtin", "module", "absent"] | None
+    findings: tuple[Finding, ...]
+    source: str | None = None  # `check` only: where its code was read
+    running: bool | None = None  # `check` only
+
+
+class Device(msgspec.Struct, frozen=True):
+    """One virtio device of a machine, and what unplugging it would do."""
+
+    name: str  # virtio1
+    transport: str  # pci, mmio, ccw, vdpa
+    address: str | None  # 0000:00:06.0
+    kind: str  # disk, nic, scsi, console, rng, balloon, vsock, fs
+    driver: str | None
+    nodes: tuple[str, ...]  # vdb, eth1
+    mode: Literal["legacy", "modern", "unknown"]
+    hotpluggable: bool | None
+    unplug: Literal["would_oops", "safe", "unknown"]
+    reason: str
+
+
+class Host(msgspec.Struct, frozen=True):
+    """The machine that was looked at."""
+
+    name: str | None
+    os: str | None
+    kernel_release: str | None
+    arch: str | None
+    virtualization: str | None
+    cloud: str | None
+    instance_type: str | None
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What an Oops would do to this machine."""
+
+    panic_on_oops: Literal[0, 1] | None
+    effect: Literal["panic", "hang", "none", "unknown"]
+    reboot_after_s: int | None  # kernel.panic; 0 means never, negative means at once
+    kdump: bool | None
+
+
+class Assessment(msgspec.Struct, frozen=True):
+    """The answer of `check`: what the facts and the advisories add up to for one machine."""
+
+    status: Status
+    summary: str
+    next_steps: tuple[str, ...]
+    host: Host
+    kernel: KernelReport | None
+    devices: tuple[Device, ...]
+    outcome: Outcome
+    notes: tuple[str, ...] = ()  # what limits this answer: no root, a container, a kernel not booted
