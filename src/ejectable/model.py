@@ -20,12 +20,18 @@ __all__ = [
     "Assessment",
     "Device",
     "Evidence",
+    "Event",
+    "EventKind",
     "EvidenceKind",
     "Finding",
+    "Frame",
     "Host",
     "KernelReport",
     "Outcome",
+    "Remedy",
+    "Run",
     "Status",
+    "Trigger",
     "exit_code",
     "worst",
 ]
@@ -167,3 +173,93 @@ class Assessment(msgspec.Struct, frozen=True):
     devices: tuple[Device, ...]
     outcome: Outcome
     notes: tuple[str, ...] = ()  # what limits this answer: no root, a container, a kernel not booted
+
+
+EventKind = Literal[
+    "null-call",
+    "null-deref",
+    "paging-fault",
+    "gpf",
+    "bug",
+    "panic",
+    "warning",
+    "soft-lockup",
+    "hard-lockup",
+    "hung-task",
+    "rcu-stall",
+    "kasan",
+    "kmsan",
+    "kcsan",
+    "ubsan",
+    "lockdep",
+    "double-fault",
+    "divide-error",
+    "undefined-instruction",
+    "stack-overflow",
+    "other",
+]
+
+Trigger = Literal["acpi-eject", "pcie-hotplug", "sysfs-remove", "driver-unbind", "module-unload", "suspend", "shutdown"]
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One line of a stack trace, innermost first. `offset` and `size` in bytes."""
+
+    function: str
+    offset: int | None
+    size: int | None
+    module: str | None
+    reliable: bool  # False for a frame marked `?`
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One thing that went wrong, read from a log."""
+
+    source: str
+    line: int  # of its first line, from 1
+    time: str | None  # as the log gives it
+    kind: EventKind
+    title: str
+    function: str | None  # the first one to blame
+    ip: str | None  # "vp_del_vqs+0x6e/0x220", "0x0"
+    module: str | None
+    process: str | None
+    pid: int | None
+    cpu: int | None
+    kernel: str | None
+    arch: str | None
+    trigger: Trigger | None
+    truncated: bool
+    corrupted: bool
+    fingerprint: str
+    trace: tuple[Frame, ...]
+    advisory: str | None = None
+    confidence: float = 0.0
+    why: str = ""
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One unplug in a guest. Times in seconds."""
+
+    kernel: str
+    arch: Arch
+    accelerator: Literal["kvm", "tcg"]
+    machine: str
+    device: str
+    mode: str
+    trigger: str
+    result: Literal["survived", "oops", "panic", "hang", "no-boot", "no-unplug"]
+    advisory: str | None
+    boot_s: float | None
+    verdict_s: float | None
+    console: str | None  # path of the transcript
+
+
+class Remedy(msgspec.Struct, frozen=True):
+    """One line of the plan of `fix`."""
+
+    remedy: str
+    state: Literal["recommended", "possible", "impossible", "done"]
+    why: str
+    commands: tuple[str, ...]  # that a person can paste
+    verified: bool

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Packages from the archive that this machine's apt is set up for, kept in a cache outside the tree.
+
+apt runs with a state directory of its own, so that arm64 packages can be fetched on an amd64 machine (and the
+other way round) without adding a foreign architecture to the system, and without root.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from ejectable.errors import Missing
+
+__all__ = ["cache_folder", "fetch", "offered", "versions"]
+
+ARCHITECTURES = ("amd64", "arm64")
+
+
+def cache_folder() -> Path:
+    """Where downloads and builds are kept: $EJECTABLE_CORPUS, else the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("EJECTABLE_CORPUS") or Path(base) / "ejectable-corpus")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """One process at a time, among parallel test workers too."""
+    with (cache_folder() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@cache
+def _options() -> tuple[str, ...]:
+    """Apt's options for a private state with both architectures; its lists are fetched once a day at most."""
+    if shutil.which("apt-get") is None:
+        raise Missing("apt-get was not found.", hint="Test kernels come from Debian's archive; run this on Debian.")
+    root = cache_folder() / "apt"
+    for folder in ("state/lists/partial", "cache/archives/partial"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    options = (
+        f"-oDir::State={root}/state",
+        f"-oDir::Cache={root}/cache",
+        "-oDir::State::status=/var/lib/dpkg/status",
+        "-oAPT::Architecture=amd64",
+        *(f"-oAPT::Architectures::={architecture}" for architecture in ARCHITECTURES),
+        "-oAPT::Sandbox::User=",
+        "-oAcquire::Languages=none",
+        "-qq",
+    )
+    stamp = root / "updated"
+    with _locked("apt"):
+        import time
+
+        if not stamp.exists() or time.time() - stamp.stat().st_mtime > 86400:
+            # A source that knows nothing of arm64 makes noise, not failure; a missing package is noticed later.
+            subprocess.run(["apt-get", *options, "update"], check=False, capture_output=True)
+            stamp.touch()
+    return options
+
+
+def _apt(*arguments: str, folder: Path | None = None) -> str:
+    done = subprocess.run(
+        [arguments[0], *_options(), *arguments[1:]], cwd=folder, check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        command = " ".join(arguments)
+        raise Missing(f"`{command}` failed: {done.stderr.strip()[-400:]}", hint="Is the archive within reach?")
+    return done.stdout
+
+
+@cache
+def offered(prefix: str) -> tuple[str, ...]:
+    """The names of the packages that begin with `prefix`, sorted."""
+    return tuple(sorted(_apt("apt-cache", "pkgnames", prefix).split()))
+
+
+@cache
+def versions(package: str, architecture: str = "amd64") -> tuple[str, ...]:
+    """The versions on offer of a package, newest first; empty where there is none."""
+    output = _apt("apt-cache", "madison", f"{package}:{architecture}")
+    return tuple(dict.fromkeys(line.split("|")[1].strip() for line in output.splitlines() if "|" in line))
+
+
+def fetch(package: str, architecture: str = "amd64", version: str | None = None) -> Path:
+    """The .deb of a package, downloaded on first use; raises `Missing` when the archive does not have it."""
+    folder = cache_folder() / "debs"
+    folder.mkdir(exist_ok=True)
+    pattern = f"{package}_{version.replace(':', '%3a') if version else '*'}_*.deb"
+    with _locked(f"deb-{package}-{architecture}"):
+        present = [path for path in folder.glob(pattern) if path.stem.endswith((f"_{architecture}", "_all"))]
+        if present:
+            return max(present, key=lambda path: path.stat().st_mtime)
+        aside = folder / f"{package}-{architecture}.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        try:
+            _apt("apt-get", "download", f"{package}:{architecture}" + (f"={version}" if version else ""), folder=aside)
+            downloaded = next(aside.glob("*.deb"))
+            return downloaded.rename(folder / downloaded.name)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
