@@ -5,19 +5,23 @@ Each command lives in a module of its own, `ejectable.cli.<command>`, imported o
 start-up short, and a command cannot slow down another one.
 """
 
+import errno
 import importlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from ejectable.errors import EjectableError, OurFault
+from ejectable.errors import EjectableError, Missing, OurFault
+from ejectable.report.text import clean
 
-__all__ = ["COMMANDS", "run"]
+__all__ = ["COMMANDS", "load", "run"]
 
 # Command → (one line for --help). The module ejectable.cli.<command> holds a Typer app of one command, `app`.
 COMMANDS: dict[str, str] = {
@@ -29,9 +33,13 @@ COMMANDS: dict[str, str] = {
     "explain": "What does this word or advisory mean?",
     "schema": "Print the JSON Schema of a document.",
 }
+EXIT_OK = 0
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_USAGE = 64
-EXIT_OURS = 70
+
+
+class _Listed(TyperCommand):
+    """A command as --help and completion list it: its name and its line, nothing imported."""
 
 
 class _LazyGroup(TyperGroup):
@@ -41,12 +49,20 @@ class _LazyGroup(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"ejectable.cli.{cmd_name}")
-        command = typer.main.get_command(module.app)
-        command.name = cmd_name
-        return command
+        return _Listed(name=cmd_name, short_help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in COMMANDS:
+            return args[0], load(args[0]), args[1:]
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # only their names, for "did you mean"
+        return super().resolve_command(ctx, args)
+
+
+def load(name: str) -> Any:
+    """The command of this name, imported."""
+    command = typer.main.get_command(importlib.import_module(f"ejectable.cli.{name}").app)
+    command.name = name
+    return command
 
 
 app = typer.Typer(
@@ -80,6 +96,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         command: Any = typer.main.get_command(app)
         result = command.main(args=list(arguments), prog_name="ejectable", standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as error:
         show = getattr(error, "show", None)
         show() if show else typer.echo(str(error), err=True)
@@ -88,27 +105,44 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write("ejectable: interrupted\n")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader went away (| head): nothing to say, and nothing may be said at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return _reader_went_away()
     except EjectableError as error:
         if debug:
-            raise
+            traceback.print_exc()
         return _report(error)
-    except Exception as error:  # the last wall: a traceback is no answer
+    except MemoryError:
+        return _report(Missing("There is not enough memory.", hint="Give it more, or lower --max-unpacked."))
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            return _reader_went_away()
         if debug:
-            raise
+            traceback.print_exc()
+        return _report(Missing(f"The system refused: {error}.", hint="Is there room, and a permission?"))
+    except SystemExit as error:  # Typer's completion options leave this way
+        return EXIT_OK if not error.code else EXIT_USAGE
+    except Exception as error:  # noqa: BLE001  (the last wall: a traceback is no answer)
+        if debug:
+            traceback.print_exc()
         return _report(
             OurFault(
                 f"This is a bug in ejectable: {type(error).__name__}: {error}",
                 hint="Run the same command with --debug and report what it prints.",
             )
         )
-    return result if isinstance(result, int) else 0
+    return result if isinstance(result, int) else EXIT_OK
+
+
+def _reader_went_away() -> int:
+    # As with `| head`: nothing to say, and nothing may be said when Python flushes at exit either.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def _report(error: EjectableError) -> int:
-    sys.stderr.write(f"ejectable: {error.message}\n")
-    if error.hint:
-        sys.stderr.write(f"  {error.hint}\n")
+    lines = [f"ejectable: {error.message}", *([f"  {error.hint}"] if error.hint else [])]
+    with suppress(OSError, ValueError):
+        sys.stderr.write("".join(f"{clean(line)}\n" for line in lines))
     return error.exit_code
