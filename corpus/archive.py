@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ejectable.errors import Missing
 
-__all__ = ["cache_folder", "fetch", "offered", "versions"]
+__all__ = ["cache_folder", "fetch", "locked", "offered", "versions"]
 
 ARCHITECTURES = ("amd64", "arm64")
 
@@ -30,7 +30,7 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[None]:
+def locked(name: str) -> Iterator[None]:
     """One process at a time, among parallel test workers too."""
     with (cache_folder() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -56,7 +56,7 @@ def _options() -> tuple[str, ...]:
         "-qq",
     )
     stamp = root / "updated"
-    with _locked("apt"):
+    with locked("apt"):
         import time
 
         if not stamp.exists() or time.time() - stamp.stat().st_mtime > 86400:
@@ -94,7 +94,7 @@ def fetch(package: str, architecture: str = "amd64", version: str | None = None)
     folder = cache_folder() / "debs"
     folder.mkdir(exist_ok=True)
     pattern = f"{package}_{version.replace(':', '%3a') if version else '*'}_*.deb"
-    with _locked(f"deb-{package}-{architecture}"):
+    with locked(f"deb-{package}-{architecture}"):
         present = [path for path in folder.glob(pattern) if path.stem.endswith((f"_{architecture}", "_all"))]
         if present:
             return max(present, key=lambda path: path.stat().st_mtime)

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""virtio_pci.ko with the callback put back, for a Debian 6.1 kernel: built in seconds, loaded by the stock kernel.
+
+    faulty_module("6.1.0-50-cloud-amd64")                      the module as v6.8 had it
+    faulty_module("6.1.0-50-cloud-amd64", variant="fixed")     as c8fae27d141a repaired it
+    Module(release="6.1.0-50-arm64", opt="Os", btf=False).path()
+
+6.12's headers serve too, though its virtio_pci is built in and the module can only be looked at.
+"""
+
+import lzma
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from corpus.archive import cache_folder, fetch, locked
+from corpus.builds import Manifest, build_once, run_logged
+from corpus.carve import btf_of_package
+from corpus.patches import VARIANTS, apply
+from corpus.trees import architecture_of, headers, source, source_version
+
+__all__ = ["DEFAULT_RELEASE", "Module", "faulty_module", "vmlinux_btf"]
+
+DEFAULT_RELEASE = "6.1.0-50-cloud-amd64"
+
+MAKEFILE = """
+obj-m := virtio_pci.o
+virtio_pci-y := virtio_pci_modern.o virtio_pci_common.o {legacy}
+ccflags-y += {flags}
+"""
+# What gcc understands and clang 16 does not, among the options that gcc-configured headers give.
+WRAPPER = """#!/bin/sh
+for word; do
+	shift
+	case $word in
+	-fconserve-stack|-fno-allow-store-data-races|-mrecord-mcount|-mindirect-branch*|-mfunction-return=thunk-extern) ;;
+	-mpreferred-stack-boundary=*|-falign-jumps=*|-falign-loops=*|-fplugin*|-Wimplicit-fallthrough=*) ;;
+	-mskip-rax-setup|-mharden-sls=*|-fno-var-tracking*|-fmin-function-alignment=*|-ftrivial-auto-var-init=zero) ;;
+	-mstack-protector-guard*|-mabi=lp64) ;;
+	*) set -- "$@" "$word" ;;
+	esac
+done
+exec clang-16 {target} -Wno-everything -Qunused-arguments {flags} "$@"
+"""
+
+
+class Module(msgspec.Struct, frozen=True, kw_only=True):
+    """Which module to build; `name` says it in one word."""
+
+    release: str = DEFAULT_RELEASE
+    variant: str = "affected"
+    compiler: Literal["gcc-12", "clang-16"] = "gcc-12"
+    opt: Literal["O2", "Os"] = "O2"
+    btf: bool = True  # split BTF over the kernel's, as Debian ships it
+    retpoline: bool = True
+    debug: bool = False  # keep the DWARF
+    legacy: bool = True  # with the legacy driver in it
+    compression: Literal["none", "xz", "zst", "gz"] = "none"
+
+    @property
+    def name(self) -> str:
+        """The name of the build's folder."""
+        options = {
+            "clang": self.compiler != "gcc-12",
+            "os": self.opt == "Os",
+            "nobtf": not self.btf,
+            "noretpoline": not self.retpoline,
+            "debug": self.debug,
+            "nolegacy": not self.legacy,
+            self.compression: self.compression != "none",
+        }
+        return "-".join(["module", self.release, self.variant, *(word for word, chosen in options.items() if chosen)])
+
+    @property
+    def family(self) -> str:
+        """Of the source package: "6.1" or "6.12"."""
+        return "6.12" if self.release.startswith("6.12") else "6.1"
+
+    @property
+    def arm(self) -> bool:
+        """Whether it is for arm64."""
+        return architecture_of(self.release) == "arm64"
+
+    def path(self) -> Path:
+        """The module's file, made on first use; raises `Missing` when a package or compiler is not to be had."""
+        return build_once(self.name, self._recipe)
+
+    def _recipe(self, aside: Path) -> Manifest:
+        if self.compression != "none":
+            plain = msgspec.structs.replace(self, compression="none").path()
+            artefact = _compress(plain, aside, self.compression)
+        else:
+            artefact = _build(aside, self)
+        return Manifest(
+            name=self.name,
+            artefact=artefact.name,
+            expected=VARIANTS[self.variant].expected if self.legacy else "not_affected",
+            variant=self.variant,
+            arch="arm64" if self.arm else "amd64",
+            source=source_version(self.family),
+            release=self.release,
+            compiler=self.compiler,
+            opt=self.opt,
+            btf=self.btf,
+            debug=self.debug,
+            retpoline=self.retpoline and not self.arm,
+            virtio_pci="module",
+            compression=self.compression,
+            notes=VARIANTS[self.variant].what + ("" if self.legacy else "; without the legacy driver"),
+        )
+
+
+def faulty_module(release: str = DEFAULT_RELEASE, variant: str = "affected") -> Path:
+    """The path of virtio_pci.ko for the kernel `release`, made on first use; see `Module` for all the choices.
+
+    Raises `Missing` when a package or a compiler is not to be had.
+    """
+    return Module(release=release, variant=variant).path()
+
+
+def _build(aside: Path, module: Module) -> Path:
+    arm = module.arm
+    log = cache_folder() / "logs" / f"{module.name}.log"
+    log.unlink(missing_ok=True)
+    tree = headers(module.release)
+    work = aside / "work"
+    work.mkdir()
+    for file in (source(module.family) / "drivers/virtio").glob("virtio_pci_*.[ch]"):
+        shutil.copy(file, work)
+    apply(work, module.family, module.variant)
+    clang = module.compiler != "gcc-12"
+    flags = [f"-{module.opt}"] if module.opt != "O2" else []
+    if not module.retpoline and not arm and not clang:
+        flags += ["-mindirect-branch=keep", "-mfunction-return=keep"]
+    if not module.legacy:
+        for file in work.glob("*.h"):
+            # The options' header is included first on the command line: -U comes too early, so undo it in the source.
+            file.write_text(
+                "#undef CONFIG_VIRTIO_PCI_LEGACY\n#undef CONFIG_VIRTIO_PCI_LEGACY_MODULE\n" + file.read_text()
+            )
+    (work / "Makefile").write_text(
+        MAKEFILE.format(legacy="virtio_pci_legacy.o" if module.legacy else "", flags=" ".join(flags))
+    )
+    command: list[str | Path] = ["make", "-C", tree, f"M={work}", "modules"]
+    if arm:
+        command += ["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"]
+    if clang:
+        wrapper = work / "clang-wrapper"
+        thunks = "-mretpoline-external-thunk -mfunction-return=thunk-extern" if module.retpoline else ""
+        wrapper.write_text(
+            WRAPPER.format(
+                target="--target=aarch64-linux-gnu -fno-stack-protector" if arm else "--target=x86_64-linux-gnu",
+                flags="" if arm else thunks,
+            )
+        )
+        wrapper.chmod(0o755)
+        command.append(f"CC={wrapper}")
+    else:
+        command.append(f"CC={'aarch64-linux-gnu-' if arm else ''}gcc-12")
+    run_logged(command, log)
+    made = work / "virtio_pci.ko"
+    tool = "aarch64-linux-gnu-" if arm else ""
+    if module.btf:
+        run_logged(
+            ["pahole", "-J", "--btf_base", vmlinux_btf(module.release), made],
+            log,
+            env={"LLVM_OBJCOPY": f"{tool}objcopy"},
+        )
+    if not module.debug:
+        run_logged([f"{tool}strip", "--strip-debug", made], log)
+    done = made.rename(aside / "virtio_pci.ko")
+    shutil.rmtree(work)
+    return done
+
+
+def _compress(plain: Path, aside: Path, compression: str) -> Path:
+    target = aside / f"{plain.name}.{compression}"
+    if compression == "xz":
+        # As the kernel's modules_install does: its own decompressor knows only CRC32.
+        target.write_bytes(lzma.compress(plain.read_bytes(), check=lzma.CHECK_CRC32))
+        return target
+    tool = {"gz": ["gzip", "-n", "-9", "-c"], "zst": ["zstd", "-q", "-c"]}[compression]
+    with target.open("wb") as output:
+        subprocess.run([*tool, plain], check=True, stdout=output)
+    return target
+
+
+def vmlinux_btf(release: str) -> Path:
+    """The BTF of Debian's kernel `release`, raw, carved out of the shipped image: modules' BTF is split over it."""
+    target = cache_folder() / "btf" / f"{release}.btf"
+    with locked(f"btf-{release}"):
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            aside = target.with_suffix(".part")
+            aside.write_bytes(btf_of_package(fetch(f"linux-image-{release}", architecture_of(release))))
+            aside.rename(target)
+    return target
