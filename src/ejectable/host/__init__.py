@@ -1,2 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine, read: devices, release, the kernel in use, panic policy, cloud."""
+"""A machine, read: devices, release, kernel in use, panic policy, cloud. Everything below one root, nothing beyond."""
+
+from ejectable.host.facts import Facts, read
+from ejectable.host.installed import Candidate, candidates, module_files, releases
+from ejectable.host.policy import Policy
+from ejectable.host.root import Root
+from ejectable.host.running import Running, build_id, read_running
+
+__all__ = [
+    "Candidate",
+    "Facts",
+    "Policy",
+    "Root",
+    "Running",
+    "build_id",
+    "candidates",
+    "module_files",
+    "read",
+    "read_running",
+    "releases",
+]

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The virtio devices of a machine, out of sysfs, and how each is driven."""
+
+import re
+from typing import Literal
+
+from ejectable.host.root import Root
+from ejectable.host.slots import Slots
+from ejectable.model import Device
+
+__all__ = ["read_devices"]
+
+BUS = "/sys/bus/virtio/devices"
+MAX_DEVICES = 4096
+
+# Device ids: include/uapi/linux/virtio_ids.h, and section 5 of the virtio specification 1.3.
+KINDS = {
+    1: "nic",
+    2: "disk",
+    3: "console",
+    4: "rng",
+    5: "balloon",
+    7: "rpmsg",
+    8: "scsi",
+    9: "9p",
+    11: "rproc-serial",
+    12: "caif",
+    13: "memory-balloon",
+    16: "gpu",
+    17: "clock",
+    18: "input",
+    19: "vsock",
+    20: "crypto",
+    21: "signal-dist",
+    22: "pstore",
+    23: "iommu",
+    24: "mem",
+    25: "sound",
+    26: "fs",
+    27: "pmem",
+    28: "rpmb",
+    29: "wifi-sim",
+    32: "scmi",
+    34: "i2c",
+    40: "bluetooth",
+    41: "gpio",
+}
+# The bus of the parent → the transport that runs there.
+TRANSPORTS = {"pci": "pci", "platform": "mmio", "ccw": "ccw", "vdpa": "vdpa", "rpmsg": "rproc", "uml": "uml"}
+VERSION_1 = 32  # VIRTIO_F_VERSION_1, include/uapi/linux/virtio_config.h
+FIRST_MODERN_ID = 0x1040  # PCI device ids from here on exist for modern devices only: virtio 1.3, section 4.1.2
+
+
+def read_devices(root: Root, slots: Slots) -> tuple[Device, ...] | None:
+    """Every device on the virtio bus, by number, with `unplug` still open; `None` if sysfs could not be seen."""
+    names = root.list(BUS)
+    if names is None:
+        # A sysfs without a virtio bus is a kernel without virtio; no sysfs at all is no answer.
+        buses = root.list("/sys/bus")
+        return () if buses and "virtio" not in buses else None
+    return tuple(_device(root, name, slots) for name in sorted(names, key=_number)[:MAX_DEVICES])
+
+
+def _device(root: Root, name: str, slots: Slots) -> Device:
+    path = root.resolve(f"{BUS}/{name}") or f"{BUS}/{name}"
+    parent = path.rpartition("/")[0]
+    bus = root.link(f"{parent}/subsystem")
+    address = parent.rpartition("/")[2] if parent != BUS else None
+    if bus is None and address and re.fullmatch(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", address):
+        bus = "pci"
+    transport = TRANSPORTS.get(bus, bus) if bus else "unknown"
+    driver = root.link(f"{path}/driver")
+    mode, why = _mode(root, path, parent, transport, driver)
+    return Device(
+        name=name,
+        transport=transport,
+        address=address,
+        kind=_kind(root, path),
+        driver=driver,
+        nodes=_nodes(root, path),
+        mode=mode,
+        hotpluggable=slots.hotpluggable(parent) if transport == "pci" else None,
+        unplug="unknown",
+        reason=why,
+    )
+
+
+def _mode(
+    root: Root, path: str, parent: str, transport: str, driver: str | None
+) -> tuple[Literal["legacy", "modern", "unknown"], str]:
+    """How the device is driven, and what says so."""
+    features = root.text(f"{path}/features", 1024)
+    pci_id = root.number(f"{parent}/device") if transport == "pci" else None
+    only_modern = pci_id is not None and pci_id >= FIRST_MODERN_ID
+    if features is None or not re.fullmatch(r"[01]{64,}", features):
+        if only_modern:
+            return "modern", f"its PCI device id {pci_id:#06x} exists for modern devices only"
+        return "unknown", "its features could not be read" if features is None else "its features make no sense"
+    if features[VERSION_1] == "1":
+        return "modern", "feature bit 32 (VIRTIO_F_VERSION_1) is set"
+    if only_modern:
+        return "modern", f"its PCI device id {pci_id:#06x} exists for modern devices only"
+    if driver is None and "1" not in features:
+        # The bits are negotiated when a driver is bound (virtio_dev_probe, drivers/virtio/virtio.c); before that they
+        # are all zero and say nothing.
+        return "unknown", "no driver has negotiated its features yet"
+    return "legacy", "feature bit 32 (VIRTIO_F_VERSION_1) is not set"
+
+
+def _kind(root: Root, path: str) -> str:
+    number = root.number(f"{path}/device")
+    if number is None:
+        match = re.match(r"virtio:d([0-9A-Fa-f]{8})v", root.text(f"{path}/modalias", 256) or "")
+        number = int(match[1], 16) if match else None
+    if number is None:
+        return "unknown"
+    return KINDS.get(number, f"virtio-id-{number}")
+
+
+def _nodes(root: Root, path: str) -> tuple[str, ...]:
+    """The names under which users know the device: vdb, eth1, vport1p1, sda."""
+    found: list[str] = []
+    for folder in ("block", "net", "virtio-ports", "drm", "sound", "tty", "bluetooth", "rtc", "ptp"):
+        found += root.list(f"{path}/{folder}") or ()
+    # SCSI: hostN/targetN:B:T/N:B:T:L/block/sdX
+    for host in _matching(root, path, r"host\d+"):
+        for target in _matching(root, f"{path}/{host}", r"target\d+:\d+:\d+"):
+            for unit in _matching(root, f"{path}/{host}/{target}", r"\d+:\d+:\d+:\d+"):
+                found += root.list(f"{path}/{host}/{target}/{unit}/block") or ()
+    return tuple(found)
+
+
+def _matching(root: Root, path: str, pattern: str) -> tuple[str, ...]:
+    return tuple(name for name in root.list(path) or () if re.fullmatch(pattern, name))[:256]
+
+
+def _number(name: str) -> tuple[int, str]:
+    digits = re.search(r"(\d{1,9})$", name)
+    return (int(digits[1]) if digits else 0, name)
