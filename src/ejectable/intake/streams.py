@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Compressed files read piece by piece, in bounded memory whatever they hold.
+
+Every format of `Compression`, through the end of every concatenated stream, as `zcat` does.
+"""
+
+import bz2
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from ejectable.errors import DamagedInput
+from ejectable.intake.blocks import LZ4_LEGACY_MAGIC, lz4_legacy_blocks, lzo_blocks
+from ejectable.intake.compression import LZMA_MEMORY, ZSTD_STEP, ZSTD_WINDOW, Compression, sniff
+
+__all__ = ["open_decompressed"]
+
+# Packed bytes asked of the file at once, and unpacked bytes asked of a decoder at once.
+CHUNK = 1 << 18
+
+
+def open_decompressed(stream: BinaryIO, *, name: str) -> BinaryIO:
+    """Wrap `stream` so that reading it unpacks it as it goes; a plain stream comes back as it is, buffered.
+
+    Bytes after the last stream that are no stream themselves are ignored. Errors in the data surface while
+    reading, as `DamagedInput` that names `name`.
+    """
+    buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]
+    head = buffered.peek(16)[:16]
+    compression = sniff(head)
+    if compression is Compression.NONE:
+        return buffered
+    if compression is Compression.LZO:
+        pieces = lzo_blocks(buffered.read)
+    elif head.startswith(LZ4_LEGACY_MAGIC):
+        pieces = lz4_legacy_blocks(buffered.read)
+    else:
+        pieces = _pieces(buffered, compression)
+    return io.BufferedReader(_Unpacker(pieces, compression, name), CHUNK)
+
+
+class _Unpacker(io.RawIOBase):
+    """A raw stream over an iterator of unpacked pieces."""
+
+    def __init__(self, pieces: Iterator[bytes], compression: Compression, name: str) -> None:
+        self._pieces = pieces
+        self._compression = compression
+        self._name = name
+        self._piece = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._piece:
+            try:
+                piece = next(self._pieces, None)
+            except Exception as error:
+                # Each library has an exception tree of its own, some raise plain RuntimeError or MemoryError.
+                raise DamagedInput(f"damaged or cut-off {self._compression} stream ({error})", path=self._name) from (
+                    error
+                )
+            if piece is None:
+                return 0
+            self._piece = memoryview(piece)
+        size = min(len(buffer), len(self._piece))
+        buffer[:size] = self._piece[:size]
+        self._piece = self._piece[size:]
+        return size
+
+
+def _pieces(source: BinaryIO, compression: Compression) -> Iterator[bytes]:
+    """Unpack stream after stream; raises `EOFError` if one is cut off."""
+    new = _decoders()[compression]
+    packed = b""
+    while True:
+        decoder = new()
+        while not decoder.eof:
+            if decoder.needs_input:
+                packed = packed or source.read(CHUNK)
+                if not packed:
+                    raise EOFError("it ends before its end mark")
+            yield decoder.decompress(packed, CHUNK)
+            packed = b""
+        packed = decoder.unused_data
+        if len(packed) < 16:
+            packed += source.read(CHUNK)
+        if sniff(packed[:16]) is not compression:
+            return
+
+
+def _decoders() -> dict[Compression, Callable[[], Any]]:
+    """Per format, what makes an object that has the interface of `bz2.BZ2Decompressor`."""
+
+    def lz4_frame() -> object:
+        import lz4.frame
+
+        return lz4.frame.LZ4FrameDecompressor()
+
+    return {
+        Compression.GZIP: _Gzip,
+        Compression.BZIP2: bz2.BZ2Decompressor,
+        Compression.LZMA: lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, LZMA_MEMORY),
+        Compression.XZ: lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, LZMA_MEMORY),
+        Compression.LZ4: lz4_frame,
+        Compression.ZSTD: _Zstd,
+    }
+
+
+class _Gzip:
+    """Zlib's object, with the interface of the younger ones."""
+
+    def __init__(self) -> None:
+        self._decoder = zlib.decompressobj(wbits=31)
+
+    def decompress(self, packed: bytes, most: int) -> bytes:
+        return self._decoder.decompress(self._decoder.unconsumed_tail + packed, most)
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._decoder.unconsumed_tail
+
+
+class _Zstd:
+    """Zstandard's object, which has no limit on its output, fed so little at a time that it cannot give much."""
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self._decoder = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
+        self._waiting = memoryview(b"")
+
+    def decompress(self, packed: bytes, most: int) -> bytes:  # noqa: ARG002  (bounded by the step instead)
+        if packed:
+            self._waiting = memoryview(packed)
+        step, self._waiting = self._waiting[:ZSTD_STEP], self._waiting[ZSTD_STEP:]
+        return self._decoder.decompress(step)
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data + bytes(self._waiting)
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._waiting
