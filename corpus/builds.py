@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from corpus.archive import locked, cache_folder
+from corpus.archive import cache_folder, locked
 from ejectable.errors import Missing
 
 __all__ = ["Expected", "Manifest", "build_once", "built", "manifest_of", "run_logged"]

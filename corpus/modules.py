@@ -32,18 +32,19 @@ virtio_pci-y := virtio_pci_modern.o virtio_pci_common.o {legacy}
 ccflags-y += {flags}
 """
 # What gcc understands and clang 16 does not, among the options that gcc-configured headers give.
+# Drops what gcc understands and clang 16 does not, among the options that gcc-configured headers give.
 WRAPPER = """#!/bin/sh
 for word; do
 	shift
 	case $word in
-	-fconserve-stack|-fno-allow-store-data-races|-mrecord-mcount|-mindirect-branch*|-mfunction-return=thunk-extern) ;;
-	-mpreferred-stack-boundary=*|-falign-jumps=*|-falign-loops=*|-fplugin*|-Wimplicit-fallthrough=*) ;;
-	-mskip-rax-setup|-mharden-sls=*|-fno-var-tracking*|-fmin-function-alignment=*|-ftrivial-auto-var-init=zero) ;;
-	-mstack-protector-guard*|-mabi=lp64) ;;
+	-Wp,*|-Wa,*) set -- "$@" "$word" ;;
+	-W*|-fconserve-stack|-fno-allow-store-data-races|-mrecord-mcount|-mindirect-branch*|-mfunction-return*) ;;
+	-mpreferred-stack-boundary=*|-falign-jumps=*|-falign-loops=*|-fplugin*|-mskip-rax-setup|-mharden-sls=*) ;;
+	-fno-var-tracking*|-fmin-function-alignment=*|-ftrivial-auto-var-init=zero|-mabi=lp64) ;;
 	*) set -- "$@" "$word" ;;
 	esac
 done
-exec clang-16 {target} -Wno-everything -Qunused-arguments {flags} "$@"
+exec clang-16 {target} -w -Qunused-arguments {flags} "$@"
 """
 
 
@@ -152,7 +153,7 @@ def _build(aside: Path, module: Module) -> Path:
         thunks = "-mretpoline-external-thunk -mfunction-return=thunk-extern" if module.retpoline else ""
         wrapper.write_text(
             WRAPPER.format(
-                target="--target=aarch64-linux-gnu -fno-stack-protector" if arm else "--target=x86_64-linux-gnu",
+                target="--target=aarch64-linux-gnu" if arm else "--target=x86_64-linux-gnu",
                 flags="" if arm else thunks,
             )
         )

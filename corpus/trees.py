@@ -11,7 +11,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from corpus.archive import locked, cache_folder, fetch
+from corpus.archive import cache_folder, fetch, locked
 from ejectable.errors import Missing
 
 __all__ = ["architecture_of", "headers", "source", "source_version", "unpack_deb"]
