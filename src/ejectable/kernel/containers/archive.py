@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An archive as a shelf of files that is read only as far as somebody asks, and nothing of it written to disk.
+
+Packages are long: the kernel comes first, hundreds of megabytes of modules follow. An `Archive` walks on when a
+member is asked for that it has not met, remembers what is likely to be asked for next, and starts over for the
+rest.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from ejectable.errors import DamagedInput, EjectableError
+from ejectable.intake import Limits
+from ejectable.kernel.containers.exact import Exact
+
+__all__ = ["Archive", "Entry", "clean_name", "entry_of"]
+
+# Bounds on the list of names that is held in memory.
+MOST_NAMES = 1 << 18
+MOST_NAME_BYTES = 64 << 20
+
+# What is kept when it is met. Anything else that is asked for later costs another walk.
+KEPT = re.compile(
+    r"(?:.*/)?(?:"
+    r"(?:vmlinu[xz]|bzImage|Image|config|\.config)[^/]*"
+    r"|modules\.builtin"
+    r"|virtio_pci\.ko(?:\.\w+)?"
+    r"|changelog[^/]*"
+    r")"
+)
+DEBUG = "usr/lib/debug/"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A regular file in an archive. `read` works until the next entry is asked for."""
+
+    name: str
+    size: int
+    read: Callable[[], bytes]
+
+
+def clean_name(raw: str) -> str:
+    """A member's name relative to the root, without `.`; `..` cannot climb above the root."""
+    parts: list[str] = []
+    for part in raw.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+class Archive:
+    """The regular files of an archive by name, read on demand; `walk` begins a walk from the start."""
+
+    def __init__(self, walk: Callable[[], Iterator[Entry]], *, name: str, limits: Limits) -> None:
+        self._walk = walk
+        self.name = name
+        self._limits = limits
+        self._entries: Iterator[Entry] | None = None
+        self._names: dict[str, int] = {}
+        self._name_bytes = 0
+        self._kept: dict[str, bytes] = {}
+        self._kept_bytes = 0
+        self._error: EjectableError | None = None
+
+    def find(self, pattern: re.Pattern[str]) -> str | None:
+        """The first member whose whole name matches; raises `DamagedInput` if the archive breaks before it."""
+        return next(self.find_all(pattern), None)
+
+    def find_all(self, pattern: re.Pattern[str]) -> Iterator[str]:
+        """Every member whose whole name matches, in the archive's order."""
+        yield from [name for name in self._names if pattern.fullmatch(name)]
+        while (name := self._advance()) is not None:
+            if pattern.fullmatch(name):
+                yield name
+
+    def read(self, name: str) -> bytes:
+        """The content of a member that `find` gave."""
+        if name in self._kept:
+            return self._kept[name]
+        for entry in self._walk():
+            if entry.name == name:
+                return self._read(entry)
+        raise DamagedInput(f"{name} is no longer there", path=self.name)
+
+    def _advance(self) -> str | None:
+        """Walk to the next member; its name, or `None` at the end."""
+        if self._error is not None:
+            raise self._error
+        if self._entries is None:
+            self._entries = self._walk()
+        try:
+            entry = next(self._entries, None)
+            if entry is None:
+                return None
+            self._name_bytes += len(entry.name)
+            if len(self._names) >= MOST_NAMES or self._name_bytes > MOST_NAME_BYTES:
+                raise DamagedInput("it has more members than any kernel package", path=self.name)
+            self._names[entry.name] = entry.size
+            if KEPT.fullmatch(entry.name) and not entry.name.startswith(DEBUG):
+                self._keep(entry)
+        except EjectableError as error:
+            self._error = error
+            raise
+        return entry.name
+
+    def _keep(self, entry: Entry) -> None:
+        if self._kept_bytes + entry.size <= self._limits.in_memory:
+            self._kept[entry.name] = self._read(entry)
+            self._kept_bytes += entry.size
+
+    def _read(self, entry: Entry) -> bytes:
+        if entry.size > self._limits.in_memory:
+            raise DamagedInput(
+                f"{entry.name} has {entry.size} bytes, more than the limit of {self._limits.in_memory}",
+                path=self.name,
+            )
+        return entry.read()
+
+
+def entry_of(source: Exact, name: str, size: int) -> tuple[Entry, Callable[[], None]]:
+    """An entry whose content comes next in `source`, and what passes over the part that was not read."""
+    start = source.position
+    what = f"member {name[:200]}"
+
+    def read() -> bytes:
+        if source.position != start:
+            raise DamagedInput(f"{what} was already passed", path=source.name)
+        return source.take(size, what)
+
+    return Entry(name, size, read), lambda: source.skip(start + size - source.position, what)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a kernel says of itself, found in its bytes without symbols: banner, release, build-id."""
+
+import re
+import struct
+
+from ejectable.kernel.formats.elf import NT_GNU_BUILD_ID, notes
+
+__all__ = ["banner_in", "build_id_in", "release_of", "searchable"]
+
+# init/version-timestamp.c, linux_banner: "Linux version RELEASE (COMPILER) VERSION\n"
+BANNER = b"Linux version "
+MOST_BANNER = 1024
+BUILD_NUMBER = re.compile(r"#\d")
+RELEASE = re.compile(r"\d+\.\d+[^\s/]*")
+NOTE_HEAD = struct.pack("<I", 4)
+GNU_NOTE = struct.pack("<I", NT_GNU_BUILD_ID) + b"GNU\0"
+BUILD_ID_SIZES = range(8, 65)
+
+
+def release_of(text: str | None) -> str | None:
+    """The release, `uname -r`, at the start of a version text, with or without "Linux version " before it."""
+    if not text:
+        return None
+    found = RELEASE.match(text.removeprefix(BANNER.decode()))
+    return found[0] if found else None
+
+
+def banner_in(raw: memoryview) -> str | None:
+    """The banner in an unpacked kernel: the first that is followed by a release.
+
+    Since v6.1 there are two: the weak one of init/version.c, without the number of the build, which the one of
+    init/version-timestamp.c replaces.
+    """
+    haystack = searchable(raw)
+    weak = None
+    position = haystack.find(BANNER)
+    while position >= 0:
+        line = haystack[position : position + MOST_BANNER].split(b"\n", 1)[0].split(b"\0", 1)[0]
+        text = line.decode("utf-8", "replace")
+        if release_of(text):
+            if "#" not in text or BUILD_NUMBER.search(text):
+                return text
+            weak = weak or text
+        position = haystack.find(BANNER, position + 1)
+    return weak
+
+
+def build_id_in(raw: memoryview) -> str | None:
+    """The GNU build-id of a flat image, in lower-case hex, by the shape of its ELF note."""
+    haystack = searchable(raw)
+    position = haystack.find(GNU_NOTE)
+    while position >= 0:
+        start = position - 8
+        if start >= 0 and haystack[start : start + 4] == NOTE_HEAD:
+            size = int.from_bytes(haystack[start + 4 : start + 8], "little")
+            if size in BUILD_ID_SIZES:
+                for owner, kind, text in notes(raw[start : start + 12 + 4 + size + 3 & ~3]):
+                    if owner == b"GNU" and kind == NT_GNU_BUILD_ID:
+                        return text.hex()
+        position = haystack.find(GNU_NOTE, position + 1)
+    return None
+
+
+def searchable(raw: memoryview) -> bytes:
+    """Bytes with a `find`, which a memoryview lacks: without a copy where the view is of the whole of some."""
+    whole = raw.obj
+    return whole if isinstance(whole, bytes) and len(whole) == len(raw) else bytes(raw)
