@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The way in: whatever file or folder holds a kernel, as a `Kernel` that can be asked.
+
+    for kernel in open_kernels("linux-image-6.12.deb"):
+        kernel.release, kernel.build_id        # cheap: read from headers
+        kernel.vmlinux.symbols                 # the first that is asked for unpacks the kernel
+
+Everything is read when it is first asked for, so properties and methods may raise `DamagedInput` too.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ejectable.errors import BadInput, EjectableError
+from ejectable.intake import Compression, Limits, decompress
+from ejectable.kernel.config import embedded_config, parse_config
+from ejectable.kernel.formats import Packed, Unpacked, lay_out
+from ejectable.kernel.formats.layout import rebased
+from ejectable.kernel.identity import banner_in, build_id_in, release_of
+from ejectable.kernel.module import Module
+from ejectable.kernel.program import Program, SymbolTable, Types
+from ejectable.model import Arch
+
+if TYPE_CHECKING:
+    from ejectable.kernel.modules import ModuleShelf
+
+__all__ = ["Kernel", "Package", "Unreadable"]
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """Something that looked like a kernel and could not be read; the others beside it still can."""
+
+    path: str
+    error: EjectableError
+
+
+class Package(msgspec.Struct, frozen=True):
+    """The package that a kernel came in."""
+
+    name: str
+    version: str
+
+
+class Kernel:
+    """One kernel: an image, its modules, or its source, and what is known of it.
+
+    Made by `open_kernels`. `path` is the file or folder given, `member` the image's name inside of it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        limits: Limits,
+        member: str | None = None,
+        packed: Packed | None = None,
+        modules: "ModuleShelf | None" = None,
+        config: bytes | None = None,
+        package: Package | None = None,
+        source_tree: Path | None = None,
+        standalone: Module | None = None,
+    ) -> None:
+        self.path = path
+        self.member = member
+        self.package = package
+        self.source_tree = source_tree
+        # Sentences about what could not be read and why it matters, for an honest "unknown".
+        self.problems: list[str] = []
+        self._limits = limits
+        self._packed = packed
+        self._shelf = modules
+        self._config = config
+        self._standalone = standalone
+        self._programs: dict[str, Program | None] = {}
+
+    @property
+    def name(self) -> str:
+        """Path and member, for messages."""
+        return f"{self.path}({self.member})" if self.member else self.path
+
+    def __repr__(self) -> str:
+        return f"<Kernel {self.name} {self.format}>"
+
+    @property
+    def format(self) -> str:
+        """How it is packed: "bzImage", "Image", "zboot", "vmlinux", "module" or "source"."""
+        if self._packed is not None:
+            return self._packed.format
+        return "source" if self.source_tree is not None else "module"
+
+    @property
+    def compression(self) -> Compression:
+        """Of the image."""
+        return self._packed.compression if self._packed is not None else Compression.NONE
+
+    @cached_property
+    def arch(self) -> Arch | None:
+        """The instruction set; `None` for a source tree."""
+        if self._packed is not None:
+            return self._packed.arch
+        return self._standalone.elf.arch if self._standalone is not None else None
+
+    @cached_property
+    def release(self) -> str | None:
+        """`uname -r`: from the boot header or a module's vermagic, else from the banner."""
+        if self._packed is not None:
+            return release_of(self._packed.version) or release_of(self.banner)
+        if self._standalone is not None:
+            return self._standalone.release
+        return None
+
+    @cached_property
+    def banner(self) -> str | None:
+        """The line that begins with "Linux version"."""
+        return banner_in(self._unpacked.raw) if self._unpacked is not None else None
+
+    @cached_property
+    def build_id(self) -> str | None:
+        """The GNU build-id in lower-case hex: of the image, or of a module that stands alone."""
+        if self._unpacked is not None:
+            elf = self._unpacked.elf
+            return elf.build_id if elf is not None else build_id_in(self._unpacked.raw)
+        return self._standalone.elf.build_id if self._standalone is not None else None
+
+    @cached_property
+    def config(self) -> Mapping[str, str] | None:
+        """Its configuration, embedded or beside it."""
+        if self._config is not None:
+            return parse_config(self._config)
+        return embedded_config(self._unpacked.raw, name=self.name) if self._unpacked is not None else None
+
+    @cached_property
+    def _unpacked(self) -> Unpacked | None:
+        """The kernel in memory, laid out; where the base of a flat image is not known yet, from 0."""
+        if self._packed is None:
+            return None
+        return lay_out(self._packed.unpack(self._limits), self._packed.arch, name=self.name)
+
+    @cached_property
+    def vmlinux(self) -> Program | None:
+        """The kernel proper, with symbols and types; `None` where there is just a module or source."""
+        unpacked = self._unpacked
+        if unpacked is None:
+            return None
+        symbols = self._symbols(unpacked)
+        if not unpacked.has_base:
+            text = symbols.get("_text")
+            if text is None:
+                self.problems.append(f"{self.name}: its virtual base is not known, as it has no symbol _text.")
+            else:
+                unpacked = rebased(unpacked, text.address)
+        return Program("vmlinux", unpacked.image, symbols, self._types(unpacked))
+
+    def _symbols(self, unpacked: Unpacked) -> SymbolTable:
+        """The ELF symbol table where it was not stripped, else kallsyms."""
+        from ejectable.kernel.symbols.elf import read_elf_symbols
+        from ejectable.kernel.symbols.kallsyms import read_kallsyms
+
+        if unpacked.elf is not None and unpacked.elf.section(".symtab") is not None:
+            symbols = read_elf_symbols(unpacked.elf.data)
+            if len(symbols):
+                return symbols
+        try:
+            return read_kallsyms(unpacked.image)
+        except BadInput as error:
+            self.problems.append(f"No symbols: {error.message}.")
+            return SymbolTable(())
+
+    def _types(self, unpacked: Unpacked) -> Types | None:
+        """BTF where there is any, else DWARF."""
+        from ejectable.kernel.types import find_btf
+        from ejectable.kernel.types.btf import load_btf
+        from ejectable.kernel.types.dwarf import load_dwarf
+
+        try:
+            section = unpacked.elf.section(".BTF") if unpacked.elf is not None else None
+            if section is not None and unpacked.elf is not None:
+                return load_btf(unpacked.elf.content(section))
+            blob = find_btf(unpacked.image)
+            if blob is not None:
+                return load_btf(blob)
+            if unpacked.elf is not None and unpacked.elf.section(".debug_info") is not None:
+                return load_dwarf(unpacked.elf.data)
+        except BadInput as error:
+            self.problems.append(f"No types: {error.message}.")
+        return None
+
+    def module(self, name: str) -> Program | None:
+        """The module of this name that was built for this kernel, linked; `None` if there is none.
+
+        The release in the module's own vermagic decides, not the folder it lies in. Raises `DamagedInput` if the
+        module is there and broken.
+        """
+        name = name.replace("-", "_")
+        if name not in self._programs:
+            self._programs[name] = self._load_module(name)
+        return self._programs[name]
+
+    def _load_module(self, name: str) -> Program | None:
+        module = self._find_module(name)
+        if module is None:
+            return None
+        return Program(name, module.image, module.symbols, self._module_types(module))
+
+    def _find_module(self, name: str) -> Module | None:
+        if self._standalone is not None and name in (self._standalone.name, None):
+            return self._standalone
+        found = self._shelf.find(self.release, name) if self._shelf is not None else None
+        if found is None:
+            return None
+        file, data = found
+        where = f"{self.path}({file})" if self.package is not None else file
+        module = Module(decompress(data, self._limits.in_memory, name=where), name=where)
+        if self.release is not None and module.release != self.release:
+            self.problems.append(f"{where} was built for {module.release}, not for {self.release}.")
+            return None
+        return module
+
+    def _module_types(self, module: Module) -> Types | None:
+        """Split BTF over the kernel's, or over the part of it that the module carries; else DWARF."""
+        from ejectable.kernel.types.btf import BtfTypes, load_btf
+        from ejectable.kernel.types.dwarf import load_dwarf
+
+        try:
+            if module.btf is not None:
+                base = self.vmlinux.types if self.vmlinux is not None else None
+                if module.btf_base is not None:
+                    base = load_btf(module.btf_base)
+                if isinstance(base, BtfTypes):
+                    return load_btf(module.btf, base=base)
+                self.problems.append(f"No types: {module.file} needs those of its kernel, which are not there.")
+            if module.elf.section(".debug_info") is not None:
+                return load_dwarf(module.elf.data)
+        except BadInput as error:
+            self.problems.append(f"No types: {error.message}.")
+        return None
+
+    def module_names(self) -> frozenset[str]:
+        """The modules that came with it; in a large package this reads to its end."""
+        if self._standalone is not None:
+            return frozenset(name for name in (self._standalone.name,) if name)
+        return self._shelf.names(self.release) if self._shelf is not None else frozenset()
+
+    @cached_property
+    def _builtin(self) -> frozenset[str] | None:
+        return self._shelf.builtin(self.release) if self._shelf is not None else None
+
+    def builtin(self, name: str) -> bool | None:
+        """Whether modules.builtin lists `name`; `None` where there is no such list."""
+        return None if self._builtin is None else name.replace("-", "_") in self._builtin
