@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel on the disk of a machine: its image, its configuration and its virtio_pci.ko, all from below one root."""
+
+from typing import TYPE_CHECKING
+
+from ejectable import host
+from ejectable.errors import EjectableError, Missing
+from ejectable.intake import decompress, open_regular, read_bounded
+from ejectable.intake.limits import Limits
+
+if TYPE_CHECKING:
+    from ejectable.kernel.artefact import Kernel
+
+__all__ = ["Shelf", "open_image"]
+
+MAX_LIST = 16 << 20
+
+
+class Shelf:
+    """The modules of one release below a root (an `ejectable.kernel.modules.ModuleShelf`).
+
+    Of the module that is loaded, only a file with its build-id counts: an upgrade may have replaced the file. `notes`
+    says what was passed over or could not be proven.
+    """
+
+    def __init__(self, root: host.Root, running: host.Running | None, limits: Limits) -> None:
+        self._root = root
+        self._running = running
+        self._limits = limits
+        self.notes: list[str] = []
+
+    def find(self, release: str | None, module: str) -> tuple[str, bytes] | None:
+        """Name and content of the file of this module; only virtio_pci is looked for."""
+        if release is None or module != "virtio_pci":
+            return None
+        wanted = self._running.module_build_id if self._running and release == self._running.release else None
+        for path in host.module_files(self._root, release):
+            try:
+                with open_regular(self._root.outside(path)) as file:
+                    data = read_bounded(file, self._limits.in_memory, name=path)
+                if wanted is None:
+                    return path, data
+                from ejectable.kernel.module import Module
+
+                found = Module(decompress(data, self._limits.in_memory, name=path), name=path).elf.build_id
+            except EjectableError as error:
+                self.notes.append(f"{path} could not be read: {error.message}")
+                continue
+            if found == wanted:
+                return path, data
+            self.notes.append(f"{path} is another build than the module that is loaded.")
+        return None
+
+    def names(self, release: str | None) -> frozenset[str]:
+        """The one that matters here, where it is."""
+        there = release is not None and host.module_files(self._root, release)
+        return frozenset({"virtio_pci"} if there else ())
+
+    def builtin(self, release: str | None) -> frozenset[str] | None:
+        """What modules.builtin lists."""
+        if release is None or "/" in release:
+            return None
+        for base in ("/lib/modules", "/usr/lib/modules"):
+            data = self._root.read(f"{base}/{release}/modules.builtin", MAX_LIST)
+            if data is not None:
+                lines = data.decode("utf-8", "replace").splitlines()
+                return frozenset(line.rpartition("/")[2].partition(".ko")[0].replace("-", "_") for line in lines)
+        return None
+
+
+def open_image(root: host.Root, path: str, shelf: Shelf, limits: Limits) -> "Kernel":
+    """The kernel in the image at `path` (from the root); raises `BadInput`, `DamagedInput` or `Missing`."""
+    from ejectable.kernel.artefact import Kernel
+    from ejectable.kernel.formats import recognise
+
+    there = root.file(path)
+    if there is None:
+        raise Missing(f"{path}: no such file.")
+    with open_regular(there) as file:
+        data = read_bounded(file, limits.in_memory, name=path)
+    packed = recognise(data, name=path)
+    folder, _, name = path.rpartition("/")
+    release = name.partition("-")[2]
+    config = root.read(f"{folder}/config-{release}" if release else f"{folder}/config", 1 << 20)
+    return Kernel(path, limits=limits, packed=packed, modules=shelf, config=config)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the advisories say of the kernels in a file, a package, a directory or a source tree."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from ejectable.errors import BadInput, EjectableError, OurFault
+from ejectable.intake.limits import Limits
+from ejectable.model import Finding, KernelReport, Status, worst
+
+if TYPE_CHECKING:
+    from ejectable.advisories import Advisory
+    from ejectable.kernel.artefact import Kernel
+
+__all__ = ["Judged", "Unreadable", "judge", "judge_path", "judge_paths", "status_of"]
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """An input that could not be judged, and the exit code that its error has."""
+
+    path: str
+    error: str
+    exit_code: int
+    hint: str | None = None
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """What came of one path: kernels, errors, or both where one of several things in it is damaged."""
+
+    path: str
+    kernels: tuple[KernelReport, ...]
+    unreadable: tuple[Unreadable, ...]
+
+
+def judge(kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> KernelReport:
+    """What each advisory says of one kernel."""
+    findings: tuple[Finding, ...] = tuple(advisory.probe(kernel) for advisory in advisories.values())
+    return KernelReport(
+        path=kernel.path,
+        member=kernel.member,
+        release=kernel.release,
+        banner=kernel.banner,
+        arch=kernel.arch,
+        build_id=kernel.build_id,
+        format=kernel.format,
+        virtio_pci=_virtio_pci(kernel),
+        findings=findings,
+    )
+
+
+def judge_path(path: str, ids: Sequence[str], limits: Limits) -> Judged:
+    """Judge every kernel in `path`; `ids` are the advisories to ask. Errors become part of the answer."""
+    from ejectable.advisories import registry
+    from ejectable.kernel.artefact import Kernel
+    from ejectable.kernel.open import open_kernels
+
+    advisories = {name: advisory for name, advisory in registry().items() if name in ids}
+    reports: list[KernelReport] = []
+    unreadable: list[Unreadable] = []
+    found = iter(open_kernels(path, limits=limits))
+    while True:
+        # Both may fail: looking for the next kernel (then the generator is at its end), and reading this one.
+        try:
+            kernel = next(found, None)
+            if kernel is None:
+                break
+            if isinstance(kernel, Kernel):
+                reports.append(judge(kernel, advisories))
+            else:
+                unreadable.append(_unreadable(kernel.path, kernel.error))
+        except EjectableError as error:
+            unreadable.append(_unreadable(path, error))
+    if not reports and not unreadable:
+        unreadable.append(_unreadable(path, BadInput("there is no kernel in it", path=path)))
+    return Judged(path, tuple(reports), tuple(unreadable))
+
+
+def judge_paths(
+    paths: Sequence[str], ids: Sequence[str], limits: Limits, *, jobs: int, done: Callable[[str], None]
+) -> Iterator[Judged]:
+    """Judge many paths, up to `jobs` at once in processes of their own; answers come in the order of `paths`."""
+    if len(paths) < 2 or jobs < 2:
+        for path in paths:
+            yield judge_path(path, ids, limits)
+            done(path)
+        return
+    # Fresh processes, not forked ones: the progress bar's thread must not be copied in the middle of something.
+    import multiprocessing
+
+    pool = ProcessPoolExecutor(min(jobs, len(paths)), mp_context=multiprocessing.get_context("forkserver"))
+    try:
+        futures: dict[Future[Judged], str] = {pool.submit(judge_path, path, ids, limits): path for path in paths}
+        pending = set(futures)
+        for future, path in futures.items():
+            while future in pending:
+                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for one in finished:
+                    done(futures[one])
+            yield _result(future, path)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def status_of(report: KernelReport) -> Status:
+    """What the findings of one kernel add up to."""
+    return worst(finding.status for finding in report.findings)
+
+
+def _result(future: "Future[Judged]", path: str) -> Judged:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        fault = OurFault("The process that judged it was killed.", hint="Is there enough memory? Try --jobs 1.")
+        return Judged(path, (), (Unreadable(path, f"{path}: {fault.message}", fault.exit_code, fault.hint),))
+
+
+def _unreadable(path: str, error: EjectableError) -> Unreadable:
+    return Unreadable(path, error.message, error.exit_code, error.hint)
+
+
+def _virtio_pci(kernel: "Kernel") -> Literal["builtin", "module", "absent"] | None:
+    """Where the kernel has its virtio_pci; asked after the probes, which have read what this looks at."""
+    if kernel.source_tree is not None:
+        return None
+    if kernel.module("virtio_pci") is not None:
+        return "module"
+    if kernel.vmlinux is not None and kernel.vmlinux.symbols.function("virtio_pci_probe"):
+        return "builtin"
+    if kernel.builtin("virtio_pci"):
+        return "builtin"
+    config = kernel.config or {}
+    if "CONFIG_VIRTIO_PCI" in config:
+        return {"y": "builtin", "m": "module"}.get(config["CONFIG_VIRTIO_PCI"], "absent")  # type: ignore[return-value]  # the three words
+    # A configuration that does not even name an option has it off; without any configuration nothing is known.
+    return "absent" if config else None

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The answer of `check`: would this machine crash if a virtio device were unplugged now?
+
+The machine's word follows from its devices first, because a defect that no device can reach crashes nothing:
+
+- one device whose unplugging would Oops              → affected
+- else one for which that could not be decided        → unknown
+- else the devices could not be seen                  → the kernel's word, and unknown where that is affected
+- else (every device is safe, or there is none)       → the kernel's word where it is a good one, not_affected where
+  the kernel is affected or unknown: the faulty code is not in the path of any device that is there *now*. The
+  kernel's own finding still says `affected`, and a note says what would change the answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ejectable import host
+from ejectable.assess.in_use import InUse
+from ejectable.assess.kernels import status_of
+from ejectable.assess.steps import next_steps
+from ejectable.model import Assessment, Device, Finding, KernelReport, Outcome, Status
+
+if TYPE_CHECKING:
+    from ejectable.advisories import Advisory
+
+__all__ = ["assess", "nouns"]
+
+WORST = ("would_oops", "unknown", "safe")
+GOOD = (Status.FIXED, Status.NOT_AFFECTED, Status.MITIGATED)
+
+
+def assess(facts: host.Facts, in_use: InUse, advisories: Mapping[str, "Advisory"]) -> Assessment:
+    """What the facts of a machine and the findings of its kernel add up to."""
+    report = in_use.report
+    devices = None if facts.devices is None else tuple(_exposed(d, report, advisories) for d in facts.devices)
+    status = _status(devices, report)
+    outcome = _outcome(facts, status)
+    return Assessment(
+        status=status,
+        summary=_summary(status, devices, report, outcome, facts, ", ".join(advisories)),
+        next_steps=next_steps(facts, in_use, status, devices or (), outcome),
+        host=facts.host,
+        kernel=report,
+        devices=devices or (),
+        outcome=outcome,
+        notes=_notes(facts, in_use, status, devices),
+    )
+
+
+def nouns(devices: Sequence[Device]) -> str:
+    """Devices as a person calls them: `vdb (legacy disk)`, `eth0 and vdb`."""
+    names = [device.nodes[0] if device.nodes else f"{device.name} ({device.kind})" for device in devices]
+    if len(names) > 3:
+        names = [*names[:2], f"{len(names) - 2} more"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _exposed(device: Device, report: KernelReport | None, advisories: Mapping[str, "Advisory"]) -> Device:
+    """The device with the worst that any advisory says of unplugging it."""
+    findings = {finding.advisory: finding for finding in report.findings} if report else {}
+    said = [advisory.expose(findings.get(name, _nothing(name)), device) for name, advisory in advisories.items()]
+    return min(said, key=lambda one: WORST.index(one.unplug), default=device)
+
+
+def _nothing(name: str) -> Finding:
+    """What is said of a kernel whose code nobody could read."""
+    return Finding(name, Status.UNKNOWN, None, "The code of the kernel in use could not be read.", (), conflict=False)
+
+
+def _status(devices: Sequence[Device] | None, report: KernelReport | None) -> Status:
+    word = status_of(report) if report else Status.UNKNOWN
+    if devices is None:
+        return word if word in GOOD else Status.UNKNOWN
+    if any(device.unplug == "would_oops" for device in devices):
+        return Status.AFFECTED
+    if any(device.unplug == "unknown" for device in devices):
+        return Status.UNKNOWN
+    return word if word in GOOD else Status.NOT_AFFECTED
+
+
+def _outcome(facts: host.Facts, status: Status) -> Outcome:
+    policy = facts.policy
+    if status in GOOD:
+        effect = "none"
+    elif status is Status.UNKNOWN or policy.panic_on_oops is None:
+        effect = "unknown"
+    else:
+        effect = "panic" if policy.panic_on_oops else "hang"
+    return Outcome(
+        panic_on_oops=None if policy.panic_on_oops is None else (1 if policy.panic_on_oops else 0),
+        effect=effect,  # type: ignore[arg-type]  # one of the four words, assigned above
+        reboot_after_s=policy.panic,
+        kdump=policy.kdump,
+    )
+
+
+def _summary(  # noqa: PLR0917  (called once, a few lines up)
+    status: Status,
+    devices: Sequence[Device] | None,
+    report: KernelReport | None,
+    outcome: Outcome,
+    facts: host.Facts,
+    names: str,
+) -> str:
+    kernel = (report.release if report else facts.host.kernel_release) or "this kernel"
+    if status is Status.AFFECTED:
+        hit = [device for device in devices or () if device.unplug == "would_oops"]
+        what = {"panic": "would panic this machine", "hang": "would hang this machine"}.get(
+            outcome.effect, "would crash this machine"
+        )
+        return f"Yes: unplugging {nouns(hit)} {what} ({names})."
+    if status is Status.UNKNOWN:
+        open_ones = [device for device in devices or () if device.unplug == "unknown"]
+        if devices is None:
+            return f"Unknown: the virtio devices of this machine could not be seen ({names})."
+        return f"Unknown: what unplugging {nouns(open_ones)} does could not be decided ({names})."
+    if status is Status.MITIGATED:
+        return f"No: kernel {kernel} carries the defect, but it is repaired while it runs ({names})."
+    if status is Status.FIXED:
+        return f"No: kernel {kernel} has the fix ({names})."
+    word = status_of(report) if report else Status.UNKNOWN
+    if word is Status.NOT_AFFECTED:
+        return f"No: kernel {kernel} does not have the faulty code ({names})."
+    if not devices:
+        return f"No: this machine has no virtio device ({names})."
+    return f"No: none of its {len(devices)} virtio devices is driven as legacy ({names})."
+
+
+def _notes(facts: host.Facts, in_use: InUse, status: Status, devices: Sequence[Device] | None) -> tuple[str, ...]:
+    notes = []
+    word = status_of(in_use.report) if in_use.report else Status.UNKNOWN
+    if status is Status.NOT_AFFECTED and word is Status.AFFECTED:
+        notes.append(
+            "The kernel itself is affected: a device that is driven as legacy, plugged in later, would crash it."
+        )
+    elif status is Status.NOT_AFFECTED and word is Status.UNKNOWN:
+        notes.append("The kernel's own code was not judged: this holds for the devices that are there now.")
+    if devices is None:
+        notes.append("/sys shows no virtio bus and no other one: it is not mounted here, or not captured.")
+    if facts.container and not any("container" in note for note in in_use.notes):
+        notes.append(f"This is a container ({facts.container}): the kernel and its devices are the host's.")
+    running = facts.running
+    if running and any("vp_del_vqs" in patch for patch in running.patched):
+        notes.append("An enabled live patch replaces vp_del_vqs: what is on disk is not what runs.")
+    if running and running.lockdown == "confidentiality":
+        notes.append("Kernel lockdown is at `confidentiality`: even root cannot read the code in memory.")
+    notes += in_use.notes
+    if status is Status.UNKNOWN and facts.live and not facts.superuser:
+        notes.append("Root would see more: the code as it runs (/proc/kcore), and every file in /boot.")
+    return tuple(dict.fromkeys(notes))

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What to do about a machine's answer, in order."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ejectable import host
+from ejectable.assess.kernels import status_of
+from ejectable.model import Device, Outcome, Status
+
+if TYPE_CHECKING:
+    from ejectable.assess.in_use import InUse
+
+__all__ = ["next_steps"]
+
+
+def next_steps(
+    facts: host.Facts, in_use: "InUse", status: Status, devices: Sequence[Device], outcome: Outcome
+) -> tuple[str, ...]:
+    """The steps, the most urgent first; each is a sentence that can be followed as it stands."""
+    if status is Status.AFFECTED:
+        return _affected(facts, in_use, devices, outcome)
+    if status is Status.UNKNOWN:
+        return _unknown(facts, in_use)
+    word = status_of(in_use.report) if in_use.report else Status.UNKNOWN
+    if word is Status.AFFECTED:
+        return ("Upgrade the kernel when convenient, and run `ejectable check` again: see `ejectable fix`.",)
+    if status is Status.MITIGATED:
+        return ("Upgrade the kernel before the next reboot: the repair lives in memory only.",)
+    return ()
+
+
+def _affected(facts: host.Facts, in_use: "InUse", devices: Sequence[Device], outcome: Outcome) -> tuple[str, ...]:
+    hit = [device for device in devices if device.unplug == "would_oops"]
+    names = ", ".join(device.nodes[0] if device.nodes else device.name for device in hit[:4])
+    if len(hit) > 4:
+        names += f" and {len(hit) - 4} more"
+    steps = [f"Do not unplug {names} while this machine runs; detach a device while it is stopped."]
+    if facts.forced_legacy or (facts.running and facts.running.force_legacy):
+        where = ", ".join(facts.forced_legacy) or "the options of virtio_pci"
+        steps.append(f"Remove virtio_pci.force_legacy from {where} and reboot: transitional devices are then modern.")
+    if in_use.on_disk and status_of(in_use.on_disk) in (Status.FIXED, Status.NOT_AFFECTED):
+        steps.append(f"Reboot: {in_use.on_disk.path} is installed and does not have the defect.")
+    steps.append("Run `ejectable fix`: it says which kernel has the fix, and what else helps here.")
+    if outcome.panic_on_oops == 0:
+        steps.append(
+            "Until then `sysctl kernel.panic_on_oops=1` turns a machine that limps on and may corrupt data into one "
+            "that restarts."
+        )
+    return tuple(steps)
+
+
+def _unknown(facts: host.Facts, in_use: "InUse") -> tuple[str, ...]:
+    steps = []
+    if facts.container:
+        steps.append("Run `ejectable check` on the host: the kernel and its devices are the host's.")
+    elif facts.live and not facts.superuser:
+        steps.append("Run it as root: `sudo ejectable check`.")
+    if in_use.on_disk and status_of(in_use.on_disk) in (Status.FIXED, Status.NOT_AFFECTED):
+        steps.append(f"Reboot: {in_use.on_disk.path} is installed and does not have the defect.")
+    elif in_use.report is None and not facts.container:
+        steps.append("Get the package of the running kernel and judge it: `ejectable kernel PACKAGE`.")
+    steps.append("Until it is decided, unplug no virtio device while this machine runs.")
+    return tuple(steps)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ejectable check`: would this machine crash if a virtio device were unplugged now?"""
+
+from typing import Annotated
+
+import typer
+
+from ejectable.cli.options import Common, choose, command_app, examples, with_common
+from ejectable.cli.terminal import Terminal
+
+__all__ = ["app", "check"]
+
+app = command_app()
+
+
+@app.command(
+    epilog=examples(
+        "ejectable check",
+        "sudo ejectable check --verbose",
+        "ejectable check --root /mnt/image",
+        "ejectable check --format json | jq -r .status",
+        "ejectable check --quiet || mail -s 'do not detach disks' ops@example.org < /dev/null",
+    )
+)
+@with_common
+def check(
+    root: Annotated[
+        str, typer.Option("--root", metavar="DIR", help="Look at a mounted image or a captured tree instead.")
+    ] = "/",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every device, evidence and note.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="With --format json: the disassembly and the story of the run as well.")
+    ] = False,
+    *,
+    common: Common,
+) -> int:
+    """Would this machine crash if a virtio device were unplugged now?
+
+    It looks at every virtio device and how it is driven, at the code of the kernel that runs (found on disk by its
+    build-id, or in memory as root), and at what the machine does after an Oops. It changes nothing.
+    """
+    from ejectable import host
+    from ejectable.advisories import registry
+    from ejectable.assess.in_use import find
+    from ejectable.assess.machine import assess
+    from ejectable.assess.verdicts import Verdicts
+    from ejectable.model import exit_code
+    from ejectable.report import document
+    from ejectable.report.check import as_document, as_text
+
+    terminal = Terminal(common)
+    advisories = choose(registry(), common.advisory)
+    tree = host.Root(root)
+    with terminal.progress("reading this machine"):
+        facts = host.read(tree)
+        # Without --explain the story of the run is not shown: a kept verdict will do, and holds it anyway.
+        in_use = find(tree, facts, advisories, common.limits, Verdicts(enabled=common.cache))
+        assessment = assess(facts, in_use, advisories)
+    if common.json:
+        terminal.document(document.encode(as_document(assessment, explain=explain)))
+    else:
+        terminal.print(
+            *as_text(assessment, colour=terminal.colour, width=terminal.width, verbose=verbose, quiet=common.quiet)
+        )
+    return common.leave(exit_code([assessment.status]))

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ejectable kernel`: does this kernel carry the defect?"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ejectable.cli.options import Common, choose, command_app, examples, with_common
+from ejectable.cli.terminal import Terminal
+
+__all__ = ["app", "kernel"]
+
+app = command_app()
+
+
+@app.command(
+    epilog=examples(
+        "ejectable kernel /boot/vmlinuz-6.8.0-31-generic",
+        "ejectable kernel --explain linux-image-6.1.0-28-amd64_6.1.119-1_amd64.deb",
+        "ejectable kernel --jobs 4 --format json *.rpm > verdicts.json",
+        "ejectable kernel /lib/modules/6.8.0-31-generic/kernel/drivers/virtio/virtio_pci.ko.zst",
+        "ejectable kernel ~/src/linux",
+    )
+)
+@with_common
+def kernel(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH",
+            help="A kernel image (vmlinuz, Image, vmlinux, zboot), virtio_pci.ko, a .deb or .rpm, an initramfs, a "
+            "directory, or a kernel source tree.",
+        ),
+    ],
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the disassembly and the story of the run as well.")
+    ] = False,
+    *,
+    common: Common,
+) -> int:
+    """Does this kernel carry the defect?
+
+    The kernel's own code is run, in a sandbox, against objects laid out by its own types; what it does then is the
+    proof. No version number decides anything.
+    """
+    from ejectable.advisories import registry
+    from ejectable.assess.kernels import judge_paths, status_of
+    from ejectable.model import EXIT_BAD_INPUT, exit_code
+    from ejectable.report import document
+    from ejectable.report.kernel import as_document, as_text, unreadable_text
+
+    terminal = Terminal(common)
+    ids = tuple(choose(registry(), common.advisory))
+    with terminal.progress("reading kernels", len(paths)) as progress:
+        judged = list(
+            judge_paths(paths, ids, common.limits, jobs=common.jobs, done=lambda path: progress.advance(label=path))
+        )
+    errors = [error for one in judged for error in one.unreadable]
+    if common.json:
+        terminal.document(document.encode(as_document(judged, explain=explain)))
+    else:
+        terminal.print(
+            *as_text(judged, colour=terminal.colour, width=terminal.width, explain=explain, quiet=common.quiet)
+        )
+    for error in errors:
+        sys.stderr.write("".join(f"{line}\n" for line in unreadable_text(error)))
+    statuses = [status_of(report) for one in judged for report in one.kernels]
+    code = exit_code(statuses, damaged=bool(errors))
+    if code == EXIT_BAD_INPUT and all(error.exit_code != EXIT_BAD_INPUT for error in errors):
+        code = max(error.exit_code for error in errors)  # nothing is damaged: a file is not there, say
+    return common.leave(code)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The answer of `ejectable check`: one screen of text, or a document."""
+
+from typing import Any
+
+from ejectable.model import Assessment, Device, KernelReport, Outcome
+from ejectable.report import document
+from ejectable.report.text import MARKS, bullets, clean, columns, paint, wrap
+
+__all__ = ["as_document", "as_text"]
+
+SCREEN = 24  # lines; the prompt takes one of them
+UNPLUG = {"would_oops": "would Oops", "safe": "safe", "unknown": "unknown"}
+ORDER = ("would_oops", "unknown", "safe")
+
+
+def as_document(assessment: Assessment, *, explain: bool = False) -> dict[str, Any]:
+    """The document of `ejectable check`."""
+    report = assessment.kernel
+    return document.build(
+        "check",
+        status=assessment.status,
+        summary=assessment.summary,
+        next_steps=assessment.next_steps,
+        body={
+            "host": assessment.host,
+            "kernel": None
+            if report is None
+            else {**document.kernel(report, explain=explain), "source": report.source, "running": report.running},
+            "devices": assessment.devices,
+            "outcome": assessment.outcome,
+            "notes": assessment.notes,
+        },
+    )
+
+
+def as_text(assessment: Assessment, *, colour: bool, width: int, verbose: bool, quiet: bool) -> list[str]:
+    """The answer in the first line. Without `verbose` it fits a screen of 80 columns and 24 lines."""
+    mark = MARKS[assessment.status]
+    lines = [f"{paint(mark, assessment.status, colour=colour)}  {clean(assessment.summary)}"]
+    if quiet:
+        return lines
+    lines += ["", *_about(assessment, width=width)]
+    steps = bullets(assessment.next_steps, width=width, numbered=True)
+    notes = bullets(assessment.notes, width=width)
+    table = _table(assessment.devices, colour=colour)
+    tail: list[str] = []
+    if steps:
+        tail += ["", "Next steps", *steps]
+    if verbose:
+        lines += ["", *table] if table else []
+        lines += _evidence(assessment.kernel, width=width)
+        lines += tail
+        return [*lines, "", "Notes", *notes] if notes else lines
+    # What is left of the screen goes to the notes first, of which there are few, then to the devices.
+    room = SCREEN - 1 - len(lines) - len(tail)
+    least = min(len(table), 4) + 1 if table else 0
+    if notes and room - least < len(notes) + 2:
+        notes = notes[: max(0, room - least - 3)]
+        notes = [*notes, "  ... (--verbose)"] if notes else []
+    if notes:
+        tail += ["", "Notes", *notes]
+        room -= len(notes) + 2
+    if table:
+        if len(table) + 1 > room:
+            hidden = len(table) - max(2, room - 2)
+            table = [*table[: max(2, room - 2)], f"  ... and {hidden} more (--verbose)"]
+        lines += ["", *table]
+    return lines + tail
+
+
+def _about(assessment: Assessment, *, width: int) -> list[str]:
+    host = assessment.host
+    machine = ", ".join(
+        filter(None, (host.name, host.os, host.arch, host.virtualization, host.cloud, host.instance_type))
+    )
+    lines = wrap(machine or "nothing is known of it", width=width, first="Machine  ")
+    report = assessment.kernel
+    if report is None:
+        kernel = f"{host.kernel_release or 'unknown release'}; its code could not be read"
+    else:
+        word = ", ".join(f"{finding.advisory} {finding.status.replace('_', ' ')}" for finding in report.findings)
+        kernel = f"{report.release or host.kernel_release or 'unknown release'}, {word}; read in {report.source}"
+    lines += wrap(kernel, width=width, first="Kernel   ")
+    return lines + wrap(_oops(assessment.outcome), width=width, first="Oops     ")
+
+
+def _oops(outcome: Outcome) -> str:
+    if outcome.panic_on_oops is None:
+        return "what an Oops would lead to is not known (no panic_on_oops)"
+    if not outcome.panic_on_oops:
+        return "panic_on_oops=0: it would limp on with a dead worker and its locks held, or hang"
+    seconds = outcome.reboot_after_s
+    if seconds is None:
+        then = "panic"
+    elif seconds == 0:
+        then = "panic, and it would stay down (panic=0)"
+    else:
+        then = "panic, and restart at once" if seconds < 0 else f"panic, and restart after {seconds} s"
+    dump = {True: "; kdump is loaded", False: "; no kdump", None: ""}[outcome.kdump]
+    return f"panic_on_oops=1: {then}{dump}"
+
+
+def _table(devices: tuple[Device, ...], *, colour: bool) -> list[str]:
+    if not devices:
+        return []
+    ordered = sorted(devices, key=lambda device: ORDER.index(device.unplug))
+    rows = [("Device", "Kind", "Nodes", "Address", "Driven", "Hotplug", "If unplugged")]
+    rows += [
+        (
+            device.name,
+            device.kind,
+            _short(", ".join(device.nodes) or "-", 14),
+            device.address or device.transport,
+            device.mode if device.transport == "pci" else device.transport,
+            {True: "yes", False: "no", None: "?"}[device.hotpluggable],
+            UNPLUG[device.unplug],
+        )
+        for device in ordered
+    ]
+    lines = columns(rows)
+    return [
+        lines[0],
+        *(_paint_end(line, device, colour=colour) for line, device in zip(lines[1:], ordered, strict=True)),
+    ]
+
+
+def _paint_end(line: str, device: Device, *, colour: bool) -> str:
+    word = UNPLUG[device.unplug]
+    return line.removesuffix(word) + paint(word, device.unplug, colour=colour)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _evidence(report: KernelReport | None, *, width: int) -> list[str]:
+    if report is None:
+        return []
+    lines = ["", "Evidence"]
+    if report.build_id:
+        lines.append(f"  build-id {report.build_id}")
+    for finding in report.findings:
+        lines += wrap(f"{finding.advisory}: {finding.status}. {finding.reason}", width=width, first="  ")
+        for item in finding.evidence:
+            lines += wrap(f"{item.detail} [{item.says}]", width=width, first=f"    {item.kind}: ", rest="      ")
+        if finding.conflict:
+            lines.append("    The evidence disagrees; the strongest kind decides.")
+    return lines

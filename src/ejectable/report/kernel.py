@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The answer of `ejectable kernel`, as text and as a document."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ejectable.assess.kernels import Judged, Unreadable, status_of
+from ejectable.model import Finding, KernelReport, Status, worst
+from ejectable.report import document
+from ejectable.report.text import MARKS, bullets, clean, paint, wrap
+
+__all__ = ["as_document", "as_text", "next_steps", "status", "summary", "unreadable_text"]
+
+WORDS = {
+    Status.AFFECTED: "carries the defect",
+    Status.UNKNOWN: "could not be decided",
+    Status.MITIGATED: "carries the defect, and it is repaired where it runs",
+    Status.FIXED: "has the fix",
+    Status.NOT_AFFECTED: "does not have the faulty code",
+}
+
+
+def status(judged: Sequence[Judged]) -> Status:
+    """What all kernels together add up to; `unknown` where one could not be read and none is affected."""
+    words = [status_of(report) for one in judged for report in one.kernels]
+    if any(one.unreadable for one in judged):
+        words.append(Status.UNKNOWN)
+    return worst(words)
+
+
+def summary(judged: Sequence[Judged]) -> str:
+    """One line for a person."""
+    reports = [report for one in judged for report in one.kernels]
+    lost = [error for one in judged for error in one.unreadable]
+    if len(reports) == 1 and not lost:
+        return _headline(reports[0])
+    if not reports and len(lost) == 1:
+        return clean(lost[0].error).replace("\n", " ")
+    if not reports:
+        return f"None of {len(lost)} inputs was readable." if lost else "There is no kernel in there."
+    words = [status_of(report) for report in reports]
+    counts = [f"{words.count(word)} {word.replace('_', ' ')}" for word in Status if word in words]
+    if lost:
+        counts.append(f"{len(lost)} unreadable")
+    return f"{len(reports)} kernel{'s' if len(reports) > 1 else ''}: {', '.join(counts)}."
+
+
+def next_steps(judged: Sequence[Judged]) -> tuple[str, ...]:
+    """What to do about it, in order."""
+    steps: list[str] = []
+    words = {status_of(report) for one in judged for report in one.kernels}
+    if Status.AFFECTED in words:
+        steps.append(
+            "Do not hot-unplug a legacy virtio device from a machine that runs an affected kernel: "
+            "run `ejectable check` there to see whether it has one."
+        )
+        steps.append("Run `ejectable fix` there for the remedies, the first of which is a kernel with the fix.")
+    if Status.UNKNOWN in words:
+        steps.append("Give the whole package, or the directory with the kernel and its modules: that adds evidence.")
+    for one in judged:
+        for error in one.unreadable:
+            if error.hint and error.hint not in steps:
+                steps.append(error.hint)
+    return tuple(steps)
+
+
+def as_document(judged: Sequence[Judged], *, explain: bool = False) -> dict[str, Any]:
+    """The document of `ejectable kernel`."""
+    return document.build(
+        "kernel",
+        status=status(judged),
+        summary=summary(judged),
+        next_steps=next_steps(judged),
+        body={
+            "kernels": [document.kernel(report, explain=explain) for one in judged for report in one.kernels],
+            "unreadable": [
+                {"path": error.path, "error": error.error, "exit_code": error.exit_code}
+                for one in judged
+                for error in one.unreadable
+            ],
+        },
+    )
+
+
+def as_text(judged: Sequence[Judged], *, colour: bool, width: int, explain: bool, quiet: bool) -> list[str]:
+    """A block for each kernel: the answer first, then what it rests on."""
+    lines: list[str] = []
+    for one in judged:
+        for report in one.kernels:
+            if lines and not quiet:
+                lines.append("")
+            lines += _kernel(report, colour=colour, width=width, explain=explain, quiet=quiet)
+    steps = next_steps([one for one in judged if one.kernels])
+    if steps and not quiet:
+        lines += ["", "Next steps", *bullets(steps, width=width, numbered=True)]
+    if not quiet and len([report for one in judged for report in one.kernels]) > 1:
+        lines += ["", summary(judged)]
+    return lines
+
+
+def unreadable_text(error: Unreadable) -> list[str]:
+    """An input that could not be judged, for standard error."""
+    return [f"ejectable: {clean(error.error)}", *([f"  {clean(error.hint)}"] if error.hint else [])]
+
+
+def _where(report: KernelReport) -> str:
+    return f"{report.path}({report.member})" if report.member else report.path
+
+
+def _headline(report: KernelReport) -> str:
+    word = status_of(report)
+    return clean(f"{MARKS[word]}: {_where(report)} {WORDS[word]}").replace("\n", " ")
+
+
+def _kernel(report: KernelReport, *, colour: bool, width: int, explain: bool, quiet: bool) -> list[str]:
+    word = status_of(report)
+    mark = MARKS[word]
+    lines = [paint(mark, word, colour=colour) + _headline(report)[len(mark) :]]
+    if quiet:
+        return lines
+    about = [
+        report.release and f"Linux {report.release}",
+        report.arch,
+        report.format,
+        report.virtio_pci and f"virtio_pci {report.virtio_pci}",
+    ]
+    lines += wrap(", ".join(filter(None, about)), width=width, first="  ")
+    if report.build_id:
+        lines.append(f"  build-id {report.build_id}")
+    for finding in report.findings:
+        lines += _finding(finding, colour=colour, width=width, explain=explain)
+    return lines
+
+
+def _finding(finding: Finding, *, colour: bool, width: int, explain: bool) -> list[str]:
+    word = paint(finding.status, finding.status, colour=colour)
+    lines = [f"  {clean(finding.advisory)}: {word}" + (f" ({finding.justification})" if finding.justification else "")]
+    lines += wrap(finding.reason, width=width, first="    ")
+    if finding.conflict:
+        lines += wrap("The evidence disagrees; the strongest kind decides:", width=width, first="    ")
+    kinds = max((len(item.kind) for item in finding.evidence), default=0)
+    for item in finding.evidence:
+        lines += wrap(f"{item.detail} [{item.says}]", width=width, first=f"    {item.kind:<{kinds}}  ")
+    if explain:
+        lines += ["", *(f"    {clean(line)}" for line in finding.explanation), ""]
+    return lines
