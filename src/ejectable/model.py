@@ -19,9 +19,9 @@ __all__ = [
     "Arch",
     "Assessment",
     "Device",
-    "Evidence",
     "Event",
     "EventKind",
+    "Evidence",
     "EvidenceKind",
     "Finding",
     "Frame",
@@ -236,6 +236,19 @@ class Event(msgspec.Struct, frozen=True):
     advisory: str | None = None
     confidence: float = 0.0
     why: str = ""
+    # Beyond the contract's core.
+    last_line: int | None = None  # of the report
+    follows: int | None = None  # the line of the event that this one is a consequence of
+    address: str | None = None  # that was accessed or called: "0x0"
+    fetch: bool | None = None  # the access was an instruction fetch
+    taint: tuple[str, ...] = ()  # in words
+    registers: dict[str, str] = {}  # as printed: {"RDI": "ffff8881031a8000"}
+    code: str | None = None  # the bytes of the Code: line, the trapping one in <>
+    modules: tuple[str, ...] = ()
+    workqueue: str | None = None
+    hardware: str | None = None
+    device: str | None = None  # which one it was about, as far as the log tells
+    known_as: str | None = None  # another known defect that this one is
 
 
 class Run(msgspec.Struct, frozen=True):

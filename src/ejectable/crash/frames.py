@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Stack frames, as eight architectures and ten years of kernels print them.
+
+x86      ` [<ffffffff81>] ? func+0x1/0x2 [mod]` until v4.9, ` ? func+0x1/0x2 [mod]` since
+arm64    ` func+0x1/0x2 [mod]`, before v4.15 with `[<ffffff8008>]`; `(P)`, `(L)` since v6.12
+arm      `[<c01>] (func) from [<c02>] (caller+0x1/0x2)`, since v5.16 ` func from caller+0x1/0x2`
+powerpc  `[c000] [c001] func+0x1/0x2 (unreliable)`
+s390     ` [<0000>] func+0x1/0x2`, `([<0000>] func+0x1/0x2)`
+riscv    `[<ffff>] func+0x1/0x2`
+"""
+
+import re
+from functools import lru_cache
+
+from ejectable.model import Frame
+
+__all__ = ["LOCATION", "base", "frames_of", "location"]
+
+NAME = r"[A-Za-z_.$][\w.$]*"
+FRAME = re.compile(
+    r"\s*(?:\(?\[<?(?:0x)?[0-9a-fx]{4,16}>?\]\)?\s*){0,2}(?:\[[0-9a-f]{8,16}\]\s*)?(\?\s+)?\(?(?:\d{1,4}:)?"
+    r"(?:\[<[0-9a-f]+>\]\s*)?"
+    rf"({NAME})\+(0x[0-9a-f]+|\d+)/(0x[0-9a-f]+|\d+)"
+    r"(?:\s*\[(?P<module>[\w-]+)(?:\s[0-9a-fA-F]+)?\])?(?P<rest>.{0,200})"
+)
+ARM = re.compile(
+    r"\s*(?:\[<[0-9a-f]{8}>\]\s*)?\(?(" + NAME + r")(?:\+(0x[0-9a-f]+)/(0x[0-9a-f]+))?(?: \[(\w+)\])?\)? from "
+    r"(?:\[<[0-9a-f]{8}>\]\s*)?\(?(" + NAME + r")\+(0x[0-9a-f]+)/(0x[0-9a-f]+)(?: \[(\w+)\])?\)?"
+)
+# scripts/decode_stacktrace.sh: `func (file.c:12 file.h:3) mod`.
+DECODED = re.compile(rf"\s*(\?\s+)?({NAME}) \((?:\./|\.\./)*[\w./-]+\.[chS]:\d+[^()]{{0,300}}\)(?: ([\w-]+))?\s*$")
+LOCATION = re.compile(rf"({NAME})\+(0x[0-9a-f]+)/(0x[0-9a-f]+)(?:\s*\[([\w-]+)(?: [0-9a-f]+)?\])?")
+
+# What compilers append to a function that they split, cloned or promoted.
+SUFFIX = re.compile(r"\.(?:isra|constprop|part|cold|llvm|lto_priv|clone|prop|resume|__uniq)(?:\.[0-9a-z]+)*.*$")
+
+
+def base(name: str) -> str:
+    """The name in the source: without what the compiler appended."""
+    return SUFFIX.sub("", name) if "." in name[1:] else name
+
+
+@lru_cache(maxsize=8192)
+def frames_of(text: str) -> tuple[Frame, ...]:
+    """The frames that one line shows: none, one, or two for the last line of an ARM trace's pair."""
+    if "+0x" in text:
+        if " from " in text and (match := ARM.match(text)):
+            name, offset, size, module, caller, caller_offset, caller_size, caller_module = match.groups()
+            return (
+                Frame(name, _number(offset), _number(size), module, reliable=True),
+                Frame(caller, _number(caller_offset), _number(caller_size), caller_module, reliable=True),
+            )
+        match = FRAME.match(text)
+        if match:
+            rest = match["rest"]
+            if rest and "=" in rest and " (" not in rest:
+                return ()
+            reliable = not match.group(1) and "(unreliable)" not in rest
+            return (Frame(match.group(2), _number(match.group(3)), _number(match.group(4)), match["module"], reliable),)
+        return ()
+    if "(" in text and (match := DECODED.match(text)):
+        return (Frame(match.group(2), None, None, match.group(3), reliable=not match.group(1)),)
+    return ()
+
+
+def location(text: str) -> Frame | None:
+    """The first `func+0x1/0x2` anywhere in a line."""
+    match = LOCATION.search(text)
+    if not match:
+        return None
+    return Frame(match.group(1), _number(match.group(2)), _number(match.group(3)), match.group(4), reliable=True)
+
+
+def _number(text: str | None) -> int | None:
+    if text is None or len(text) > 18:
+        return None
+    return int(text, 0) if text.startswith("0x") or not text.startswith("0") else int(text)

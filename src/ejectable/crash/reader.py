@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The reader: bytes of a log in, events out, as they come.
+
+    reader = Reader("console.log")
+    events = reader.feed(data)      # as often as there is something; events that are complete
+    events += reader.finish()       # the log has ended
+
+Memory is bounded: a line by `LONGEST_LINE`, a report by `MOST_LINES`, the open reports by `MOST_OPEN`.
+"""
+
+from collections import deque
+
+from ejectable.crash.context import Context
+from ejectable.crash.events import event_of
+from ejectable.crash.lines import Line, clean, read
+from ejectable.crash.report import Report
+from ejectable.crash.triggers import CONSEQUENCE, Match, find
+from ejectable.model import Event
+
+__all__ = ["LONGEST_LINE", "Reader"]
+
+LONGEST_LINE = 16384  # bytes; printk's own limit is 1 KiB, journals and JSON wrap it
+MOST_LINES = 1200  # of one report: NMI backtraces of all CPUs are long
+MOST_OPEN = 32  # reports at once, one per speaker
+GAP = 40  # lines without evidence after which a report is over
+TRAP_WINDOW = 25  # lines between a report's head and its die line
+FOLLOW_WINDOW = 400  # lines within which a panic belongs to what came before
+
+# Reports that print a rule of `=` or an end mark behind them.
+RULED = ("kasan", "kmsan", "kcsan", "ubsan")
+
+
+class Reader:
+    """Reads one log. `line` is the number of the last line seen, from 1."""
+
+    def __init__(self, source: str, *, first_line: int = 1) -> None:
+        self.source = source
+        self.line = first_line - 1
+        self.context = Context()
+        self.printed = 0  # lines that looked like the kernel's: with printk's time, or from `kernel:`
+        self._rest = b""
+        self._skipping = False
+        self._open: dict[str, Report] = {}
+        self._recent: deque[str] = deque(maxlen=8)
+        self._last: Report | None = None  # the report that began last, open or not
+        self._last_first: int | None = None  # the first of the chain that it belongs to
+        self._extra: bytes | None = None
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Read on; returns the events that are complete with this."""
+        events: list[Event] = []
+        lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
+        rest = lines.pop()
+        if self._skipping and lines:
+            # The tail of a line that was longer than any line may be.
+            lines[0] = lines[0][:0]
+            self._skipping = False
+        for raw in lines:
+            self._take(raw[:LONGEST_LINE], events)
+        if self._skipping:
+            rest = b""
+        elif len(rest) > LONGEST_LINE:
+            self._take(rest[:LONGEST_LINE], events)
+            self.line -= 1
+            self._skipping = True
+            rest = b""
+        self._rest = rest
+        return events
+
+    def skip(self, lines: int) -> None:
+        """Say that `lines` whole lines without any trigger were left out."""
+        self.line += lines
+
+    def finish(self) -> list[Event]:
+        """The log has ended: what is open is an event too, cut off perhaps."""
+        events: list[Event] = []
+        if self._rest and not self._skipping:
+            self._take(self._rest[:LONGEST_LINE], events)
+        self._rest = b""
+        for report in sorted(self._open.values(), key=lambda one: one.number):
+            report.cut = not report.ended
+            self._emit(report, events)
+        self._open.clear()
+        events.sort(key=lambda event: event.line)
+        return events
+
+    @property
+    def pending(self) -> list[Event]:
+        """The events under way, as they would be if the log ended here."""
+        found = []
+        for report in self._open.values():
+            was, report.cut = report.cut, True
+            found.append(event_of(report, self.source, self.context))
+            report.cut = was
+        return sorted(found, key=lambda event: event.line)
+
+    def _take(self, raw: bytes, events: list[Event]) -> None:
+        self.line += 1
+        text = raw.decode("utf-8", "replace")
+        if not text.isprintable():
+            text = clean(text)
+        line = read(text)
+        if line is None:
+            return
+        if "\n" in line.text:  # a journal's record may hold several lines
+            for piece in line.text.split("\n")[:500]:
+                inner = read(piece) or Line("")
+                self._see(Line(inner.text, inner.time or line.time, inner.speaker or line.speaker), events)
+            return
+        self._see(line, events)
+
+    def _see(self, line: Line, events: list[Event]) -> None:
+        text = line.text
+        if line.time is not None:
+            self.printed += 1
+        match = find(text)
+        report = self._open.get(line.speaker)
+        if match is not None:
+            self._trigger(match, line, report, events)
+        elif report is not None:
+            self._continue(report, text, events)
+        elif self._open and (other := self._borrower(line)) is not None:
+            self._continue(other, text, events)
+        else:
+            self.context.see(text)
+            if text.startswith("Linux version "):
+                self._close_all(events)
+        self._recent.append(text)
+
+    def _borrower(self, line: Line) -> Report | None:
+        """Another speaker's report that this line belongs to: a backtrace of all CPUs, or an oops without a task."""
+        if line.speaker.startswith("C") or not line.speaker:
+            for report in self._open.values():
+                if report.all_cpus:
+                    return report
+        return None
+
+    def _trigger(self, match: Match, line: Line, report: Report | None, events: list[Event]) -> None:
+        trigger = match.trigger
+        if report is not None and trigger.trap and report.match.trigger.trap and self._same_trap(report, match):
+            report.add(line.text, self.line)
+            report.gap = 0
+            report.died = report.died or "[#" in line.text
+            return
+        if (
+            report is not None
+            and trigger.name == "leak"
+            and report.match.trigger.name == "leak"
+            and len(report.texts) < 3
+        ):
+            report.add(line.text, self.line)
+            return
+        if (
+            trigger.name == "netdevice"
+            and self._last is not None
+            and self._last.match.trigger.name == "netdevice"
+            and self._last.match.groups == match.groups
+        ):
+            return  # repeated every ten seconds: one event
+        if report is not None:
+            if trigger.kind == report.match.trigger.kind and trigger.kind == "rcu-stall" and len(report.texts) < 12:
+                report.add(line.text, self.line)
+                return
+            self._emit(report, events)
+            del self._open[line.speaker]
+        new = Report(match, line, self.line)
+        new.before = tuple(self._recent)
+        self._link(new, line.text)
+        if len(self._open) >= MOST_OPEN:
+            oldest = min(self._open, key=lambda key: self._open[key].last)
+            self._emit(self._open.pop(oldest), events)
+        self._open[line.speaker] = new
+        self._last = new
+
+    @staticmethod
+    def _same_trap(report: Report, match: Match) -> bool:
+        """Whether a die line (or a second head) belongs to the report that is open."""
+        if len(report.texts) > TRAP_WINDOW:
+            return False
+        if match.trigger.role == "die":
+            return not report.died
+        # `Unable to handle ...` of a user address, `BUG: unable ...` after it: one trap, told twice. An oops that
+        # has died and another head: two.
+        return not report.died and len(report.texts) <= 6 and match.trigger.kind != "warning"
+
+    def _link(self, new: Report, text: str) -> None:
+        last = self._last
+        near = last is not None and new.number - last.last < FOLLOW_WINDOW
+        if last is not None and near:
+            consequence = new.match.trigger.role == "panic" and bool(CONSEQUENCE.search(text))
+            nested = not last.ended and last.gap < 3 and new.match.trigger.trap and new.number - last.last <= 2
+            counted = "[#" in text and "[#1]" not in text
+            if consequence or nested or counted:
+                new.follows = self._last_first
+                return
+        self._last_first = new.number
+
+    def _continue(self, report: Report, text: str, events: list[Event]) -> None:
+        report.add(text, self.line)
+        if "+0x" in text or text.startswith(" ") or "Comm:" in text or "ode: " in text:
+            report.gap = 0
+        else:
+            report.gap += 1
+        if text.startswith("---[ end "):
+            report.ended = True
+            self._done(report, events)
+        elif text.startswith("=====") and report.match.trigger.kind in RULED and len(report.texts) > 8:
+            report.ended = True
+            self._done(report, events)
+        elif "Linux version " in text:
+            self._close_all(events)
+            self.context.see(text)
+        elif report.gap > GAP or len(report.texts) > MOST_LINES:
+            report.ended = True
+            self._done(report, events)
+        elif "NMI backtrace" in text or "Sending NMI" in text or text.startswith("Sending stop"):
+            report.all_cpus = True
+
+    def _done(self, report: Report, events: list[Event]) -> None:
+        for speaker, one in self._open.items():
+            if one is report:
+                del self._open[speaker]
+                break
+        self._emit(report, events)
+
+    def _close_all(self, events: list[Event]) -> None:
+        """The machine starts again: nothing goes on."""
+        for report in sorted(self._open.values(), key=lambda one: one.number):
+            report.cut = not report.ended
+            self._emit(report, events)
+        self._open.clear()
+        self._last = None
+
+    def _emit(self, report: Report, events: list[Event]) -> None:
+        event = event_of(report, self.source, self.context)
+        self.context.learn(event)
+        events.append(event)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One crash report: the lines that belong together, and everything that stands in them."""
+
+import re
+from functools import lru_cache
+
+import msgspec
+
+from ejectable.crash.frames import base, frames_of, location
+from ejectable.crash.lines import Line
+from ejectable.crash.triggers import Match
+from ejectable.model import Frame
+
+__all__ = ["Facts", "Report", "facts_of"]
+
+
+class Report:
+    """The lines of one report as they come in. Bounded: see `ejectable.crash.reader`."""
+
+    def __init__(self, match: Match, line: Line, number: int) -> None:
+        self.match = match
+        self.number = number
+        self.last = number
+        self.time = line.time
+        self.speaker = line.speaker
+        self.texts: list[str] = [line.text]
+        self.before: tuple[str, ...] = ()
+        self.died = match.trigger.role == "die"
+        self.ended = False  # its own end mark was seen
+        self.cut = False  # the log ended first
+        self.gap = 0
+        self.all_cpus = False
+        self.follows: int | None = None
+        self.kernel: str | None = None
+        self.arch: str | None = None
+
+    def add(self, text: str, number: int) -> None:
+        """Take one more line, stripped of its prefix."""
+        self.texts.append(text)
+        self.last = number
+
+
+class Facts(msgspec.Struct):
+    """What stands in a report, before anything is concluded from it."""
+
+    ip: Frame | None = None
+    ip_address: int | None = None  # where no symbol was printed: a jump to nowhere
+    address: int | None = None  # that was accessed
+    access: str | None = None  # Read, Write
+    fetch: bool = False  # the access was an instruction fetch
+    error: str | None = None  # "0010"
+    die: int | None = None  # the N of [#N]
+    process: str | None = None
+    pid: int | None = None
+    cpu: int | None = None
+    kernel: str | None = None
+    arch: str | None = None
+    taint: str | None = None
+    hardware: str | None = None
+    workqueue: str | None = None
+    at: list[Frame] = msgspec.field(default_factory=list)  # lockdep's `at: func+0x1/0x2`, in order
+    at_wanted: Frame | None = None
+    trace: list[Frame] = msgspec.field(default_factory=list)
+    traces: list[list[Frame]] = msgspec.field(default_factory=list)
+    registers: dict[str, str] = msgspec.field(default_factory=dict)
+    code: str | None = None
+    modules: list[str] = msgspec.field(default_factory=list)
+    last_function: str | None = None
+    garbled: int = 0
+    broken_trace: bool = False  # a trace was announced, and no frame came
+    place: str | None = None  # net/core/dev.c:123
+
+
+HEADER = re.compile(
+    r"(?:CPU: ?(\d+) )?(?:UID: \d+ )?P(?:ID|id): ?(\d+),? [Cc]omm: ?(.{1,40}?)"
+    r"(?: (Not tainted|Tainted: ?(?:[A-Z ]|\[[A-Z]\]=\w+,? ?)*?)(?: +(?:\()?(\d\S*)(?: #?\S+)?.*)?)?\s*$"
+)
+KERNEL = re.compile(r"(?:Not tainted|Tainted: (?:\(?[A-Z]\)? ?|\[[A-Z]\]=\w+,? ?| )+?) *\(?(\d+\.\d+[^\s)]*)")
+TAINT = re.compile(r"Tainted: ((?:[A-Z] ?| )+|)")
+PROCESS = re.compile(r"Process (\S.{0,30}?) \(pid: ?(\d+)")
+TASK = re.compile(r"INFO: task (\S.{0,40}?):(\d+) ")
+LOCKUP = re.compile(r"CPU#(\d+) stuck for .{1,20}\[(.{1,40}?):(\d+)\]")
+BY_TASK = re.compile(
+    r"(Read|Write|read|write)\S* (?:of size|to|at) .{0,80}?by (?:task|interrupt)(?: (\S.{0,40}?)/(\d+))?"
+)
+ACCESS = re.compile(r"\b(Read|Write) (?:of size|at addr)")
+PF = re.compile(r"#PF: supervisor (read|write|instruction fetch|\w+ access)")
+ERROR = re.compile(
+    r"\bOops: (?:Oops: )?([0-9a-f]{4,8})\b|error_code[=(](0x[0-9a-f]{1,8})|(?:\w): ([0-9a-f]{4}) \[#|\bOops: ([0-9a-f]{1,8}) \[#"
+)
+DIE = re.compile(r"\[#(\d{1,6})\]")
+ADDRESS = re.compile(
+    r"(?:NULL pointer dereference(?:(?: on \w+)? at|, address:)|for address:|virtual address|paging request at|on (?:read|write) at|"
+    r"for (?:unknown|data at address|instruction fetch|unaligned access at)|access on (?:read|write) at|Failing address:|faulting data address|Faulting instruction address:)"
+    r"[: ]*(?:virtual address |address )?(?:0x)?([0-9a-f(][0-9a-f]{2,15}\b|\(null\))"
+)
+RIP = re.compile(
+    r"(?:^|[\s|])(?:RIP: (?:e?[0-9a-f]{4}:)?|EIP: (?:[0-9a-f]{4}:)?|IP: |EIP is at |RIP \s?|NIP |pc : |PC is at |epc ?: |ERA: |era ?: |PSW\s+: [0-9a-f]+ [0-9a-f]+ \(|PSW : )"
+    r"(?:[0-9a-f]{4}:)?(?:\s*\[?<?(?:0x)?([0-9a-f]{8,16})>?\]?)?\s*(?:\[<([0-9a-f]+)>\]\s*)?[\s(]*(.{0,160})"
+)
+NULL_IP = re.compile(r"^(?:0x0+\b|\(null\)|0+\b|\[<\s*\(null\)>\]|\s*\(null\))")
+BARE_IP = re.compile(r"^(?:0x)?([0-9a-f]{1,16})\b")
+AT = re.compile(r",? at: (?:\[?<?[0-9a-f]{8,16}>?\]? ?)?(?:\{.{0,4}\}, )?")
+REGISTERS = re.compile(
+    r"\b((?:[RE](?:AX|BX|CX|DX|SI|DI|BP|SP|FLAGS)|R\d\d|CR[0234]|x\d{1,2}|sp|lr|r\d{1,2}|a\d|s\d{1,2}|t\d|ra|tp|gp|fp|GPR\d\d|badaddr|cause|status)) ?: ?(?:\d{4}:)?((?:0x)?[0-9a-f]{8,16})\b"
+)
+CODE = re.compile(r"^Code: ?(.{2,600})")
+MODULES = re.compile(r"^\s*Modules linked in:(.*)")
+WORKQUEUE = re.compile(r"Workqueue: (\S+)(?: (\S+))?")
+HARDWARE = re.compile(r"Hardware name: (.{1,120})")
+TRACE = re.compile(r"(?:Call [Tt]race|^\s*[Bb]acktrace|^stack backtrace|\bbacktrace(?: \(crc \w+\))?):?|^Call Trace")
+OTHER_TRACE = re.compile(
+    r"^\s*(?:Allocated|Freed) (?:by|in)|^(?:Allocated|Freed|Uninit was|Last potentially|Second to last|Local variable|The buggy)|^-> #\d|^the existing dependency|^stack backtrace:"
+    r"|^NMI backtrace for cpu|^Showing all locks|^\d+ locks? held by|^(?:irq event|hardirqs|softirqs) |^other info that|^NMI watchdog:|^\s*-+\[ cut here|^(?:Reported|Value changed|page last|page_owner|kfence-#)"
+    r"|^(?:read|write|assert|race)\b.{0,60}(?: to |at )0x"
+)
+USER_REGS = re.compile(
+    r"^\s*(?:</?TASK>\s*)?(?:RIP: (?:0033|002b|0023):|RSP: 002b|Exception stack\(|--- (?:interrupt|Exception): c00|ORIG_RAX:)"
+)
+HELD = re.compile(r"held by|^\s*#\d+:|already holding|which lock already depends|already depends")
+LAST_FUNCTION = re.compile(r"last function: (\w+)")
+PREFIX_ARCH = (
+    ("RIP: ", "x86_64"), ("RAX: ", "x86_64"), ("EIP: ", "i386"), ("EAX: ", "i386"), ("pstate: ", "aarch64"), ("x29: ", "aarch64"),
+    ("PC is at", "arm"), ("epc :", "riscv64"), ("epc: ", "riscv64"), ("NIP [", "ppc64le"), ("NIP:  ", "ppc64le"), ("GPR00", "ppc64le"),
+    ("Krnl PSW", "s390x"), ("ERA: ", "loongarch64"), ("era : ", "loongarch64"), ("unwind_backtrace", "arm"), ("entry_SYSCALL_64", "x86_64"),
+    ("el0_svc", "aarch64"), ("el1h_64", "aarch64"), ("ret_fast_syscall", "arm"), ("do_trap_ecall_u", "riscv64"), ("__do_syscall+", "s390x"),
+)  # fmt: skip
+WORDY = re.compile(r"\w\+0x[0-9a-f]+/0x")
+
+
+def facts_of(report: Report) -> Facts:
+    """Read the lines of a report, once, in order."""
+    facts = Facts()
+    collecting: list[Frame] | None = None
+    main: list[Frame] | None = None
+    announced = 0
+    stalled = report.match.trigger.kind in ("soft-lockup", "hard-lockup", "rcu-stall")
+    for text in report.texts:
+        if "+0x" in text or "(" in text and collecting is not None:
+            frames = frames_of(text)
+            if frames:
+                if collecting is None:
+                    # A trace whose announcement was lost, or an architecture that makes none.
+                    collecting = []
+                    facts.traces.append(collecting)
+                if len(collecting) < 400:
+                    if len(frames) == 2 and collecting and collecting[-1].function == frames[0].function:
+                        collecting[-1:] = frames
+                    else:
+                        collecting.extend(frames)
+                continue
+        if not text:
+            continue
+        if collecting is not None and text.startswith(" ") and not text.strip("<>/ TASKIRQEOINM#DFb"):
+            continue
+        collecting = _line(facts, text, collecting)
+        if "�" in text:
+            facts.garbled += 1
+    facts.traces = [trace for trace in facts.traces if trace]
+    if facts.traces:
+        facts.trace = facts.traces[0]
+    return facts
+
+
+def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame] | None:
+    """One line that is no frame; the trace that later frames go to, or `None`."""
+    if TRACE.search(text):
+        trace: list[Frame] = []
+        facts.traces.append(trace)
+        return trace
+    if OTHER_TRACE.search(text):
+        trace = []
+        if facts.traces and facts.traces[-1]:
+            facts.traces.append(trace)
+            collecting = trace
+    if USER_REGS.match(text):
+        return None
+    if "omm: " in text and (match := HEADER.search(text)):
+        if facts.pid is None:
+            facts.pid = _int(match.group(2))
+            facts.process = match.group(3).strip()
+        if facts.cpu is None:
+            facts.cpu = _int(match.group(1))
+    if "ainted" in text:
+        if facts.kernel is None and (match := KERNEL.search(text)):
+            facts.kernel = match.group(1)
+        if facts.taint is None and (match := TAINT.search(text)):
+            facts.taint = match.group(1).replace(" ", "")
+    if facts.pid is None and (match := TASK.search(text) or PROCESS.search(text)):
+        facts.process, facts.pid = match.group(1), _int(match.group(2))
+    if (match := LOCKUP.search(text)) and facts.cpu is None:
+        facts.cpu, facts.process, facts.pid = _int(match.group(1)), match.group(2), _int(match.group(3))
+    if facts.access is None and (match := ACCESS.search(text)):
+        facts.access = match.group(1)
+    if facts.pid is None and (match := BY_TASK.search(text)) and match.group(3):
+        facts.process, facts.pid = match.group(2), _int(match.group(3))
+    if "#PF: " in text and (match := PF.search(text)):
+        facts.fetch = facts.fetch or match.group(1) == "instruction fetch"
+    if facts.address is None and (match := ADDRESS.search(text)):
+        value = match.group(1)
+        facts.address = 0 if value.startswith("(") else _int(value, 16)
+    if "[#" in text:
+        if facts.die is None and (match := DIE.search(text)):
+            facts.die = _int(match.group(1))
+        if facts.error is None and (match := ERROR.search(text)):
+            facts.error = next((group for group in match.groups() if group), None)
+    if (
+        facts.ip is None
+        and facts.ip_address is None
+        and ("IP" in text or "PC" in text or "pc" in text or "P" in text or "ERA" in text)
+    ):
+        _instruction_pointer(facts, text)
+    if " at: " in text or text.startswith(("at: ", "lock: ")):
+        found = AT.search(text) or re.match(r"at: ", text)
+        frame = location(text[found.end() :]) if found else None
+        if frame:
+            facts.at.append(frame)
+    if text.startswith("Code: "):
+        if facts.code is None and (match := CODE.match(text)):
+            facts.code = match.group(1).strip()
+    elif ": " in text and len(facts.registers) < 64:
+        for name, value in REGISTERS.findall(text):
+            facts.registers.setdefault(name, value)
+    if "inked in:" in text and (match := MODULES.match(text)) and not facts.modules:
+        facts.modules = [re.sub(r"\(.*", "", word) for word in match.group(1).split("[last unloaded")[0].split()][:300]
+    if facts.workqueue is None and (match := WORKQUEUE.search(text)):
+        facts.workqueue = " ".join(group for group in match.groups() if group)
+    if facts.hardware is None and (match := HARDWARE.search(text)):
+        facts.hardware = match.group(1).strip()
+    if match := LAST_FUNCTION.search(text):
+        facts.last_function = match.group(1)
+    if facts.arch is None:
+        for sign, arch in PREFIX_ARCH:
+            if sign in text:
+                facts.arch = arch
+                break
+    return collecting
+
+
+def _instruction_pointer(facts: Facts, text: str) -> None:
+    match = RIP.search(text)
+    if not match:
+        return
+    if text.lstrip().startswith(("RIP: 0033", "RIP: 002b", "RIP: 0023")):
+        return
+    rest = match.group(3)
+    frame = location(rest)
+    if frame and rest.find(frame.function) < 40:
+        facts.ip = frame
+        return
+    if NULL_IP.match(rest) or "(null)" in rest[:40]:
+        facts.ip_address = 0
+        return
+    value = match.group(1) or match.group(2)
+    if value is None and (bare := BARE_IP.match(rest)):
+        value = bare.group(1)
+    if value is not None:
+        facts.ip_address = _int(value, 16)
+
+
+@lru_cache(maxsize=4096)
+def plain(name: str) -> str:
+    """`ejectable.crash.frames.base`, remembered."""
+    return base(name)
+
+
+def _int(text: str | None, radix: int = 10) -> int | None:
+    if text is None or len(text) > 20:
+        return None
+    try:
+        return int(text, radix)
+    except ValueError:
+        return None
