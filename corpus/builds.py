@@ -17,9 +17,11 @@ import msgspec
 from corpus.archive import cache_folder, locked
 from ejectable.errors import Missing
 
-__all__ = ["Expected", "Manifest", "build_once", "built", "manifest_of", "run_logged"]
+__all__ = ["Compiler", "Expected", "Manifest", "Opt", "build_once", "built", "manifest_of", "run_logged"]
 
 Expected = Literal["affected", "fixed", "not_affected"]
+Compiler = Literal["gcc-12", "clang-16"]
+Opt = Literal["O2", "Os"]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,8 +34,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     arch: Literal["amd64", "arm64"]
     source: str  # linux-source-6.1 6.1.192-2
     release: str  # what `uname -r` says under this kernel, or the kernel that this module is for
-    compiler: str  # gcc-12, clang-16
-    opt: str  # O2, Os
+    compiler: Compiler
+    opt: Opt
     btf: bool
     debug: bool = False  # DWARF is in it
     retpoline: bool = True

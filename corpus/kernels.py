@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from corpus.archive import cache_folder, locked
-from corpus.builds import Manifest, build_once, run_logged
+from corpus.builds import Compiler, Manifest, Opt, build_once, run_logged
 from corpus.patches import VARIANTS, apply
 from corpus.trees import source, source_version
 
@@ -60,8 +60,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     family: Literal["6.1", "6.12"] = "6.12"
     arch: Literal["amd64", "arm64"]
-    compiler: Literal["gcc-12", "clang-16"]
-    opt: Literal["O2", "Os"] = "O2"
+    compiler: Compiler
+    opt: Opt = "O2"
     btf: bool = True
     debug: bool = False
     retpoline: bool = True

@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from corpus.archive import cache_folder, fetch, locked
-from corpus.builds import Manifest, build_once, run_logged
+from corpus.builds import Compiler, Manifest, Opt, build_once, run_logged
 from corpus.carve import btf_of_package
 from corpus.patches import VARIANTS, apply
 from corpus.trees import architecture_of, headers, source, source_version
@@ -53,8 +53,8 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
 
     release: str = DEFAULT_RELEASE
     variant: str = "affected"
-    compiler: Literal["gcc-12", "clang-16"] = "gcc-12"
-    opt: Literal["O2", "Os"] = "O2"
+    compiler: Compiler = "gcc-12"
+    opt: Opt = "O2"
     btf: bool = True  # split BTF over the kernel's, as Debian ships it
     retpoline: bool = True
     debug: bool = False  # keep the DWARF

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`make corpus`: has ejectable judge every kernel of the corpus, and compares with what is true of it.
+
+    python -m corpus.judge [--quick] [--only WORD] [--write] [--jobs N]
+
+Exit code 0 when no verdict is wrong, at most one in twenty is `unknown` (each with its reason), at least sixty
+kernels were judged and none is missing; 1 otherwise. `--write` renews docs/corpus.md.
+"""
+
+import argparse
+import collections
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from corpus.list import QUICK, Entry, entries, items
+
+__all__ = ["Judgement", "judge", "main"]
+
+ADVISORY = "CVE-2024-42134"
+EXIT_CODES = {"affected": 2, "unknown": 3, "fixed": 0, "not_affected": 0, "mitigated": 0}
+UNKNOWN_AT_MOST = 0.05
+AT_LEAST = 60
+TABLE = Path(__file__).parents[1] / "docs" / "corpus.md"
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What ejectable said of one kernel."""
+
+    entry: Entry
+    verdict: str  # a status word, or "error"
+    kinds: tuple[str, ...]  # of the evidence, in its order
+    reason: str
+    seconds: float
+
+    @property
+    def right(self) -> bool:
+        """The verdict is the truth."""
+        return self.verdict == self.entry.expected
+
+    @property
+    def wrong(self) -> bool:
+        """Neither the truth nor an honest `unknown`."""
+        return not self.right and self.verdict != "unknown"
+
+
+def judge(entry: Entry) -> Judgement:
+    """Run `ejectable kernel` on one kernel, as a person would."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "ejectable", "kernel", "--format", "json", "--no-cache", entry.path],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    seconds = time.monotonic() - started
+    try:
+        document = json.loads(done.stdout)
+        findings = [
+            finding
+            for kernel in document["kernels"]
+            for finding in kernel["findings"]
+            if finding["advisory"] == ADVISORY
+        ]
+        verdict = document["status"]
+    except (ValueError, KeyError, TypeError):
+        return Judgement(entry, "error", (), (done.stderr.strip().splitlines() or ["no output"])[0], seconds)
+    if done.returncode != EXIT_CODES.get(verdict):
+        return Judgement(entry, "error", (), f"exit code {done.returncode} with status {verdict}", seconds)
+    kinds = tuple(dict.fromkeys(evidence["kind"] for finding in findings for evidence in finding["evidence"]))
+    reason = "; ".join(dict.fromkeys(finding["reason"] for finding in findings))
+    return Judgement(entry, verdict, kinds, reason, seconds)
+
+
+COLUMNS = (
+    "kernel", "form", "arch", "compiler", "opt", "BTF", "retpoline", "virtio_pci", "expected", "verdict",
+    "evidence", "s",
+)  # fmt: skip
+
+
+def row(judgement: Judgement) -> tuple[str, ...]:
+    """One line of the table."""
+    entry = judgement.entry
+    form = f"{entry.form} {entry.compression}" if entry.compression not in {"", "none"} else entry.form
+    return (
+        entry.name,
+        form,
+        entry.arch,
+        entry.compiler,
+        entry.opt,
+        "yes" if entry.btf else "no",
+        "yes" if entry.retpoline else "no",
+        entry.virtio_pci,
+        entry.expected,
+        judgement.verdict if judgement.right else f"**{judgement.verdict}**",
+        ", ".join(judgement.kinds),
+        f"{judgement.seconds:.1f}",
+    )
+
+
+def summary(judgements: Sequence[Judgement]) -> str:
+    """What it adds up to, in a sentence or two."""
+    counts = collections.Counter(
+        "wrong" if one.wrong else "unknown" if not one.right else "right" for one in judgements
+    )
+    expected = collections.Counter(one.entry.expected for one in judgements)
+    times = sorted(one.seconds for one in judgements) or [0.0]
+    return (
+        f"{len(judgements)} kernels: {counts['right']} right, {counts['unknown']} unknown, {counts['wrong']} wrong. "
+        f"Expected: {', '.join(f'{count} {word}' for word, count in sorted(expected.items()))}. "
+        f"Median {times[len(times) // 2]:.1f} s, longest {times[-1]:.1f} s."
+    )
+
+
+def markdown(judgements: Sequence[Judgement]) -> str:
+    """The table as docs/corpus.md holds it."""
+    lines = [
+        "# The corpus",
+        "",
+        "Written by `make corpus ARGS=--write`. Debian's kernels come from its archive; the built ones are made from",
+        "its kernel sources with the callback put back (`corpus/patches.py` lists the variants). What is expected",
+        "comes from how a kernel was made, never from ejectable. Times are of the whole process, two at a time.",
+        "",
+        summary(judgements),
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+        *("| " + " | ".join(row(one)) + " |" for one in judgements),
+    ]
+    strange = [one for one in judgements if not one.right]
+    if strange:
+        lines += [
+            "",
+            "## Not as expected",
+            "",
+            *(f"- {one.entry.name}: {one.verdict}: {one.reason}" for one in strange),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge, print, and say by the exit code whether all is as it should be."""
+    parser = argparse.ArgumentParser(prog="corpus", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="only what `make test` judges")
+    parser.add_argument("--only", metavar="WORD", help="only kernels whose name holds WORD")
+    parser.add_argument("--write", action="store_true", help="renew docs/corpus.md")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many at a time (default 2)")
+    options = parser.parse_args(arguments)
+    chosen = [item for item in (QUICK if options.quick else items()) if not options.only or options.only in item.name]
+    whole = not (options.quick or options.only)
+    judgements: list[Judgement] = []
+    missing: list[tuple[str, str]] = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        running = []
+        for one in entries(chosen):
+            if isinstance(one, Entry):
+                running.append(pool.submit(judge, one))
+            else:
+                missing.append(one)
+                print(f"MISSING {one[0]}: {one[1]}", file=sys.stderr, flush=True)
+        for future in running:
+            judgement = future.result()
+            judgements.append(judgement)
+            mark = " " if judgement.right else "?" if not judgement.wrong else "!"
+            print(mark, "  ".join(row(judgement)), flush=True)
+            if not judgement.right:
+                print(f"    {judgement.reason}", flush=True)
+    print(summary(judgements))
+    if options.write:
+        TABLE.write_text(markdown(judgements))
+        print(f"written: {TABLE.name}")
+    unknown = sum(1 for one in judgements if one.verdict == "unknown")
+    good = (
+        not any(one.wrong for one in judgements)
+        and all(one.reason for one in judgements if one.verdict == "unknown")
+        and not missing
+        and (not whole or (unknown <= UNKNOWN_AT_MOST * len(judgements) and len(judgements) >= AT_LEAST))
+    )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

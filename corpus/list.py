@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The corpus: which kernels are judged, and what is true of each of them.
+
+Debian's own kernels: what is expected comes from the fact table (the callback was introduced in v6.8 and redesigned
+away in v6.11, so neither family has it). Built ones: from the edit that made them. Nothing comes from ejectable.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from corpus.archive import cache_folder, fetch, locked
+from corpus.builds import Compiler, Expected, Opt, manifest_of
+from corpus.kernels import Kernel
+from corpus.modules import DEFAULT_RELEASE, Module
+from corpus.patches import VARIANTS
+from corpus.trees import architecture_of
+
+__all__ = ["QUICK", "Entry", "Item", "Stock", "entries", "items", "paired_tree"]
+
+
+class Stock(msgspec.Struct, frozen=True, kw_only=True):
+    """One of Debian's kernels, judged as the package that it comes in."""
+
+    release: str
+
+    @property
+    def name(self) -> str:
+        """Of the package."""
+        return f"linux-image-{self.release}"
+
+    def path(self) -> Path:
+        """The .deb, downloaded on first use."""
+        return fetch(self.name, architecture_of(self.release))
+
+
+class Paired(msgspec.Struct, frozen=True, kw_only=True):
+    """A built module in a tree of folders, beside the stock kernel that it is for."""
+
+    module: Module
+
+    @property
+    def name(self) -> str:
+        """The module's, marked."""
+        return f"{self.module.name}+kernel"
+
+    def path(self) -> Path:
+        """The tree's root: boot/vmlinuz-* and lib/modules/*/kernel/drivers/virtio/virtio_pci.ko."""
+        return paired_tree(self.module)
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the table."""
+
+    name: str
+    path: Path
+    expected: Expected
+    arch: str
+    compiler: str
+    opt: str
+    btf: bool
+    retpoline: bool
+    virtio_pci: str
+    form: str
+    compression: str
+    notes: str
+
+
+# Debian builds its kernels with gcc-12, -O2, BTF; virtio_pci is a module in 6.1 and built in in 6.12 (seen).
+STOCK = [
+    *(f"6.1.0-{abi}-cloud-amd64" for abi in (47, 48, 50, 52, 54, 56)),
+    *(f"6.1.0-{abi}-cloud-arm64" for abi in (44, 46, 50, 53, 56)),
+    *(f"6.1.0-{abi}-amd64" for abi in (47, 56)),
+    *(f"6.1.0-{abi}-arm64" for abi in (44, 56)),
+    *(f"6.1.0-{abi}-rt-amd64" for abi in (50, 56)),
+    "6.1.0-56-rt-arm64",
+    *(f"6.12.{point}+deb12-cloud-amd64" for point in (100, 107, 111, 113, 115, 117)),
+    *(f"6.12.{point}+deb12-cloud-arm64" for point in (100, 111, 117)),
+    *(f"6.12.{point}+deb12-amd64" for point in (100, 117)),
+    *(f"6.12.{point}+deb12-arm64" for point in (100, 117)),
+    "6.12.117+deb12-rt-amd64",
+    "6.12.117+deb12-rt-arm64",
+    "6.12.117+deb12-arm64-16k",
+]
+ARM = "6.1.0-50-cloud-arm64"
+AMD64_AXES: list[tuple[Compiler, Opt, bool, bool]] = [  # compiler, optimisation, BTF, retpolines
+    ("gcc-12", "Os", True, True),
+    ("gcc-12", "O2", True, False),
+    ("gcc-12", "O2", False, True),
+    ("gcc-12", "Os", False, False),
+    ("clang-16", "O2", True, True),
+    ("clang-16", "Os", False, False),
+]
+ARM64_AXES: list[tuple[Compiler, Opt, bool]] = [
+    ("gcc-12", "Os", True),
+    ("gcc-12", "O2", False),
+    ("clang-16", "O2", True),
+    ("clang-16", "Os", False),
+]
+MODULES = [
+    *(Module(variant=variant) for variant, what in VARIANTS.items() if "6.1" in what.families),
+    *(Module(release=ARM, variant=variant) for variant, what in VARIANTS.items() if "6.1" in what.families),
+    *(
+        Module(variant=variant, compiler=compiler, opt=opt, btf=btf, retpoline=retpoline)
+        for variant in ("affected", "fixed")
+        for compiler, opt, btf, retpoline in AMD64_AXES
+    ),
+    *(
+        Module(release=ARM, variant=variant, compiler=compiler, opt=opt, btf=btf)
+        for variant in ("affected", "fixed")
+        for compiler, opt, btf in ARM64_AXES
+    ),
+    *(Module(variant=variant, debug=True, btf=False) for variant in ("affected", "fixed")),
+    *(Module(release="6.1.0-56-amd64", variant=variant) for variant in ("affected", "fixed")),
+    *(Module(release="6.1.0-56-rt-amd64", variant=variant) for variant in ("affected", "fixed")),
+    *(Module(release="6.1.0-56-arm64", variant=variant) for variant in ("affected", "fixed")),
+    *(Module(variant="affected", compression=packed) for packed in ("xz", "gz", "zst")),
+    *(Module(variant="fixed", compression=packed) for packed in ("xz", "gz", "zst")),
+    Module(legacy=False),
+    *(Module(release="6.12.117+deb12-cloud-amd64", variant=variant) for variant in ("affected", "fixed", "stock")),
+]
+PAIRED = [
+    Paired(module=Module(release=release, variant=variant))
+    for release in (DEFAULT_RELEASE, ARM)
+    for variant in ("affected", "fixed", "fixed-legacy-probe", "fixed-is-legacy")
+]
+KERNELS = [
+    *(Kernel(variant=variant) for variant in VARIANTS),
+    *(
+        Kernel(variant="affected", form="bzImage", compression=packed)
+        for packed in ("bzip2", "lzma", "xz", "lzo", "lz4", "zstd")
+    ),
+    Kernel(variant="fixed", form="bzImage", compression="zstd"),
+    Kernel(variant="affected", form="vmlinux"),
+    Kernel(variant="fixed", form="vmlinux"),
+    *(
+        Kernel(config="arm64-gcc", variant=variant)
+        for variant in ("stock", "affected", "fixed", "fixed-is-legacy", "fixed-helper")
+    ),
+    *(
+        Kernel(config="arm64-gcc", form=form)
+        for form in ("Image.gz", "Image.bz2", "Image.lzma", "Image.lzo", "Image.lz4")
+    ),
+    *(
+        Kernel(config="arm64-gcc", form="vmlinuz.efi", compression=packed)
+        for packed in ("gzip", "zstd", "xz", "lzma", "lz4", "lzo")
+    ),
+    Kernel(config="arm64-gcc", variant="fixed", form="vmlinuz.efi", compression="zstd"),
+    *(
+        Kernel(config=config, variant=variant)
+        for config in ("amd64-clang-kcfi", "amd64-gcc-os", "amd64-6.1-gcc", "arm64-clang-os", "amd64-clang-lto")
+        for variant in ("affected", "fixed", "stock")
+    ),
+    Kernel(config="amd64-gcc-nolegacy"),
+]
+Item = Stock | Module | Paired | Kernel
+# What `make test` judges: small downloads, modules that are built in seconds.
+QUICK: list[Item] = [
+    Stock(release="6.1.0-50-cloud-amd64"),
+    Stock(release="6.1.0-50-cloud-arm64"),
+    Stock(release="6.12.117+deb12-cloud-amd64"),
+    *(Module(variant=variant) for variant in ("affected", "fixed", "stock", "affected-first")),
+    Module(variant="affected", btf=False, compression="xz"),
+    Module(variant="fixed", btf=False),
+    *(Paired(module=Module(variant=variant)) for variant in ("affected", "fixed-legacy-probe")),
+]
+
+
+def items() -> list[Item]:
+    """Everything, in the order of the table."""
+    return [*(Stock(release=release) for release in STOCK), *MODULES, *PAIRED, *KERNELS]
+
+
+def entry(item: Item) -> Entry:
+    """The line of one item, which is downloaded or built on first use; raises `Missing`."""
+    path = item.path()
+    if isinstance(item, Stock):
+        old = item.release.startswith("6.1.0")
+        arch = architecture_of(item.release)
+        return Entry(
+            name=item.name,
+            path=path,
+            expected="not_affected",
+            arch=arch,
+            compiler="gcc-12",
+            opt="O2",
+            btf=True,
+            retpoline=arch == "amd64",
+            virtio_pci="module" if old else "builtin",
+            form="deb",
+            compression="",
+            notes="never introduced" if old else "redesigned",
+        )
+    made = manifest_of(item.module.path().parent if isinstance(item, Paired) else path.parent)
+    return Entry(
+        name=item.name,
+        path=path,
+        expected=made.expected,
+        arch=made.arch,
+        compiler=made.compiler,
+        opt=made.opt,
+        btf=made.btf,
+        retpoline=made.retpoline,
+        virtio_pci=made.virtio_pci,
+        form="tree" if isinstance(item, Paired) else made.form,
+        compression="" if isinstance(item, Paired) else made.compression,
+        notes=made.notes,
+    )
+
+
+def paired_tree(module: Module) -> Path:
+    """A root folder with the stock kernel that `module` is for, and `module` in place of its virtio_pci."""
+    root = cache_folder() / "roots" / module.name
+    with locked(f"root-{module.name}"):
+        if not root.exists():
+            aside = root.with_name(f".{module.name}.part")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder = aside / "lib/modules" / module.release / "kernel/drivers/virtio"
+            folder.mkdir(parents=True)
+            shutil.copy(module.path(), folder)
+            deb = fetch(f"linux-image-{module.release}", architecture_of(module.release))
+            outer = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
+            subprocess.run(["tar", "x", "-C", aside, "./boot"], stdin=outer.stdout, check=True)
+            if outer.wait():
+                raise RuntimeError(f"{deb} could not be unpacked")
+            aside.rename(root)
+    return root
+
+
+def entries(chosen: list[Item]) -> Iterator[Entry | tuple[str, str]]:
+    """The line of each item; (name, why) for one that could not be had."""
+    from ejectable.errors import EjectableError
+
+    for item in chosen:
+        try:
+            yield entry(item)
+        except EjectableError as error:
+            yield item.name, f"{error.message} {error.hint or ''}".strip()
