@@ -86,6 +86,10 @@ class Archive:
                 return self._read(entry)
         raise DamagedInput(f"{name} is no longer there", path=self.name)
 
+    def entries(self) -> Iterator[Entry]:
+        """A walk of its own over all regular files, front to back, for who wants many of them."""
+        return self._walk()
+
     def _advance(self) -> str | None:
         """Walk to the next member; its name, or `None` at the end."""
         if self._error is not None:

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's console, as it comes: our own lines picked out, the kernel's last words noticed, all of it kept.
+
+A line of ours is "<token>: words" somewhere behind the kernel's time stamp (see init.sh). What is not ours goes to
+the crash reader.
+"""
+
+import asyncio
+import re
+import time
+from collections import deque
+from typing import BinaryIO
+
+from ejectable.lab.watch import CrashWatch
+from ejectable.model import Event
+
+__all__ = ["Console"]
+
+# How much of a transcript is kept: a guest that floods its console fills no disk. The end is kept elsewhere.
+TRANSCRIPT_LIMIT = 8 << 20
+LINE_LIMIT = 4096
+TAIL_LINES = 40
+# How many lines of a flood are read before the crash reader is spared the rest; a crash is still noticed.
+READ_LIMIT = 16 << 20
+
+# The first line of whatever makes a kernel stop, or kills one of its threads (lib/bug.c, kernel/panic.c,
+# arch/x86/mm/fault.c, arch/x86/kernel/{traps,dumpstack}.c, arch/arm64/{mm/fault,kernel/traps}.c).
+_FALLING = re.compile(
+    r"BUG: |Oops: |Oops - |Internal error: |Unable to handle kernel |general protection fault|kernel BUG at "
+    r"|Kernel panic - |double fault|divide error: |invalid opcode: "
+)
+_FALLEN = re.compile(r"---\[ end trace ")
+_PANIC = re.compile(r"Kernel panic - not syncing")
+_PANIC_ENDED = re.compile(r"---\[ end Kernel panic")
+
+
+class Console:
+    """What the guest says. `hello`, `answers` and `crash` are what an experiment waits for."""
+
+    def __init__(self, token: str, *, started: float, transcript: BinaryIO | None, watch: CrashWatch) -> None:
+        self._token = f"{token}: "
+        self._started = started
+        self._transcript = transcript
+        self._written = 0
+        self._read = 0
+        self._rest = b""
+        self._watch = watch
+        self._answers: dict[int, asyncio.Future[str]] = {}
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.problems: list[str] = []  # what our own program complained about
+        self.hello = asyncio.Event()
+        self.up = asyncio.Event()
+        self.release: str | None = None  # as the guest's uname says
+        self.boot_s: float | None = None
+        self.last_byte = started
+        self.falling: float | None = None  # when the first line of a crash came
+        self.fallen = asyncio.Event()  # a crash has been told to its end
+        self.fell = asyncio.Event()  # a crash has begun
+        self.panicked = asyncio.Event()
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What the crash reader has read so far."""
+        return self._watch.events
+
+    @property
+    def size(self) -> int:
+        """Bytes received."""
+        return self._read
+
+    def feed(self, data: bytes) -> None:
+        """Take what came."""
+        self.last_byte = time.monotonic()
+        self._read += len(data)
+        if self._transcript is not None and self._written < TRANSCRIPT_LIMIT:
+            try:
+                self._written += self._transcript.write(data[: TRANSCRIPT_LIMIT - self._written])
+                self._transcript.flush()
+            except OSError as error:  # a full disk must not spoil the run
+                self.problems.append(f"the transcript is cut off: {error.strerror}")
+                self._transcript = None
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._line(line[:LINE_LIMIT].rstrip(b"\r").decode(errors="replace"))
+        if len(self._rest) > LINE_LIMIT:
+            self._line(self._rest[:LINE_LIMIT].decode(errors="replace"))
+            self._rest = b""
+
+    def finish(self) -> tuple[Event, ...]:
+        """Nothing more comes: what the crash reader makes of all of it."""
+        if self._rest:
+            self._line(self._rest.decode(errors="replace"))
+            self._rest = b""
+        return self._watch.finish()
+
+    def answer(self, number: int) -> "asyncio.Future[str]":
+        """The answer to come to command `number`."""
+        return self._answers.setdefault(number, asyncio.get_running_loop().create_future())
+
+    def forget(self, number: int) -> None:
+        """Wait no longer for an answer."""
+        self._answers.pop(number, None)
+
+    def _line(self, line: str) -> None:
+        at = line.find(self._token)
+        if at >= 0:
+            self._watch.skip()
+            self._ours(line[at + len(self._token) :])
+            return
+        self.tail.append(line)
+        if self._read <= READ_LIMIT:
+            self._watch.feed(f"{line}\n".encode())
+        if _FALLING.search(line):
+            self.falling = self.falling or time.monotonic()
+            self.fell.set()
+        if self.falling and _FALLEN.search(line):
+            self.fallen.set()
+        if _PANIC.search(line):
+            self.panicked.set()
+        if _PANIC_ENDED.search(line):
+            self.fallen.set()
+
+    def _ours(self, words: str) -> None:
+        verb, _, rest = words.partition(" ")
+        if verb == "hello":
+            self.boot_s = self.boot_s or time.monotonic() - self._started
+            self.release = rest.strip() or None
+            self.hello.set()
+        elif verb == "up":
+            self.up.set()
+        elif verb == "=":
+            number, _, said = rest.partition(" ")
+            waiting = self._answers.pop(int(number), None) if number.isdigit() else None
+            if waiting is not None and not waiting.done():
+                waiting.set_result(said.strip())
+        else:
+            self.problems.append(words.strip())

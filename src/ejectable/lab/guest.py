@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the guest is made of: its root file system, its command line, and the words it is spoken to with."""
+
+from collections.abc import Sequence
+from importlib import resources
+
+import msgspec
+
+from ejectable.lab.busybox import APPLETS
+from ejectable.lab.case import Case
+from ejectable.lab.devices import KINDS
+from ejectable.lab.initramfs import Initramfs
+from ejectable.lab.kernels import GuestKernel
+from ejectable.lab.machines import ARCHES, console_of
+from ejectable.lab.modules import Module, needed
+
+__all__ = ["View", "build", "command_line", "drivers_of", "parse_view"]
+
+# The transport's modules, for kernels that have them as modules.
+TRANSPORT = ("virtio_pci",)
+# Found by the guest's own alias or class on a real system; here there is no udev to do it.
+HOTPLUG = {"shpc": ("shpchp",), "acpi-eject": ("acpiphp",), "pcie-hotplug": ("pciehp",)}
+FORCE_LEGACY = "force_legacy=1"
+
+
+class View(msgspec.Struct, frozen=True):
+    """One virtio PCI device as the guest sees it."""
+
+    address: str  # 0000:00:06.0
+    device: str  # PCI device id, 0x1001
+    bound: bool  # to the PCI driver virtio-pci
+    name: str | None  # virtio0
+    version_1: bool | None  # feature bit 32: driven as modern
+    driver: str | None  # virtio_blk
+
+    @property
+    def ready(self) -> bool:
+        """Whether every driver that there is took it."""
+        return self.bound and self.name is not None and self.driver is not None
+
+
+def parse_view(words: str) -> tuple[View, ...]:
+    """The answer to `see`; what is not understood is left out."""
+    seen = []
+    for word in words.split():
+        fields = word.split(",")
+        if len(fields) == 6:
+            address, device, bound, name, bit, driver = fields
+            version_1 = bit == "1" if bit in ("0", "1") else None
+            seen.append(View(address, device, bound == "1", name or None, version_1, driver or None))
+    return tuple(seen)
+
+
+def drivers_of(case: Case) -> tuple[str, ...]:
+    """The modules that a case wants loaded, where they are modules."""
+    kind = KINDS[case.device]
+    return (*HOTPLUG.get(case.trigger, ()), *TRANSPORT, kind.module, *kind.extra_modules)
+
+
+def build(kernel: GuestKernel, case: Case, busybox: bytes, extra: Sequence[Module] = ()) -> bytes:
+    """The initramfs for one case; `extra` modules are loaded behind the drivers."""
+    root = Initramfs()
+    root.file("init", (resources.files("ejectable.lab") / "init.sh").read_bytes(), executable=True)
+    root.file("bin/busybox", busybox, executable=True)
+    for applet in APPLETS:
+        root.link(f"bin/{applet}", "busybox")
+    for folder in ("proc", "sys"):
+        root.folder(folder)
+    # For the moment before devtmpfs is there, and for kernels without it. 1:11 is /dev/kmsg.
+    tty, number, _ = console_of(ARCHES[case.machine])
+    root.device("dev/console", 5, 1)
+    root.device("dev/null", 1, 3)
+    root.device("dev/kmsg", 1, 11)
+    root.device(f"dev/{tty}", *number)
+    lines = []
+    for module in (*needed(kernel.modules, drivers_of(case)), *extra):
+        root.file(f"modules/{module.name}.ko", module.content)
+        forced = f" {FORCE_LEGACY}" if module.name == "virtio_pci" and case.mode == "forced-legacy" else ""
+        lines.append(f"{module.name}.ko{forced}\n")
+    root.file("modules/load", "".join(lines).encode())
+    return root.image
+
+
+def command_line(case: Case, token: str) -> str:
+    """The kernel's command line (Documentation/admin-guide/kernel-parameters.txt)."""
+    tty, _, early = console_of(ARCHES[case.machine])
+    words = [
+        f"console={tty},115200",
+        early,
+        "printk.devkmsg=on",  # every line of ours, at any rate
+        "ignore_loglevel",
+        "random.trust_cpu=on",
+        "panic=0",  # stand still: the last lines are what we want, then QEMU is ended
+        "no_console_suspend",
+        "rcupdate.rcu_expedited=1",
+        "cryptomgr.notests",
+    ]
+    if case.mode == "forced-legacy":
+        words.append(f"virtio_pci.{FORCE_LEGACY}")
+    # What the kernel does not know becomes the environment of init (init/main.c, unknown_bootoption).
+    words += [f"EJECTABLE={token}", f"EJECTABLE_PANIC={case.panic_on_oops}", f"EJECTABLE_TTY={tty}"]
+    return " ".join(words)

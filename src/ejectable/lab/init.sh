@@ -1,0 +1,152 @@
+#!/bin/busybox sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The guest's only program. It loads the modules it was given, says what it sees and does what it is told.
+#
+# It speaks through /dev/kmsg, so that a line of ours is never torn apart by a line of the kernel's, and stands in
+# the transcript where it belongs. Every line begins with the token of this run ($EJECTABLE, from the kernel's
+# command line). It listens on the console: "NUMBER VERB WORDS...", answered by "= NUMBER ...".
+#
+# Whatever might kill or block its caller runs in a child: this process must be able to answer as long as the
+# kernel can.
+
+say() { echo "<5>$EJECTABLE: $*" >/dev/kmsg; }
+answer() { say "= $*"; }
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev 2>/dev/null
+say "hello $(uname -r)"
+echo "$EJECTABLE_PANIC" >/proc/sys/kernel/panic_on_oops
+# A command is a line, as it was sent: no echo, no signals, no flow control.
+stty -echo -isig -ixon -icrnl 2>/dev/null
+
+load() {
+    while read -r module parameters; do
+        [ -n "$module" ] || continue
+        # shellcheck disable=SC2086  # the parameters are words
+        said=$(insmod "/modules/$module" $parameters 2>&1) || say "insmod $module: $said"
+    done
+}
+
+# What the drivers make of the virtio PCI devices: one word for each, fields separated by commas, empty where there
+# is nothing: address, PCI device id, PCI driver bound (1), virtio device, its feature bit 32, virtio driver.
+see() {
+    seen=
+    for folder in /sys/bus/pci/devices/*; do
+        read -r vendor <"$folder/vendor" || continue
+        [ "$vendor" = 0x1af4 ] || continue
+        read -r id <"$folder/device"
+        address=${folder##*/}
+        bound= name= bit= driver=
+        [ -e "/sys/bus/pci/drivers/virtio-pci/$address" ] && bound=1
+        for virtio in "$folder"/virtio[0-9]*; do
+            [ -e "$virtio" ] || continue
+            name=${virtio##*/}
+            read -r features <"$virtio/features"
+            features=${features#????????????????????????????????}
+            bit=${features%"${features#?}"}
+            for link in /sys/bus/virtio/drivers/*/"$name"; do
+                [ -e "$link" ] && driver=${link%/*} && driver=${driver##*/}
+            done
+        done
+        seen="$seen $address,$id,$bound,$name,$bit,$driver"
+    done
+}
+
+# The first thing that a class of devices shows below a virtio device, or nothing.
+child() { for path in /sys/bus/virtio/devices/$1; do [ -e "$path" ] && echo "${path##*/}" && return; done; }
+
+# Make a device work, so that its queues are used: `use KIND VIRTIO`. Says on its output what went wrong.
+use() {
+    case $1 in
+    disk | scsi)
+        tries=0
+        while :; do
+            if [ "$1" = disk ]; then node=$(child "$2/block/*"); else node=$(child "$2/host*/target*/*/block/*"); fi
+            [ -n "$node" ] && [ -b "/dev/$node" ] && break
+            tries=$((tries + 1))
+            [ $tries -gt 50 ] && echo "no disk appeared" && return 1
+            sleep 0.1
+        done
+        dd if="/dev/$node" of=/dev/null bs=4096 count=16 iflag=direct 2>&1 || return 1
+        dd if=/dev/zero of="/dev/$node" bs=4096 count=16 oflag=direct 2>&1
+        ;;
+    nic)
+        node=$(child "$2/net/*")
+        [ -n "$node" ] || { echo "no interface appeared" && return 1; }
+        ip address add 10.0.2.15/24 dev "$node" && ip link set "$node" up && ping -c 1 -W 3 10.0.2.2
+        ;;
+    rng)
+        dd if=/dev/hwrng of=/dev/null bs=16 count=1 2>&1
+        ;;
+    console)
+        node=$(child "$2/virtio-ports/*")
+        [ -n "$node" ] || { echo "no port appeared" && return 1; }
+        echo "$EJECTABLE" >"/dev/$node"
+        ;;
+    *) ;; # a balloon and a vsock are used from outside
+    esac
+}
+
+# Keep a device busy until it is gone: `busy KIND VIRTIO`.
+busy() {
+    case $1 in
+    disk | scsi)
+        if [ "$1" = disk ]; then node=$(child "$2/block/*"); else node=$(child "$2/host*/target*/*/block/*"); fi
+        while dd if="/dev/$node" of=/dev/null bs=65536 count=64 iflag=direct; do :; done
+        ;;
+    nic)
+        node=$(child "$2/net/*")
+        while [ -e "/sys/class/net/$node" ]; do ping -c 50 -i 0.02 -W 1 10.0.2.2 || sleep 0.1; done
+        ;;
+    rng) while dd if=/dev/hwrng of=/dev/null bs=64 count=16; do :; done ;;
+    console)
+        node=$(child "$2/virtio-ports/*")
+        while echo "$EJECTABLE" >"/dev/$node"; do :; done
+        ;;
+    *) ;;
+    esac >/dev/null 2>&1
+}
+
+doing() {
+    case $1 in
+    remove) echo 1 >"/sys/bus/pci/devices/$2/remove" ;;
+    unbind-pci) echo "$2" >/sys/bus/pci/drivers/virtio-pci/unbind ;;
+    unbind-virtio) echo "$2" >"/sys/bus/virtio/drivers/$3/unbind" ;;
+    rmmod) rmmod "$2" ;;
+    insmod) insmod "/modules/$2.ko" ;;
+    rescan) echo 1 >/sys/bus/pci/rescan ;;
+    suspend)
+        # Two ways back: a byte on the serial port, and the alarm clock should that be deaf.
+        for wakeup in /sys/class/tty/$EJECTABLE_TTY/power/wakeup; do echo enabled >"$wakeup"; done
+        echo +8 >/sys/class/rtc/rtc0/wakealarm
+        echo freeze >/sys/power/state
+        status=$?
+        echo 0 >/sys/class/rtc/rtc0/wakealarm
+        return $status
+        ;;
+    use) use "$2" "$3" ;;
+    *) echo "no such verb" && false ;;
+    esac 2>&1
+}
+
+load </modules/load
+say up
+
+while :; do
+    read -r number verb words || { sleep 0.1 && continue; }
+    case $verb in
+    ping) answer "$number" pong ;;
+    see) see && answer "$number" "$seen" ;;
+    busy)
+        # shellcheck disable=SC2086
+        busy $words </dev/null &
+        answer "$number" ok
+        ;;
+    '') ;;
+    *)
+        # shellcheck disable=SC2086
+        (said=$(doing "$verb" $words) && answer "$number" ok || answer "$number" "failed" $said) </dev/null &
+        ;;
+    esac
+done

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel to run: its image as QEMU takes it, and the modules that belong to it.
+
+From a package, an image, or a directory with `boot` and `lib/modules`, read in this process; nothing is unpacked
+to disk.
+"""
+
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ejectable.errors import BadInput, DamagedInput, Missing
+from ejectable.intake import DEFAULT_LIMITS, Limits, open_regular, read_bounded
+from ejectable.lab.modules import ModuleSet, module_name
+from ejectable.model import Arch
+
+if TYPE_CHECKING:
+    from ejectable.kernel.containers.archive import Archive
+
+__all__ = ["GuestKernel", "member_of_package", "open_kernel"]
+
+IMAGE_NAMES = ("vmlinuz-", "vmlinux-", "Image-", "bzImage", "Image", "vmlinuz")
+PACKAGES = (".deb", ".rpm")
+TEXT_LIMIT = 16 << 20
+# The drivers of every kind of device, and all that they have been seen to depend on (modules.dep of 6.1 and 6.12).
+LIKELY = re.compile(
+    r"virtio\w*|scsi_mod|scsi_common|sd_mod|t10_pi|crc\w*|failover|net_failover|rng_core|vsock|vmw_vsock\w*|shpchp"
+)
+
+
+class GuestKernel(msgspec.Struct, frozen=True):
+    """A kernel that can be run."""
+
+    path: str
+    arch: Arch
+    image: bytes  # as QEMU's -kernel takes it
+    modules: ModuleSet
+    config: dict[str, str] | None = None  # CONFIG_... → y, m, or the value; `None` where it is not known
+
+    def configured(self, option: str) -> str | None:
+        """The value of an option; `None` where it is off or nothing is known."""
+        return (self.config or {}).get(option)
+
+
+def open_kernel(path: str, *, modules: str | None = None, limits: Limits = DEFAULT_LIMITS) -> GuestKernel:
+    """Read the kernel at `path`; the modules of `modules`, a directory or a package, hide its own."""
+    place = Path(path)
+    if place.is_dir():
+        files = _folder(place, limits)
+    elif path.endswith(PACKAGES):
+        files = _package(path, limits)
+    else:
+        files = {path: lambda: _read(path, limits)}
+    image_path = _choose_image(files, path)
+    arch, image = _image(files[image_path](), image_path, limits)
+    offered = _modules(files)
+    if modules is not None:
+        extra = (
+            _package(modules, limits) if modules.endswith(PACKAGES) else _folder(Path(modules), limits, all_of_it=True)
+        )
+        if not any(module_name(name) for name in extra):
+            raise BadInput("there is no module (.ko, .ko.xz, .ko.zst, .ko.gz) in it", path=modules)
+        for name, read in extra.items():
+            offered.add(name, read)
+    return GuestKernel(path, arch, image, offered, _config(files))
+
+
+def member_of_package(path: str, names: Collection[str], limit: int) -> bytes:
+    """One file of a package, the first of `names` that is in it."""
+    for entry in _archive(path, DEFAULT_LIMITS).entries():
+        if entry.name in names and entry.size <= limit:
+            return entry.read()
+    raise BadInput(f"this package has none of {', '.join(names)}", path=path)
+
+
+def _read(path: str, limits: Limits) -> bytes:
+    with open_regular(path) as stream:
+        return read_bounded(stream, limits.in_memory, name=path)
+
+
+def _interesting(name: str) -> bool:
+    base = PurePosixPath(name).name
+    return (
+        module_name(name) is not None
+        or base in ("modules.builtin", "modules.dep")
+        or base.startswith((*IMAGE_NAMES, "config-"))
+        or base == "config"
+    )
+
+
+def _folder(place: Path, limits: Limits, *, all_of_it: bool = False) -> dict[str, Callable[[], bytes]]:
+    """The files below a directory, in a fixed order; symbolic links are not followed."""
+    if not place.is_dir():
+        raise Missing(f"{place}: no such directory.", hint="Check the path.")
+    roots = [place] if all_of_it else [place / part for part in ("boot", "lib/modules", "usr/lib/modules")]
+    if not any(root.is_dir() for root in roots):
+        roots = [place]
+    found: dict[str, Callable[[], bytes]] = {}
+    for root in roots:
+        for path in sorted(root.rglob("*")) if root.is_dir() else ():
+            if _interesting(path.name) and path.is_file() and not path.is_symlink():
+                found[str(path)] = lambda path=path: _read(str(path), limits)  # type: ignore[misc]
+    return found
+
+
+def _choose_image(files: dict[str, Callable[[], bytes]], path: str) -> str:
+    """The image among the files: by name, the newest release where there are several."""
+    images = [name for name in files if PurePosixPath(name).name.startswith(IMAGE_NAMES) or name == path]
+    if not images:
+        raise BadInput(
+            "there is no kernel image (boot/vmlinuz-...) in it", path=path, hint="Give the package of the image itself."
+        )
+    return max(images)
+
+
+def _image(content: bytes, path: str, limits: Limits) -> tuple[Arch, bytes]:
+    """What QEMU is given: bzImage and ELF as they are, arm64's flat image out of its wrappings."""
+    from ejectable.kernel.formats import recognise
+
+    packed = recognise(content, name=path)
+    if packed.arch == "x86_64" and packed.format in ("bzImage", "vmlinux"):
+        return packed.arch, content
+    if packed.arch == "aarch64" and packed.format != "module":
+        return packed.arch, bytes(packed.unpack(limits))
+    raise BadInput(f"expected a kernel image, found a {packed.format}", path=path)
+
+
+def _modules(files: dict[str, Callable[[], bytes]]) -> ModuleSet:
+    builtin: set[str] = set()
+    known = False
+    dependencies: dict[str, tuple[str, ...]] = {}
+    for name, read in files.items():
+        base = PurePosixPath(name).name
+        if base == "modules.builtin":
+            known = True
+            builtin |= {module for line in _lines(read()) if (module := module_name(line))}
+        elif base == "modules.dep":
+            for line in _lines(read()):
+                head, _, needs = line.partition(":")
+                if owner := module_name(head):
+                    dependencies[owner] = tuple(module for word in needs.split() if (module := module_name(word)))
+    offered = ModuleSet(builtin, builtin_known=known)
+    for name, read in files.items():
+        offered.add(name, read)
+    offered.dependencies(dependencies)
+    return offered
+
+
+def _config(files: dict[str, Callable[[], bytes]]) -> dict[str, str] | None:
+    for name, read in files.items():
+        if PurePosixPath(name).name.startswith("config"):
+            pairs = (line.partition("=") for line in _lines(read()) if line.startswith("CONFIG_"))
+            return {key: value.strip('"') for key, _, value in pairs}
+    return None
+
+
+def _lines(content: bytes) -> list[str]:
+    return content[:TEXT_LIMIT].decode(errors="replace").splitlines()
+
+
+def _package(path: str, limits: Limits) -> dict[str, Callable[[], bytes]]:
+    """The files of a package that matter, from one walk through it.
+
+    What a guest is likely to need is kept in memory as it is packed; another module that turns out to be needed
+    costs another walk.
+    """
+    archive = _archive(path, limits)
+    found: dict[str, Callable[[], bytes]] = {}
+    held = 0
+    for entry in archive.entries():
+        if not _interesting(entry.name):
+            continue
+        module = module_name(entry.name)
+        if module is not None and not LIKELY.fullmatch(module):
+            found[entry.name] = lambda name=entry.name: archive.read(name)  # type: ignore[misc]
+            continue
+        content = entry.read()
+        held += len(content)
+        if held > limits.in_memory:
+            raise DamagedInput(f"its kernels and drivers are more than {limits.in_memory} bytes", path=path)
+        found[entry.name] = lambda content=content: content  # type: ignore[misc]
+    return found
+
+
+def _archive(path: str, limits: Limits) -> "Archive":
+    from ejectable.kernel.containers import deb
+
+    return deb.data_archive(path, limits)

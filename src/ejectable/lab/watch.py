@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The crash reader, fed with a console as it comes, and the advisories' say on what it reads."""
+
+from ejectable.crash import Reader
+from ejectable.model import Event
+
+__all__ = ["CrashWatch"]
+
+
+class CrashWatch:
+    """Reads crashes from a console, line by line. `source` is the name that events give for it."""
+
+    def __init__(self, source: str) -> None:
+        self._reader = Reader(source)
+        self._events: list[Event] = []
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What is complete so far."""
+        return tuple(self._events)
+
+    def feed(self, line: bytes) -> None:
+        """Take a line, with its newline."""
+        self._events += self._reader.feed(line)
+
+    def skip(self) -> None:
+        """Pass over a line that is not the kernel's, so that line numbers stay those of the transcript."""
+        self._reader.skip(1)
+
+    def finish(self) -> tuple[Event, ...]:
+        """Nothing more comes: what was open is an event too."""
+        self._events += self._reader.finish()
+        return self.events
