@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test lint lock
+.PHONY: help run test lint lock corpus
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -30,6 +30,10 @@ lint: .venv/dev.stamp ## ruff, mypy --strict, import-linter
 
 test: lint ## lint, then all tests, in parallel
 	$(BIN)/pytest -n auto $(ARGS)
+
+corpus: .venv/dev.stamp ## download, build and judge some hundred kernels (ARGS=--write renews docs/corpus.md)
+	@scripts/setup corpus
+	$(BIN)/python -m corpus.judge $(ARGS)
 
 lock: .venv/dev.stamp ## renew the locked lists of dependencies
 	scripts/lock
