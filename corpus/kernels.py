@@ -20,27 +20,29 @@ from corpus.builds import Compiler, Manifest, Opt, build_once, run_logged
 from corpus.patches import VARIANTS, apply
 from corpus.trees import source, source_version
 
-__all__ = ["CONFIGS", "Config", "Kernel", "small_kernel"]
+__all__ = ["CONFIGS", "Config", "Kernel", "crash_test_kernel", "small_kernel"]
 
-# What `make allnoconfig` starts from: everything that is not here is off.
-COMMON = """
-SMP PRINTK PRINTK_TIME TTY SHMEM BLK_DEV_INITRD RD_GZIP RD_ZSTD BINFMT_ELF BINFMT_SCRIPT MULTIUSER POSIX_TIMERS FUTEX
-EPOLL SIGNALFD TIMERFD EVENTFD FILE_LOCKING ADVISE_SYSCALLS MEMBARRIER BUG ELF_CORE HIGH_RES_TIMERS NO_HZ_IDLE SYSVIPC
-PROC_FS PROC_SYSCTL SYSFS TMPFS DEVTMPFS DEVTMPFS_MOUNT DEVMEM BLOCK NET UNIX INET PACKET NETDEVICES NET_CORE
-PCI PCI_MSI PCIEPORTBUS HOTPLUG_PCI HOTPLUG_PCI_PCIE HOTPLUG_PCI_SHPC ACPI HOTPLUG_PCI_ACPI PM SUSPEND
-MODULES MODULE_UNLOAD KALLSYMS KALLSYMS_ALL MAGIC_SYSRQ IKCONFIG IKCONFIG_PROC EXPERT
-VIRTIO_MENU VIRTIO_PCI VIRTIO_PCI_LEGACY VIRTIO_BALLOON VIRTIO_INPUT BLK_DEV VIRTIO_BLK VIRTIO_NET VIRTIO_CONSOLE
-HW_RANDOM HW_RANDOM_VIRTIO SCSI BLK_DEV_SD SCSI_LOWLEVEL SCSI_VIRTIO VSOCKETS VIRTIO_VSOCKETS INPUT
-STACKPROTECTOR STACKPROTECTOR_STRONG DEBUG_KERNEL DEBUG_BUGVERBOSE FRAME_WARN=2048 LIST_HARDENED
+# What `make allnoconfig` starts from: everything that is not named is off. The small set boots from an initramfs,
+# drives a virtio disk and hot-unplugs it; the full set adds ACPI, networking, every virtio driver and suspend.
+SMALL = """
+SMP PRINTK PRINTK_TIME TTY SHMEM BLK_DEV_INITRD RD_GZIP BINFMT_ELF BINFMT_SCRIPT MULTIUSER POSIX_TIMERS FUTEX EXPERT
+EPOLL FILE_LOCKING BUG HIGH_RES_TIMERS PROC_FS PROC_SYSCTL SYSFS TMPFS DEVTMPFS DEVTMPFS_MOUNT BLOCK MODULES
+MODULE_UNLOAD KALLSYMS KALLSYMS_ALL MAGIC_SYSRQ PCI PCI_MSI PCIEPORTBUS HOTPLUG_PCI HOTPLUG_PCI_PCIE
+VIRTIO_MENU VIRTIO_PCI VIRTIO_PCI_LEGACY VIRTIO_BALLOON BLK_DEV VIRTIO_BLK VIRTIO_CONSOLE
+STACKPROTECTOR STACKPROTECTOR_STRONG DEBUG_KERNEL DEBUG_BUGVERBOSE
+"""
+FULL = """
+RD_ZSTD SIGNALFD TIMERFD EVENTFD ADVISE_SYSCALLS MEMBARRIER NO_HZ_IDLE SYSVIPC DEVMEM IKCONFIG IKCONFIG_PROC
+NET UNIX INET PACKET NETDEVICES NET_CORE HOTPLUG_PCI_SHPC ACPI HOTPLUG_PCI_ACPI PM SUSPEND VIRTIO_INPUT VIRTIO_NET
+HW_RANDOM HW_RANDOM_VIRTIO SCSI BLK_DEV_SD SCSI_LOWLEVEL SCSI_VIRTIO VSOCKETS VIRTIO_VSOCKETS INPUT LIST_HARDENED FRAME_WARN=2048
 """
 AMD64 = """
 64BIT SERIAL_8250 SERIAL_8250_CONSOLE HYPERVISOR_GUEST PARAVIRT KVM_GUEST RELOCATABLE RANDOMIZE_BASE
-X86_LOCAL_APIC X86_IO_APIC X86_X2APIC HPET_TIMER RTC_CLASS RTC_DRV_CMOS UNWINDER_ORC
-CPU_MITIGATIONS SPECULATION_MITIGATIONS
+X86_LOCAL_APIC X86_IO_APIC X86_MPPARSE X86_X2APIC HPET_TIMER RTC_CLASS RTC_DRV_CMOS UNWINDER_ORC CPU_MITIGATIONS
 """
 ARM64 = """
 SERIAL_AMBA_PL011 SERIAL_AMBA_PL011_CONSOLE EFI EFI_STUB PCI_HOST_GENERIC ARM_GIC_V3 RELOCATABLE RANDOMIZE_BASE
-ARM64_4K_PAGES ARM64_BTI_KERNEL ARM64_PTR_AUTH ARM64_PTR_AUTH_KERNEL VIRTIO_MMIO
+ARM64_4K_PAGES ARM64_BTI_KERNEL ARM64_PTR_AUTH ARM64_PTR_AUTH_KERNEL
 """
 RETPOLINE = "RETPOLINE RETHUNK MITIGATION_RETPOLINE MITIGATION_RETHUNK"
 BTF = "DEBUG_INFO_DWARF5 BPF BPF_SYSCALL DEBUG_INFO_BTF PAHOLE_HAS_SPLIT_BTF"
@@ -65,13 +67,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     btf: bool = True
     debug: bool = False
     retpoline: bool = True
-    legacy: bool = True
     extra: str = ""
     notes: str = ""
 
     def options(self) -> str:
         """The answers for allnoconfig, a line each."""
-        words = [COMMON, AMD64 if self.arch == "amd64" else ARM64, self.extra]
+        words = [SMALL, AMD64 if self.arch == "amd64" else ARM64, self.extra]
         if self.arch == "amd64" and self.retpoline:
             words.append(RETPOLINE)
         if self.btf:
@@ -80,8 +81,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             words.append(DWARF)
         words.append("CC_OPTIMIZE_FOR_PERFORMANCE" if self.opt == "O2" else "CC_OPTIMIZE_FOR_SIZE")
         chosen = dict.fromkeys(" ".join(words).split())
-        if not self.legacy:
-            del chosen["VIRTIO_PCI_LEGACY"]
         lines = [f"CONFIG_{word}" if "=" in word else f"CONFIG_{word}=y" for word in chosen]
         return "\n".join([*lines, f'CONFIG_LOCALVERSION="-ejectable-{self.name}"', ""])
 
@@ -103,7 +102,7 @@ CONFIGS = {
             name="amd64-gcc",
             arch="amd64",
             compiler="gcc-12",
-            extra=f"{CRASH_TESTS} {TRACE}",
+            extra=f"{FULL} {CRASH_TESTS} {TRACE}",
             notes="with LKDTM and debugfs",
         ),
         Config(name="arm64-gcc", arch="arm64", compiler="gcc-12", extra="EFI_ZBOOT"),
@@ -122,7 +121,6 @@ CONFIGS = {
             extra="LTO_CLANG LTO_CLANG_THIN",
             notes="ThinLTO",
         ),
-        Config(name="amd64-gcc-nolegacy", arch="amd64", compiler="gcc-12", legacy=False),
     )
 }
 FORMS = {"amd64": "bzImage", "arm64": "Image"}
@@ -146,12 +144,18 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     config: str = "amd64-gcc"
     variant: str = "affected"
     form: Form = ""  # bzImage for amd64, Image for arm64
+    legacy: bool = True  # with the legacy driver in it
     compression: Literal["", "gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd"] = ""
 
     @property
     def name(self) -> str:
         """The name of the build's folder."""
-        return "-".join(filter(None, ["kernel", self.config, self.variant, self.form, self.compression]))
+        return "-".join(
+            filter(
+                None,
+                ["kernel", self.config, self.variant, self.form, self.compression, "" if self.legacy else "nolegacy"],
+            )
+        )
 
     def path(self) -> Path:
         """The kernel's file, made on first use; raises `Missing` when a package or compiler is not to be had."""
@@ -166,7 +170,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         return Manifest(
             name=self.name,
             artefact=artefact.name,
-            expected=VARIANTS[self.variant].expected if config.legacy else "not_affected",
+            expected=VARIANTS[self.variant].expected if self.legacy else "not_affected",
             variant=self.variant,
             arch=config.arch,
             source=source_version(config.family),
@@ -186,6 +190,11 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 def small_kernel(variant: str = "affected", config: str = "amd64-gcc") -> Path:
     """The bzImage (amd64) or Image (arm64) of a small kernel with virtio_pci built in; see `Kernel` for the choices."""
     return Kernel(config=config, variant=variant).path()
+
+
+def crash_test_kernel() -> Path:
+    """A stock amd64 kernel with LKDTM (/sys/kernel/debug/provoke-crash/DIRECT), for crash logs that are real."""
+    return Kernel(variant="stock").path()
 
 
 def _make(kernel: Kernel, config: Config, form: str, aside: Path) -> tuple[Path, str]:
@@ -208,7 +217,8 @@ def _make(kernel: Kernel, config: Config, form: str, aside: Path) -> tuple[Path,
         run_logged([*make, f"KCONFIG_ALLCONFIG={answers}", "allnoconfig"], log)
     choice = PACKERS[kernel.compression or "gzip"]
     switches = [word for name in PACKERS.values() if name != choice for word in ("-d", f"KERNEL_{name}")]
-    run_logged([tree / "scripts/config", "--file", objects / ".config", *switches, "-e", f"KERNEL_{choice}"], log)
+    switches += ["-e", f"KERNEL_{choice}", "-e" if kernel.legacy else "-d", "VIRTIO_PCI_LEGACY"]
+    run_logged([tree / "scripts/config", "--file", objects / ".config", *switches], log)
     run_logged([*make, "olddefconfig"], log)
     run_logged([*make, "vmlinux" if form == "vmlinux" else form], log)
     folder = objects / ("arch/arm64/boot" if config.arch == "arm64" else "arch/x86/boot")

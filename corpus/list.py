@@ -154,7 +154,7 @@ KERNELS = [
         for config in ("amd64-clang-kcfi", "amd64-gcc-os", "amd64-6.1-gcc", "arm64-clang-os", "amd64-clang-lto")
         for variant in ("affected", "fixed", "stock")
     ),
-    Kernel(config="amd64-gcc-nolegacy"),
+    Kernel(config="amd64-gcc-os", legacy=False),
 ]
 Item = Stock | Module | Paired | Kernel
 # What `make test` judges: small downloads, modules that are built in seconds.
