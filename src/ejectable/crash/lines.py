@@ -59,13 +59,11 @@ SYSLOG = re.compile(
     r"|\[ *\d+\.\d+\]|\d{9,10}\.\d{6})"
     r" ([\w.:%-]+) ([^\s:\[\]]+)(?:\[\d+\])?(?::| - | \S+ \S+ (?:-|\[.{0,400}?\]) ?)\s?(?:\ufeff)?"
 )
-NOT_KERNEL = frozenset({"kernel", "klogd", "kern"})
+KERNEL = frozenset({"kernel", "klogd", "kern"})
 
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)?|[@-Z\\^_=>()*+#][0-9A-B]?)")
 PSTORE_LEVEL = re.compile(r"<\d{1,3}>")
 JSON_MESSAGE = re.compile(r'\s*"(?:msg|MESSAGE)"\s*:\s*(".*"|\[.*\])\s*,?\s*$')
-CAMEL_TIME = re.compile(r'"(?:time|__REALTIME_TIMESTAMP|_SOURCE_MONOTONIC_TIMESTAMP)"\s*:\s*"?\s*([\d.]+)')
-OTHER_RECORD = re.compile(r"(?:[A-Z]{3} |)\{?\s*\"[A-Z_]{3,}\"\s*:")
 
 
 def clean(text: str) -> str:
@@ -86,15 +84,17 @@ def read(text: str) -> Line | None:
     if match:
         return _after_printk(text, match)
     head = text[:1]
-    if head == "{" or head == '"' or head == " ":
+    if head in JSON_HEADS and (JSON_NOISE.match(text) or '"' in text[:80]):
+        if JSON_NOISE.match(text):
+            return None
         line = _json(text)
         if line is not None:
             return line
-        if text.startswith("    ") and (match := FIELD.match(text)):
+    if head == " ":
+        if match := FIELD.match(text):
             # journalctl -o verbose: four spaces, a field's name, its value.
             return read(match.group(2)) if match.group(1) == "MESSAGE" else None
-        if head == " ":
-            return Line(text)
+        return Line(text)
     if head.isdigit() and (match := RECORD.match(text)):
         caller = RECORD_CALLER.search(match.group(0))
         microseconds = int(match.group(1))
@@ -104,18 +104,21 @@ def read(text: str) -> Line | None:
         text = text[match.end() :]
         if inner := PRINTK.match(text):
             return _after_printk(text, inner)
-    if match := DMESG.match(text):
-        return Line(text[match.end() :], (match.group(1) or match.group(2) or "").strip() or None)
     if match := SYSLOG.match(text):
-        if match.group(3).lower() not in NOT_KERNEL:
+        if match.group(3).lower() not in KERNEL:
             # A service may pass on what the kernel said, with printk's time in it; all else is its own talk.
-            return None if not (inner := PRINTK_WITHIN.search(text, match.end())) else _after_printk(text, inner)
+            inner = PRINTK_WITHIN.search(text, match.end(), match.end() + 240)
+            return None if inner is None else _after_printk(text, inner)
         rest = text[match.end() :]
         if inner := PRINTK.match(rest):
             return _after_printk(rest, inner)
         return Line(rest, match.group(1))
+    if match := DMESG.match(text):
+        return Line(text[match.end() :], (match.group(1) or match.group(2) or "").strip() or None)
     if text.startswith("MESSAGE="):  # journalctl -o export
         return read(text[8:])
+    if JOURNAL_FIELD.match(text):
+        return None
     if match := PRINTK_WITHIN.search(text, 0, 240):
         return _after_printk(text, match)
     if match := PSTORE_LEVEL.match(text):
@@ -124,30 +127,33 @@ def read(text: str) -> Line | None:
 
 
 FIELD = re.compile(r"    ([A-Z_][A-Z0-9_]*)=(.*)")
+JOURNAL_FIELD = re.compile(r"(?:_[A-Z]|__[A-Z]|PRIORITY=|SYSLOG_|CODE_|SUBSYSTEM=|DEVICE=)[A-Z0-9_]*=?")
+JSON_HEADS = frozenset("{}[]\" ")
+JSON_NOISE = re.compile(r'\s*(?:[\[\]{}],? *)+$|\s*"(?:dmesg|fac|pri|time|caller|PRIORITY|SYSLOG_\w+|_\w+|SEQNUM\w*|CODE_\w+)"\s*:')
 
 
-def _after_printk(text: str, match: re.Match[str]) -> Line:
-    """The rest behind printk's prefix, and behind another one of the same that stands after it."""
+def _after_printk(text: str, match: re.Match[str]) -> Line | None:
+    """The rest behind printk's prefix, and behind whatever else a phone or the journal puts after the time."""
     end = match.end()
     time, speaker = match.group(1), match.group(2) or ""
     following = text[end : end + 1]
-    if following in "[<" and (again := PRINTK.match(text, end)):
+    if following in ("[", "<") and (again := PRINTK.match(text, end)):
         end, time, speaker = again.end(), again.group(1), again.group(2) or speaker
-    elif following in "([ABCDEFGHIJKLMNOPQRSTUVWXYZ c" and (phone := PHONE.match(text, end + (following == " "))):
+    elif following and following in "([ABCDEFGHIJKLMNOPQRSTUVWXYZ c":
         # A frame's leading blank is part of the frame, so only a phone's prefix may take it away.
-        end = phone.end()
-        speaker = "C" + next(group for group in phone.groups() if group is not None)
-    elif (
-        following.isalnum()
-        and text.startswith(" kernel: ", text.find(" ", end))
-        and (inner := SYSLOG.match(text)) is not None
-    ):
-        end = inner.end()  # journalctl -o short-monotonic: `[   12.345678] host kernel: text`
-    elif following.isalnum() and (inner := SYSLOG.match(text)) is not None and inner.start() == match.start():
-        name = inner.group(3).lower()
-        if name not in NOT_KERNEL and text[inner.start(3) - 1 : inner.end()].rstrip().endswith("]:"):
-            return Line("", time, speaker)
+        phone = PHONE.match(text, end + (following == " "))
+        if phone:
+            end = phone.end()
+            speaker = "C" + next(group for group in phone.groups() if group is not None)
+    if following.isalnum() and (" kernel: " in text or "]: " in text) and (short := MONOTONIC.match(text, end)):
+        # journalctl -o short-monotonic: `[   12.345678] host kernel: text`
+        if short.group(1).lower() not in KERNEL:
+            return None
+        end = short.end()
     return Line(text[end:], time, speaker)
+
+
+MONOTONIC = re.compile(r"[\w.-]+ (kernel(?=: )|[\w.@\\/-]+(?=\[\d+\]: ))(?:\[\d+\])?: ")
 
 
 def _json(text: str) -> Line | None:
@@ -173,7 +179,7 @@ def _record(record: object) -> Line | None:
         message = bytes(b for b in message if isinstance(b, int) and 0 <= b < 256).decode("utf-8", "replace")
     if not isinstance(message, str):
         return None
-    if record.get("_TRANSPORT", "kernel") != "kernel" and record.get("SYSLOG_IDENTIFIER") not in NOT_KERNEL:
+    if record.get("_TRANSPORT", "kernel") != "kernel" and record.get("SYSLOG_IDENTIFIER") not in KERNEL:
         return Line("")
     line = read(clean(message.rstrip("\n")))
     if line is not None and line.time is None:

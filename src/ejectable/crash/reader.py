@@ -85,6 +85,16 @@ class Reader:
         return events
 
     @property
+    def busy(self) -> bool:
+        """Whether a report is open."""
+        return bool(self._open)
+
+    @property
+    def midline(self) -> bool:
+        """Whether the last line that was fed has no end yet."""
+        return bool(self._rest) or self._skipping
+
+    @property
     def pending(self) -> list[Event]:
         """The events under way, as they would be if the log ended here."""
         found = []

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a crash of CVE-2024-42134 looks, and how its look-alikes differ. Judges the parsed event, never text.
+
+The kernel calls address 0: the callee has no frame of its own, so the first reliable frame is the caller,
+`vp_del_vqs`, and below it stands a virtio driver that is being removed or frozen. The callback was added by
+fd27ef6b44be ("virtio-pci: Introduce admin virtqueue", v6.8) and is tested first since c8fae27d141a
+("virtio-pci: Check if is_avq is NULL", v6.10).
+"""
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from ejectable.model import Event, Frame
+
+__all__ = ["ID", "Recognition", "recognise"]
+
+ID = "CVE-2024-42134"
+
+# What takes a virtio device away from its driver, or freezes it. Drivers come and go; these are the names that the
+# tree's drivers give their removal and freezing paths.
+DRIVER_PATH = re.compile(
+    r"(?:virt\w*|vp|vpmem|rpmsg|scmi|p9)_\w*(?:remove|freeze|del_vqs|delete_vqs|vqs_del|deinit|shutdown|release|exit|reset_prepare|unprobe)\w*"
+    r"|(?:virtblk|virtnet|virtballoon|virtcons|virtscsi|virtrng|virtinput|virtio_\w+|virtsnd)_(?:remove|freeze|exit)\w*"
+    r"|remove_(?:vq_common|vqs|common)\w*|virtio_pci_(?:remove|freeze|release)\w*|unregister_virtio_device"
+    r"|p9_virtio_remove|viommu_remove|bt_virtio\w*|virtbt_\w+|mac80211_hwsim_virtio\w*|rpmsg_remove|fini_vqs"
+)
+# The same function on the way in: a device that is being probed and fails.
+PROBE_PATH = re.compile(r"(?:virt\w*_probe|virtio_pci_probe|init_vqs?|vp_find_vqs\w*|virtio_dev_probe|virtnet_find_vqs)\Z")
+CALLER = "vp_del_vqs"
+KINDS = {
+    "virtblk": "a disk",
+    "virtnet": "a network card",
+    "remove_vq_common": "a network card",
+    "virtballoon": "a memory balloon",
+    "virtcons": "a console",
+    "virtio_console": "a console",
+    "virtscsi": "a SCSI controller",
+    "virtrng": "a random number generator",
+    "virtio_vsock": "a socket device",
+    "virtio_fs": "a shared file system",
+    "p9_virtio": "a shared file system",
+    "virtinput": "an input device",
+    "virtsnd": "a sound card",
+    "virtio_gpu": "a graphics card",
+    "virtio_mem": "a memory device",
+    "virtio_pmem": "a persistent memory device",
+}
+
+
+class Recognition(msgspec.Struct, frozen=True):
+    """What the signature says of an event."""
+
+    advisory: str | None
+    confidence: float  # 0..1
+    why: str
+    known_as: str | None = None  # another known defect that it is
+    device_kind: str | None = None  # "a disk"
+
+
+def recognise(event: Event) -> Recognition:
+    """Judge one event."""
+    frames = [frame for frame in event.trace if frame.reliable]
+    names = [_base(frame.function) for frame in frames]
+    device = _device(names)
+    other = _look_alike(event, names)
+    if other is not None:
+        return Recognition(None, 0.0, other[1], known_as=other[0], device_kind=device)
+    if event.kind != "null-call":
+        return Recognition(None, 0.0, _why_not_call(event, names), device_kind=device)
+    if not names:
+        doubtful = [_base(frame.function) for frame in event.trace]
+        if CALLER in doubtful:
+            return Recognition(None, 0.0, f"{CALLER} is in the trace, but only as a frame that the unwinder doubts")
+        if event.truncated or event.corrupted:
+            return Recognition(None, 0.0, "the report ends before its stack trace: what made the call cannot be told")
+        return Recognition(None, 0.0, "the kernel called address 0, and nothing tells from where")
+    if names[0] != CALLER:
+        return Recognition(None, 0.0, f"the kernel called address 0 from {names[0]}, not from {CALLER}", device_kind=device)
+    below = names[1:]
+    if any(PROBE_PATH.match(name) for name in below):
+        return Recognition(None, 0.0, f"{CALLER} was called while a device was being set up, not taken away")
+    path = next((name for name in below if DRIVER_PATH.fullmatch(name)), None)
+    if path is None:
+        if not below:
+            return Recognition(
+                ID,
+                0.6,
+                f"the kernel called address 0 from {CALLER}; the report ends there, so that the removal is not seen",
+            )
+        if event.truncated and len(below) < 2:
+            return Recognition(ID, 0.7, f"the kernel called address 0 from {CALLER}; the rest of the trace is cut off")
+        return Recognition(None, 0.0, f"the kernel called address 0 from {CALLER}, but no virtio driver's removal stands below it")
+    confidence, reasons = 0.9, [f"the kernel called address 0", f"the call was made by {CALLER}", f"which {path} had called to take the device away"]
+    if event.fetch:
+        confidence += 0.03
+        reasons.append("the processor says that it was an instruction fetch")
+    if event.trigger is not None:
+        confidence += 0.03
+    if event.corrupted:
+        confidence -= 0.15
+        reasons.append("though parts of the report are garbled")
+    contradiction = _version_contradiction(event.kernel)
+    if contradiction:
+        confidence -= 0.25
+        reasons.append(contradiction)
+    return Recognition(ID, round(max(0.1, min(confidence, 0.98)), 2), ", ".join(reasons), device_kind=device)
+
+
+def _look_alike(event: Event, names: Sequence[str]) -> tuple[str, str] | None:
+    """Known defects in the same place: their name, and how they are told."""
+    at = event.function or ""
+    where = _base((event.ip or "").partition("+")[0])
+    if where == "vp_reset" or (at == "vp_reset" and event.kind in ("null-deref", "paging-fault", "gpf")):
+        return (
+            "CVE-2024-53092",
+            "the fault is inside vp_reset, a use of the admin queue of a modern device (v6.11 to v6.11.8): not a call "
+            "of address 0",
+        )
+    if CALLER in names[:4] or where == CALLER:
+        listed = [name for name in (where, *names[:3]) if "__list_del_entry" in name or "list_del" in name]
+        if listed and event.kind != "null-call":
+            return (
+                "the wrong virtqueue index in vp_del_vqs (v6.11 and later)",
+                f"the list of queues is damaged ({listed[0]} under {CALLER}): not a call of address 0",
+            )
+        if event.kind == "warning" and (at == "free_irq" or "free_irq" in names[:4] or where == "free_irq"):
+            return (
+                "CVE-2024-37353",
+                f"a warning in free_irq under {CALLER}: an interrupt that was never requested is freed, no crash of this defect",
+            )
+    if event.kind in ("hung-task", "soft-lockup", "rcu-stall") and "virtblk_remove" in names:
+        return (
+            "CVE-2022-50636",
+            "a task hangs in virtblk_remove with requests in flight; nothing was called at address 0",
+        )
+    return None
+
+
+def _why_not_call(event: Event, names: Sequence[str]) -> str:
+    if CALLER in names:
+        return f"{CALLER} is in the trace, but the kernel did not call address 0 there"
+    if event.kind in ("null-deref", "paging-fault", "gpf"):
+        return "the kernel accessed a bad address; it did not call address 0"
+    return "the kernel did not call address 0"
+
+
+def _version_contradiction(kernel: str | None) -> str:
+    """What the version says against it. A version never decides: vendors backport the defect and its fix."""
+    match = re.match(r"(\d+)\.(\d+)", kernel or "")
+    if match and (int(match[1]), int(match[2])) < (6, 8):
+        return f"though upstream had no such code in {kernel}: a vendor's backport, if the trace is right"
+    if match and (int(match[1]), int(match[2])) >= (6, 11):
+        return f"though upstream had redesigned the code in {kernel}"
+    return ""
+
+
+def _device(names: Sequence[str]) -> str | None:
+    return next((kind for name in names for sign, kind in KINDS.items() if name.startswith(sign)), None)
+
+
+def _base(name: str) -> str:
+    """Without what compilers append: vp_del_vqs.llvm.123, virtblk_remove.cold."""
+    return name.split(".", 1)[0] if name[:1] != "." else name
+
+
+def frame_of_defect(event: Event) -> Frame | None:
+    """The frame of the call, whose function size must match the kernel that it is compared with."""
+    return next((frame for frame in event.trace if frame.reliable and _base(frame.function) == CALLER), None)

@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One log, from whichever source, read into events in bounded memory.
+
+A regular file is searched by several threads and only its interesting parts are parsed; what comes through a pipe or
+a decompressor is looked at block by block. Both give the same events with the same line numbers.
+"""
+
+import base64
+import binascii
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
+
+import msgspec
+
+from ejectable.crash.lines import clean, read
+from ejectable.crash.reader import Reader
+from ejectable.crash.scan import BLOCK, CONTEXT_WORDS, WORDS, Block, may_hold_a_crash
+from ejectable.crash.triggers import GATE, find
+from ejectable.errors import BadInput, DamagedInput
+from ejectable.model import Event
+
+__all__ = ["Log", "read_bytes", "read_file", "read_stream"]
+
+BEFORE = 1 << 16  # bytes in front of a block that holds a crash: its report may begin there
+SAMPLE = 1 << 17
+AHEAD = 16  # blocks per thread that are searched before the next are handed out
+Report = Callable[[int], None]
+
+
+class Log(msgspec.Struct):
+    """What one input held."""
+
+    source: str
+    events: list[Event]
+    lines: int | None = None  # None where nobody counted
+    damaged: str | None = None  # what broke off the reading, as a sentence
+
+
+def read_bytes(data: bytes, source: str) -> Log:
+    """Read a log that is in memory."""
+    data = _unwrapped(data)
+    _must_be_a_log(data[:SAMPLE], source)
+    return _finish(Feeder(source), [data])
+
+
+def read_stream(stream: BinaryIO, source: str, *, limit: int | None = None, progress: Report | None = None) -> Log:
+    """Read what comes, until it ends. With `limit`, not more than so many bytes."""
+    feeder = Feeder(source)
+    log = Log(source, [])
+    first = b""
+    try:
+        while len(first) < SAMPLE and (piece := stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK)):
+            first += piece
+        first = _whole_json(first, stream)
+    except DamagedInput as error:
+        log.damaged = error.message
+    _must_be_a_log(first[:SAMPLE], source, damaged=log.damaged)
+    events = feeder.block(first)
+    total = len(first)
+    buffered = bytearray()
+    while log.damaged is None:
+        try:
+            piece = stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK)
+        except DamagedInput as error:
+            log.damaged = error.message
+            break
+        if not piece:
+            break
+        total += len(piece)
+        if limit is not None and total > limit:
+            log.damaged = f"{source}: unpacks to more than the limit of {limit} bytes; the rest was not read"
+            break
+        buffered += piece
+        if len(buffered) >= BLOCK:
+            events += feeder.block(bytes(buffered))
+            buffered.clear()
+        if progress:
+            progress(len(piece))
+    if buffered:
+        events += feeder.block(bytes(buffered))
+    log.events = events + feeder.finish()
+    log.lines = feeder.reader.line
+    return log
+
+
+def read_file(descriptor: int, source: str, *, threads: int = 1, progress: Report | None = None) -> Log:
+    """Read a regular file, as large as it is now: what is written to it meanwhile is left for the next time."""
+    size = os.fstat(descriptor).st_size
+    if size <= 2 * BLOCK:
+        return read_bytes(_pread(descriptor, size, 0), source)
+    _must_be_a_log(_pread(descriptor, SAMPLE, 0), source)
+    feeder = FileFeeder(source, descriptor, size)
+    for offset, hot in _searched(descriptor, size, threads, progress):
+        if hot or feeder.busy:
+            feeder.visit(offset, min(offset + BLOCK, size))
+    feeder.visit(max(0, size - BLOCK), size)
+    return Log(source, feeder.finish(), feeder.counted)
+
+
+def _searched(descriptor: int, size: int, threads: int, progress: Report | None) -> Iterator[tuple[int, bool]]:
+    """The offset of every block, in order, and whether it may hold a crash."""
+    threads = max(1, min(threads, 4))
+    blocks = [Block(BLOCK + 64) for _ in range(threads)]
+    offsets = range(0, size, BLOCK)
+
+    def search(lane: int, mine: range) -> list[bool]:
+        block = blocks[lane]
+        found = []
+        for offset in mine:
+            # A little of the next block, for a word that stands across the border.
+            length = os.preadv(descriptor, [block.buffer], offset)
+            found.append(block.holds_any(WORDS, length))
+        return found
+
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(offsets), AHEAD * threads):
+            batch = offsets[start : start + AHEAD * threads]
+            lanes = [batch[lane * AHEAD : (lane + 1) * AHEAD] for lane in range(threads)]
+            results = [pool.submit(search, lane, part) for lane, part in enumerate(lanes) if part]
+            for part, result in zip(lanes, results, strict=False):
+                yield from zip(part, result.result(), strict=True)
+            if progress:
+                progress(min(len(batch) * BLOCK, size - batch[0]))
+
+
+class Feeder:
+    """Gives a reader those blocks of a stream that matter, and counts the lines of the others."""
+
+    def __init__(self, source: str) -> None:
+        self.reader = Reader(source)
+        self._tail = b""  # the end of the last block that was left out, with its first line whole
+        self._partial = b""  # the last, unfinished line
+
+    def block(self, data: bytes) -> list[Event]:
+        """Take the next block."""
+        if self.reader.busy or may_hold_a_crash(self._tail[-64:] + data):
+            tail, self._tail = self._tail, b""
+            return self.reader.feed(tail + data)
+        # Left out, but for its end: the next block may begin in the middle of a report.
+        whole = self._tail + data
+        cut = whole.rfind(b"\n", 0, max(0, len(whole) - BEFORE)) + 1
+        self._leave_out(whole[:cut])
+        self._tail = whole[cut:]
+        if len(self._tail) > BLOCK + BEFORE:  # a line without an end
+            return self._flush()
+        return []
+
+    def finish(self) -> list[Event]:
+        """The end is always read in full."""
+        return self._flush() + self.reader.finish()
+
+    def _flush(self) -> list[Event]:
+        tail, self._tail = self._tail, b""
+        return self.reader.feed(tail)
+
+    def _leave_out(self, data: bytes) -> None:
+        if not data:
+            return
+        if self.reader.midline:
+            # It begins in the middle of a line that the reader has the beginning of.
+            end = data.find(b"\n") + 1
+            self.reader.feed(data[:end])
+            data = data[end:]
+        remember(self.reader, data)
+        self.reader.skip(data.count(b"\n"))
+
+
+class FileFeeder:
+    """The same for a file, where lines that were left out are counted only when an event asks for its number."""
+
+    def __init__(self, source: str, descriptor: int, size: int) -> None:
+        self.reader = Reader(source)
+        self.counted: int | None = None
+        self._descriptor = descriptor
+        self._size = size
+        self._position = 0  # where the reader is
+        self._events: list[Event] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a report is open."""
+        return self.reader.busy
+
+    def visit(self, start: int, end: int) -> None:
+        """Parse the bytes from `start` to `end`, if there is a trigger in them, and what was left out before."""
+        start = max(self._position, start - BEFORE)
+        if start >= end:
+            return
+        data = _pread(self._descriptor, end - start, start)
+        if not self.reader.busy and start > self._position:
+            cut = data.find(b"\n") + 1
+            start, data = start + cut, data[cut:]
+        if not self.reader.busy:
+            trigger = _first_trigger(data)
+            if trigger is None and end < self._size:
+                return
+            if trigger is None:
+                self._events += self.reader.feed(b"")
+                return
+            self._catch_up(start)
+        self._events += self.reader.feed(data)
+        self._position = end
+
+    def finish(self) -> list[Event]:
+        """All events."""
+        if self._position == self._size:
+            self.counted = self.reader.line
+        return self._events + self.reader.finish()
+
+    def _catch_up(self, start: int) -> None:
+        """Count the lines that were left out, and learn from them what machine it is."""
+        if self._position and self._position < start:
+            # The reader stopped within a line: give it the rest.
+            piece = _pread(self._descriptor, min(BEFORE, start - self._position), self._position)
+            cut = piece.find(b"\n") + 1
+            if self.reader.midline and cut:
+                self._events += self.reader.feed(piece[:cut])
+                self._position += cut
+        while self._position < start:
+            data = _pread(self._descriptor, min(BLOCK, start - self._position), self._position)
+            if not data:
+                break
+            remember(self.reader, data)
+            self.reader.skip(data.count(b"\n"))
+            self._position += len(data)
+
+
+def remember(reader: Reader, data: bytes) -> None:
+    """What lines that are left out say about the machine."""
+    for word in CONTEXT_WORDS:
+        at = data.find(word)
+        found = 0
+        while at >= 0 and found < 200:
+            start = data.rfind(b"\n", max(0, at - 400), at) + 1
+            end = data.find(b"\n", at, at + 800)
+            line = read(clean(data[start : end if end > 0 else at + 800].decode("utf-8", "replace")))
+            if line is not None:
+                reader.context.see(line.text)
+            at = data.find(word, at + len(word))
+            found += 1
+
+
+TRIGGER_GATE = re.compile(GATE.pattern.encode())
+
+
+def _first_trigger(data: bytes) -> int | None:
+    """Where the first line with a trigger begins, or `None`."""
+    position = 0
+    while match := TRIGGER_GATE.search(data, position):
+        start = data.rfind(b"\n", max(0, match.start() - 16384), match.start()) + 1
+        end = data.find(b"\n", match.end())
+        end = len(data) if end < 0 else end
+        line = read(clean(data[start : min(end, start + 16384)].decode("utf-8", "replace")))
+        if line is not None and any(find(piece) for piece in line.text.split("\n")[:50]):
+            return start
+        position = end + 1
+    return None
+
+
+def _pread(descriptor: int, size: int, offset: int) -> bytes:
+    pieces = []
+    while size > 0 and (piece := os.pread(descriptor, min(size, 8 << 20), offset)):
+        pieces.append(piece)
+        size -= len(piece)
+        offset += len(piece)
+    return b"".join(pieces)
+
+
+def _finish(feeder: Feeder, pieces: list[bytes]) -> Log:
+    events: list[Event] = []
+    for piece in pieces:
+        events += feeder.reader.feed(piece)
+    events += feeder.finish()
+    return Log(feeder.reader.source, events, feeder.reader.line)
+
+
+# A cloud's answer that holds the console as one string: ECS GetInstanceConsoleOutput (base64), EC2's (text or base64).
+ANSWER_KEYS = ("ConsoleOutput", "Output", "consoleOutput", "contents", "output")
+LARGEST_ANSWER = 32 << 20
+
+
+def _whole_json(first: bytes, stream: BinaryIO) -> bytes:
+    """Read on to the end where one JSON value wraps a whole console."""
+    if first.lstrip()[:1] == b"{" and any(f'"{key}"'.encode() in first for key in ANSWER_KEYS) and b"MESSAGE" not in first:
+        while len(first) < LARGEST_ANSWER and (piece := stream.read(BLOCK)):
+            first += piece
+        return _unwrapped(first)
+    return first
+
+
+def _unwrapped(data: bytes) -> bytes:
+    """The console inside a cloud's JSON answer; anything else as it is."""
+    if data.lstrip()[:1] != b"{" or len(data) > LARGEST_ANSWER:
+        return data
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    for _ in range(3):  # the command line tools wrap the body once more
+        if not isinstance(answer, dict):
+            return data
+        for key in ANSWER_KEYS:
+            if isinstance(answer.get(key), str):
+                return _from_base64(answer[key])
+        answer = answer.get("body") or answer.get("Body") or answer.get("data")
+    return data
+
+
+def _from_base64(text: str) -> bytes:
+    packed = "".join(text.split())
+    if re.fullmatch(r"[A-Za-z0-9+/_-]*={0,2}", packed):
+        try:
+            return base64.b64decode(packed.replace("-", "+").replace("_", "/") + "=" * (-len(packed) % 4))
+        except (binascii.Error, ValueError):
+            pass
+    return text.encode("utf-8", "replace")
+
+
+# Words that stand in what kernels and loggers write, and seldom elsewhere.
+LOGGISH = re.compile(
+    rb"\[ *\d{1,9}\.\d{3,9}\]|^\w{3} [ \d]\d \d\d:\d\d:\d\d|^\d{4}-\d\d-\d\d[T ]\d\d:\d\d|Linux version |<\d{1,3}>|\+0x[0-9a-f]+/0x[0-9a-f]+"
+    rb"|\d+,\d+,\d+,|Call [Tt]race:|MESSAGE|__REALTIME_TIMESTAMP|\"msg\"|^\[\w{3} \w{3}|kernel: | login: |Kernel panic|systemd|^\w+#\d+ Part\d+"
+    rb"|BUG: |Oops|WARNING: |ACPI: |^Booting |^(?:PCI|CPU|EXT4|SCSI|usb|pci|NET|TCP|UDP|random|Memory|Freeing|Starting|init): ?",
+    re.MULTILINE,
+)
+
+
+def _must_be_a_log(sample: bytes, source: str, damaged: str | None = None) -> None:
+    """Raise `BadInput` where it is no log at all."""
+    if not sample:
+        raise BadInput(damaged or "empty; expected a kernel log", path=source, hint="Was it collected with enough rights? Try `dmesg` as root.")
+    if LOGGISH.search(sample):
+        return
+    strange = sum(sample.count(bytes((byte,))) for byte in (0, 1, 2, 3, 4, 5, 6, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23))
+    kind = "binary data" if strange * 20 > len(sample) else "text in which no line looks like a log's"
+    raise BadInput(
+        f"expected a kernel log, found {kind}",
+        path=source,
+        hint="Give it the output of dmesg, journalctl -k, a serial console, or a file from /sys/fs/pstore.",
+    )
