@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a call that leaves the experiment gets for an answer, when nobody asked for another one: 0, except here.
+
+These are the kernel's general services: allocators give memory, the list checks approve, memory is moved.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ejectable.kernel.machine.core import Machine
+
+__all__ = ["Answer", "Arguments", "general_answer"]
+
+Arguments = tuple[int, ...]
+Answer = int | Callable[["Machine", Arguments], int]
+
+# mm/slab_common.c; the names' tails changed in v6.10 (_noprof) and v6.11 (__kmalloc_cache).
+ALLOCATOR = re.compile(
+    r"_*(?:kmalloc|kzalloc|kcalloc|kmem_cache_alloc|kvmalloc|vmalloc|vzalloc|kvzalloc)(?!.*_bulk)\w*"
+)
+# CONFIG_DEBUG_LIST and CONFIG_LIST_HARDENED (v6.6): true lets the list operation happen.
+APPROVED = frozenset(
+    ("__list_add_valid", "__list_del_entry_valid", "__list_add_valid_or_report", "__list_del_entry_valid_or_report")
+)
+MOST_MOVED = 1 << 16
+
+
+def _allocate(machine: "Machine", arguments: Arguments) -> int:
+    # The size is the first argument of some and the third of others; a page is more than either here needs.
+    sizes = [value for value in (arguments[0], arguments[2]) if 0 < value <= MOST_MOVED]
+    return machine.memory.allocate(max([4096, *sizes]))
+
+
+def _memset(machine: "Machine", arguments: Arguments) -> int:
+    target, value, size = arguments[:3]
+    machine.memory.write(target, bytes([value & 0xFF]) * min(size, MOST_MOVED))
+    return target
+
+
+def _memmove(machine: "Machine", arguments: Arguments) -> int:
+    target, source, size = arguments[:3]
+    machine.memory.write(target, machine.memory.read(source, min(size, MOST_MOVED)))
+    return target
+
+
+SERVICES: Mapping[str, Answer] = {
+    **dict.fromkeys(APPROVED, 1),
+    **dict.fromkeys(("memset", "__memset", "memset_orig"), _memset),
+    **dict.fromkeys(("memcpy", "__memcpy", "memmove", "__memmove"), _memmove),
+}
+
+
+def general_answer(name: str) -> Answer:
+    """The answer to a call of the function `name`."""
+    return SERVICES.get(name) or (_allocate if ALLOCATOR.fullmatch(name) else 0)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two instruction sets as the machine sees them: registers of the calling convention, traps, thunks.
+
+Calling conventions: System V psABI for x86-64, section 3.2.3; AAPCS64, section 6.4. The kernel keeps to them.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from ejectable.kernel.program import SymbolTable
+from ejectable.model import Arch
+
+__all__ = ["CPU", "SILENT", "cpu_of", "return_thunks", "thunk_registers"]
+
+# Calls that only watch: tracing, coverage, sanitizers. They are answered and not recorded, and change no register
+# that matters.
+SILENT = re.compile(
+    r"__fentry__|_?mcount|ftrace_\w+|__sanitizer_cov_\w+|__cyg_profile_\w+|__(?:asan|hwasan|tsan|msan|kcsan|kasan)_\w+"
+    r"|__check_object_size|__might_\w+|__cond_resched|__SCT__\w+|lockdep_\w+|lock_(?:acquire|release)|__preempt_count_\w+"
+)
+
+# What a jump to one of these does: it goes where the register points. arch/x86/lib/retpoline.S; the "call" and "jump"
+# forms are call depth tracking's (v6.2), the "its" form is of 2025 (CVE-2024-28956).
+THUNK_FORMS = ("__x86_indirect_thunk_{}", "__x86_indirect_call_thunk_{}", "__x86_indirect_jump_thunk_{}",
+               "__x86_indirect_its_thunk_{}")  # fmt: skip
+THUNK_REGISTERS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{n}" for n in range(8, 16)))
+# What a jump to one of these does: it returns.
+RETURN_THUNKS = ("__x86_return_thunk", "zen_return_thunk", "retbleed_return_thunk", "srso_return_thunk",
+                 "srso_alias_return_thunk", "call_depth_return_thunk", "its_return_thunk")  # fmt: skip
+
+
+class CPU(msgspec.Struct, frozen=True):
+    """Unicorn's numbers for one instruction set."""
+
+    arch: Arch
+    pc: int
+    sp: int
+    link: int | None  # the register of the return address; `None` where it is on the stack
+    result: int
+    arguments: tuple[int, ...]
+    general: Mapping[str, int]
+
+    def open(self) -> Any:
+        """A fresh Unicorn engine."""
+        from unicorn import arm64_const, unicorn_const
+        from unicorn.unicorn_py3 import unicorn
+
+        opened: Any = unicorn.Uc  # it has no annotations
+        if self.arch == "x86_64":
+            engine = opened(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
+        else:
+            engine = opened(unicorn_const.UC_ARCH_ARM64, unicorn_const.UC_MODE_ARM)
+            # Kernels use LSE atomics and pointer authentication where the compiler may.
+            engine.ctl_set_cpu_model(arm64_const.UC_CPU_ARM64_MAX)
+        # Without it Unicorn >= 2.1 truncates addresses to 52 bits.
+        engine.ctl_set_tlb_mode(unicorn_const.UC_TLB_VIRTUAL)
+        return engine
+
+    def is_trap(self, code: bytes) -> bool:
+        """Whether this instruction stops the kernel on purpose."""
+        if self.arch == "x86_64":  # ud2, ud1 (UBSan and kCFI since v6.16), int3
+            return code[:2] in (b"\x0f\x0b", b"\x0f\xb9") or code[:3] == b"\x67\x0f\xb9" or code == b"\xcc"
+        return len(code) == 4 and int.from_bytes(code, "little") & 0xFFE0_001F == 0xD420_0000  # BRK #imm
+
+
+@cache
+def cpu_of(arch: Arch) -> CPU:
+    """The description of one instruction set; imports Unicorn's constants."""
+    if arch == "x86_64":
+        from unicorn import x86_const as x86
+
+        general = {name: int(getattr(x86, f"UC_X86_REG_{name.upper()}")) for name in THUNK_REGISTERS}
+        order = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
+        return CPU(arch, x86.UC_X86_REG_RIP, x86.UC_X86_REG_RSP, None, x86.UC_X86_REG_RAX,
+                   tuple(general[name] for name in order), general)  # fmt: skip
+    from unicorn import arm64_const as arm
+
+    general = {f"x{n}": int(getattr(arm, f"UC_ARM64_REG_X{n}")) for n in range(31)}
+    return CPU(arch, arm.UC_ARM64_REG_PC, arm.UC_ARM64_REG_SP, arm.UC_ARM64_REG_X30, arm.UC_ARM64_REG_X0,
+               tuple(general[f"x{n}"] for n in range(6)), general)  # fmt: skip
+
+
+def thunk_registers(symbols: SymbolTable) -> dict[int, str]:
+    """Address of each retpoline thunk → the register that it jumps to."""
+    found = {}
+    for register in THUNK_REGISTERS:
+        for form in THUNK_FORMS:
+            symbol = symbols.get(form.format(register))
+            if symbol is not None:
+                found[symbol.address] = register
+    return found
+
+
+def return_thunks(symbols: SymbolTable) -> frozenset[int]:
+    """Addresses of the return thunks."""
+    return frozenset(symbol.address for name in RETURN_THUNKS if (symbol := symbols.get(name)) is not None)

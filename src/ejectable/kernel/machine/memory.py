@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machine's memory: the kernel's image, copied page by page as it is touched, and room for objects.
+
+Addresses of our own are canonical, far apart, and in no kernel's image, so that a wild access faults:
+
+    HEAP     objects; each stands alone with an unmapped page behind its last one
+    STACK    the stack
+    PERCPU   what gs (x86-64) and tpidr_el1 (arm64) point to: zeroes, or the image's initial values
+    TASK     `current`: zeroes
+    DOOR     one address for each callback, and the one that a function returns to
+"""
+
+import struct
+from typing import Any
+
+from ejectable.errors import DamagedInput
+from ejectable.kernel.program import Image
+
+__all__ = ["DOOR", "PAGE", "PERCPU", "STACK", "STACK_SIZE", "TASK", "Memory"]
+
+PAGE = 4096
+HEAP = 0xFFFF_8880_1000_0000
+STACK, STACK_SIZE = 0xFFFF_8880_0800_0000, 0x8000
+PERCPU, PERCPU_SIZE = 0xFFFF_8890_0000_0000, 1 << 22
+TASK, TASK_SIZE = 0xFFFF_8880_0C00_0000, 0x8000
+DOOR = 0xFFFF_8880_0E00_0000
+MASK = (1 << 64) - 1
+# No function that is worth running touches more: a bound for hostile images.
+MOST_PAGES = 8192
+MOST_HEAP = 16 << 20
+
+
+class Memory:
+    """What one engine has mapped."""
+
+    def __init__(self, engine: Any, image: Image) -> None:
+        self._engine = engine
+        self._image = image
+        self._mapped: set[int] = set()
+        self._heap = HEAP
+        engine.mem_map(STACK, STACK_SIZE)
+        engine.mem_map(DOOR, PAGE)
+        self._mapped.update(range(STACK, STACK + STACK_SIZE, PAGE), (DOOR,))
+
+    def bring_in(self, address: int) -> bool:
+        """Map the page that holds `address`; False where nothing should be there."""
+        page = address & ~(PAGE - 1)
+        if page in self._mapped:
+            return True
+        content = self._content(page)
+        if content is None or len(self._mapped) >= MOST_PAGES:
+            return False
+        self._engine.mem_map(page, PAGE)
+        self._mapped.add(page)
+        if content:
+            self._engine.mem_write(page, content)
+        return True
+
+    def _content(self, page: int) -> bytes | None:
+        if PERCPU <= page < PERCPU + PERCPU_SIZE or TASK <= page < TASK + TASK_SIZE:
+            return b""
+        content = self._of_image(page)
+        # Per-CPU variables are addressed relative to the base of this processor's area: on arm64, and on x86-64
+        # since v6.15, the variable's own address is added to it.
+        return content if content is not None else self._of_image(page - PERCPU & MASK)
+
+    def _of_image(self, page: int) -> bytes | None:
+        held: bytearray | None = None
+        for segment in self._image.segments:
+            if segment.address >= page + PAGE:
+                break
+            if segment.address + segment.size <= page:
+                continue
+            held = bytearray(PAGE) if held is None else held
+            start = max(segment.address, page)
+            data = segment.data[start - segment.address : page + PAGE - segment.address]
+            held[start - page : start - page + len(data)] = data
+        return None if held is None else bytes(held)
+
+    def allocate(self, size: int) -> int:
+        """The address of `size` zero bytes, followed by a page that is not there."""
+        pages = max(1, -(-size // PAGE))
+        if size < 0 or self._heap + pages * PAGE - HEAP > MOST_HEAP:
+            raise DamagedInput(f"an object of {size} bytes is more than this experiment has room for")
+        address = self._heap
+        self._engine.mem_map(address, pages * PAGE)
+        self._mapped.update(range(address, address + pages * PAGE, PAGE))
+        self._heap += (pages + 1) * PAGE
+        return address
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes as the run left them, or as the image holds them; raises `DamagedInput` where there are none."""
+        self._reach(address, size)
+        return bytes(self._engine.mem_read(address, size))
+
+    def write(self, address: int, data: bytes) -> None:
+        """Put bytes there; raises `DamagedInput` where there is no memory."""
+        self._reach(address, len(data))
+        self._engine.mem_write(address, data)
+
+    def _reach(self, address: int, size: int) -> None:
+        for page in range(address & ~(PAGE - 1), address + max(size, 1), PAGE):
+            if not self.bring_in(page):
+                raise DamagedInput(f"there is no memory at {page:#x} in this experiment")
+
+    def word(self, address: int) -> int:
+        """The pointer at `address`."""
+        return int(struct.unpack("<Q", self.read(address, 8))[0])
+
+    def holds(self, address: int) -> bool:
+        """Whether `address` can be read."""
+        return self.bring_in(address)
