@@ -2,7 +2,8 @@
 """A kernel binary, read: containers, image formats, symbols, types, code, and a machine to run one function in."""
 
 from ejectable.kernel.artefact import open_kernels
-from ejectable.kernel.kernel import Kernel, Package, Unreadable
+from ejectable.kernel.kernel import Kernel, Unreadable
+from ejectable.kernel.package import Package
 from ejectable.kernel.program import (
     Image,
     Member,

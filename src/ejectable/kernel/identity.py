@@ -62,7 +62,7 @@ def build_id_in(raw: memoryview) -> str | None:
     return None
 
 
-def searchable(raw: memoryview) -> bytes:
+def searchable(raw: memoryview) -> bytes | bytearray:
     """Bytes with a `find`, which a memoryview lacks: without a copy where the view is of the whole of some."""
     whole = raw.obj
-    return whole if isinstance(whole, bytes) and len(whole) == len(raw) else bytes(raw)
+    return whole if isinstance(whole, bytes | bytearray) and len(whole) == len(raw) else bytes(raw)

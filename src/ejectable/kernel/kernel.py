@@ -8,10 +8,9 @@
 Everything is read when it is first asked for, so properties and methods may raise `DamagedInput` too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,16 +18,16 @@ from ejectable.errors import BadInput, EjectableError
 from ejectable.intake import Compression, Limits, decompress
 from ejectable.kernel.config import embedded_config, parse_config
 from ejectable.kernel.formats import Packed, Unpacked, lay_out
+from ejectable.kernel.formats.elf import Elf, is_elf
 from ejectable.kernel.formats.layout import rebased
 from ejectable.kernel.identity import banner_in, build_id_in, release_of
 from ejectable.kernel.module import Module
+from ejectable.kernel.modules import ModuleShelf
+from ejectable.kernel.package import Package
 from ejectable.kernel.program import Program, SymbolTable, Types
 from ejectable.model import Arch
 
-if TYPE_CHECKING:
-    from ejectable.kernel.modules import ModuleShelf
-
-__all__ = ["Kernel", "Package", "Unreadable"]
+__all__ = ["Kernel", "Unreadable"]
 
 
 class Unreadable(msgspec.Struct, frozen=True):
@@ -36,13 +35,6 @@ class Unreadable(msgspec.Struct, frozen=True):
 
     path: str
     error: EjectableError
-
-
-class Package(msgspec.Struct, frozen=True):
-    """The package that a kernel came in."""
-
-    name: str
-    version: str
 
 
 class Kernel:
@@ -58,11 +50,12 @@ class Kernel:
         limits: Limits,
         member: str | None = None,
         packed: Packed | None = None,
-        modules: "ModuleShelf | None" = None,
-        config: bytes | None = None,
+        modules: ModuleShelf | None = None,
+        config: Callable[[str | None], bytes | None] | None = None,
         package: Package | None = None,
         source_tree: Path | None = None,
         standalone: Module | None = None,
+        release: str | None = None,
     ) -> None:
         self.path = path
         self.member = member
@@ -75,6 +68,7 @@ class Kernel:
         self._shelf = modules
         self._config = config
         self._standalone = standalone
+        self._release = release
         self._programs: dict[str, Program | None] = {}
 
     @property
@@ -109,36 +103,39 @@ class Kernel:
         """`uname -r`: from the boot header or a module's vermagic, else from the banner."""
         if self._packed is not None:
             return release_of(self._packed.version) or release_of(self.banner)
-        if self._standalone is not None:
-            return self._standalone.release
-        return None
+        return self._standalone.release if self._standalone is not None else self._release
 
     @cached_property
     def banner(self) -> str | None:
         """The line that begins with "Linux version"."""
-        return banner_in(self._unpacked.raw) if self._unpacked is not None else None
+        return banner_in(self._raw) if self._raw is not None else None
 
     @cached_property
     def build_id(self) -> str | None:
         """The GNU build-id in lower-case hex: of the image, or of a module that stands alone."""
-        if self._unpacked is not None:
-            elf = self._unpacked.elf
-            return elf.build_id if elf is not None else build_id_in(self._unpacked.raw)
+        if self._raw is not None:
+            return Elf(self._raw, name=self.name).build_id if is_elf(self._raw) else build_id_in(self._raw)
         return self._standalone.elf.build_id if self._standalone is not None else None
 
     @cached_property
     def config(self) -> Mapping[str, str] | None:
         """Its configuration, embedded or beside it."""
-        if self._config is not None:
-            return parse_config(self._config)
-        return embedded_config(self._unpacked.raw, name=self.name) if self._unpacked is not None else None
+        beside = self._config(self.release) if self._config is not None else None
+        if beside is not None:
+            return parse_config(beside)
+        return embedded_config(self._raw, name=self.name) if self._raw is not None else None
+
+    @cached_property
+    def _raw(self) -> memoryview | None:
+        """The unpacked kernel: an ELF file or a flat image."""
+        return self._packed.unpack(self._limits) if self._packed is not None else None
 
     @cached_property
     def _unpacked(self) -> Unpacked | None:
         """The kernel in memory, laid out; where the base of a flat image is not known yet, from 0."""
-        if self._packed is None:
+        if self._raw is None or self._packed is None:
             return None
-        return lay_out(self._packed.unpack(self._limits), self._packed.arch, name=self.name)
+        return lay_out(self._raw, self._packed.arch, name=self.name)
 
     @cached_property
     def vmlinux(self) -> Program | None:
@@ -147,13 +144,18 @@ class Kernel:
         if unpacked is None:
             return None
         symbols = self._symbols(unpacked)
-        if not unpacked.has_base:
-            text = symbols.get("_text")
-            if text is None:
-                self.problems.append(f"{self.name}: its virtual base is not known, as it has no symbol _text.")
-            else:
-                unpacked = rebased(unpacked, text.address)
+        if unpacked.elf is None:
+            unpacked = self._at_its_base(unpacked, symbols)
         return Program("vmlinux", unpacked.image, symbols, self._types(unpacked))
+
+    def _at_its_base(self, unpacked: Unpacked, symbols: SymbolTable) -> Unpacked:
+        """A flat image where its own symbol of its first byte says; relocations alone may not have told."""
+        text = symbols.get("_text")
+        if text is not None and (not unpacked.has_base or text.address != unpacked.image.segments[0].address):
+            return rebased(unpacked, text.address)
+        if not unpacked.has_base:
+            self.problems.append("The virtual base of the image is not known: no relocations, and no symbol _text.")
+        return unpacked
 
     def _symbols(self, unpacked: Unpacked) -> SymbolTable:
         """The ELF symbol table where it was not stripped, else kallsyms."""
@@ -207,18 +209,17 @@ class Kernel:
         return Program(name, module.image, module.symbols, self._module_types(module))
 
     def _find_module(self, name: str) -> Module | None:
-        if self._standalone is not None and name in (self._standalone.name, None):
+        if self._standalone is not None and name == self._standalone.name:
             return self._standalone
-        found = self._shelf.find(self.release, name) if self._shelf is not None else None
-        if found is None:
-            return None
-        file, data = found
-        where = f"{self.path}({file})" if self.package is not None else file
-        module = Module(decompress(data, self._limits.in_memory, name=where), name=where)
-        if self.release is not None and module.release != self.release:
-            self.problems.append(f"{where} was built for {module.release}, not for {self.release}.")
-            return None
-        return module
+        others = []
+        for file, data in self._shelf.find(self.release, name) if self._shelf is not None else ():
+            module = Module(decompress(data, self._limits.in_memory, name=file), name=file)
+            if self.arch in (None, module.elf.arch) and self.release in (None, module.release):
+                return module
+            others.append(f"{file} was built for {module.release} on {module.elf.arch}")
+        if others:
+            self.problems.append(f"No module {name} of {self.release}: {others[0]}.")
+        return None
 
     def _module_types(self, module: Module) -> Types | None:
         """Split BTF over the kernel's, or over the part of it that the module carries; else DWARF."""

@@ -3,15 +3,16 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from ejectable.errors import DamagedInput
 from ejectable.intake import Limits, open_regular, read_bounded
 from ejectable.kernel.containers.archive import Archive
 
-__all__ = ["ArchiveModules", "FolderModules", "ModuleShelf", "module_name"]
+__all__ = ["ArchiveModules", "FolderModules", "ModuleShelf", "files_below", "module_name"]
 
 SUFFIX = re.compile(r"\.ko(?:\.gz|\.xz|\.zst)?$")
 MOST_FILES = 1 << 17  # a distribution kernel has some 5,000 modules; a build tree some 100,000 files
@@ -25,16 +26,19 @@ def module_name(file: str) -> str | None:
     return stem.replace("-", "_") if stem != base else None
 
 
-def _builtin_names(text: bytes) -> frozenset[str]:
+def _listed(text: bytes) -> frozenset[str]:
     names = (module_name(line.strip()) for line in text.decode("utf-8", "replace").splitlines())
     return frozenset(name for name in names if name)
 
 
 class ModuleShelf(Protocol):
-    """The module files of one kernel release. Contents are as they lie there, compressed or not."""
+    """The module files of one kernel release. Contents are as they lie there, compressed or not.
 
-    def find(self, release: str | None, module: str) -> tuple[str, bytes] | None:
-        """Name and content of the file of this module; `None` if there is none."""
+    A shelf may offer a module of another release: the caller compares the one that the module itself tells.
+    """
+
+    def find(self, release: str | None, module: str) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each file that may be this module; `module` is spelt with underscores."""
 
     def names(self, release: str | None) -> frozenset[str]:
         """The names of all modules."""
@@ -44,16 +48,18 @@ class ModuleShelf(Protocol):
 
 
 class ArchiveModules:
-    """The modules in the same package."""
+    """The modules in the same package; `path` is the package's."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, path: str, archive: Archive) -> None:
+        self._path = path
         self._archive = archive
 
-    def find(self, release: str | None, module: str) -> tuple[str, bytes] | None:
+    def find(self, release: str | None, module: str) -> Iterator[tuple[str, bytes]]:
         """As `ModuleShelf.find`."""
         stem = "[-_]".join(re.escape(part) for part in re.split("[-_]", module))
-        member = self._archive.find(re.compile(rf"{_folder(release)}.*/{stem}\.ko(?:\.gz|\.xz|\.zst)?"))
-        return (member, self._archive.read(member)) if member else None
+        pattern = re.compile(rf"{_folder(release)}(?:.*/)?{stem}\.ko(?:\.gz|\.xz|\.zst)?")
+        for member in self._archive.find_all(pattern):
+            yield f"{self._path}({member})", self._archive.read(member)
 
     def names(self, release: str | None) -> frozenset[str]:
         """As `ModuleShelf.names`."""
@@ -63,7 +69,7 @@ class ArchiveModules:
     def builtin(self, release: str | None) -> frozenset[str] | None:
         """As `ModuleShelf.builtin`."""
         member = self._archive.find(re.compile(rf"{_folder(release)}modules\.builtin"))
-        return _builtin_names(self._archive.read(member)) if member else None
+        return _listed(self._archive.read(member)) if member else None
 
 
 def _folder(release: str | None) -> str:
@@ -71,56 +77,76 @@ def _folder(release: str | None) -> str:
 
 
 class FolderModules:
-    """The modules below some folders, each searched once and as a whole.
+    """The modules below some folders, and some that lie about.
 
-    `roots` are folders such as lib/modules/RELEASE or the top of a build tree.
+    `roots` gives the folders for a release, such as lib/modules/RELEASE or the top of a build tree; each is
+    searched once, as a whole. `loose` gives module files.
     """
 
-    def __init__(self, roots: Iterable[Path], limits: Limits) -> None:
-        self._roots = tuple(roots)
+    def __init__(
+        self,
+        roots: Callable[[str | None], Iterable[Path]],
+        loose: Callable[[], Iterable[Path]],
+        limits: Limits,
+    ) -> None:
+        self._roots = cache(lambda release: tuple(root for root in roots(release) if root.is_dir()))
+        self._loose = cache(lambda: tuple(path for path in loose() if module_name(path.name)))
         self._limits = limits
+        self._files = cache(_modules_below)
 
-    @cached_property
-    def _files(self) -> Mapping[str, list[Path]]:
-        found: dict[str, list[Path]] = {}
-        for root in self._roots:
-            for path in files_below(root):
-                name = module_name(path.name)
-                if name:
-                    found.setdefault(name, []).append(path)
-        return found
+    def find(self, release: str | None, module: str) -> Iterator[tuple[str, bytes]]:
+        """As `ModuleShelf.find`."""
+        for root in self._roots(release):
+            for path in self._files(root).get(module, ()):
+                yield str(path), self._read(path)
+        for path in self._loose():
+            if module_name(path.name) == module:
+                yield str(path), self._read(path)
 
-    def find(self, release: str | None, module: str) -> tuple[str, bytes] | None:
-        """As `ModuleShelf.find`; `release` does not choose, the caller compares the module's own."""
-        del release
-        for path in self._files.get(module.replace("-", "_"), ()):
-            with open_regular(path) as file:
-                return str(path), read_bounded(file, self._limits.in_memory, name=str(path))
-        return None
+    def _read(self, path: Path) -> bytes:
+        with open_regular(path) as file:
+            return read_bounded(file, self._limits.in_memory, name=str(path))
 
     def names(self, release: str | None) -> frozenset[str]:
         """As `ModuleShelf.names`."""
-        del release
-        return frozenset(self._files)
+        below = frozenset(name for root in self._roots(release) for name in self._files(root))
+        return below | {name for path in self._loose() if (name := module_name(path.name))}
 
     def builtin(self, release: str | None) -> frozenset[str] | None:
         """As `ModuleShelf.builtin`."""
-        del release
-        for root in self._roots:
+        for root in self._roots(release):
             path = root / "modules.builtin"
             if path.is_file():
                 with open_regular(path) as file:
-                    return _builtin_names(read_bounded(file, MOST_LIST, name=str(path)))
+                    return _listed(read_bounded(file, MOST_LIST, name=str(path)))
         return None
 
 
-def files_below(root: Path) -> Iterator[Path]:
-    """Every file below `root`, sorted, links to folders not followed, as far as folders may be read."""
+def _modules_below(root: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in files_below(root):
+        name = module_name(path.name)
+        if name:
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def files_below(root: Path, skip: Callable[[Path, list[str]], bool] | None = None) -> Iterator[Path]:
+    """Every file below `root`, sorted; links to folders are not followed, and what may not be listed is left out.
+
+    `skip(folder, names)`, asked with the names of the files in a folder, says whether to leave out that folder and
+    all below it. Raises `DamagedInput` beyond 131,072 files, so that nobody takes a part for the whole.
+    """
     count = 0
     for folder, folders, files in os.walk(root):
+        if skip is not None and skip(Path(folder), files):
+            folders.clear()
+            continue
         folders.sort()
         for name in sorted(files):
             count += 1
             if count > MOST_FILES:
-                return
+                raise DamagedInput(
+                    f"more than {MOST_FILES} files below it", path=str(root), hint="Name the kernel's own folder."
+                )
             yield Path(folder, name)

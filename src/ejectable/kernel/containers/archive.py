@@ -60,7 +60,7 @@ class Archive:
         self.name = name
         self._limits = limits
         self._entries: Iterator[Entry] | None = None
-        self._names: dict[str, int] = {}
+        self._names: list[str] = []
         self._name_bytes = 0
         self._kept: dict[str, bytes] = {}
         self._kept_bytes = 0
@@ -72,8 +72,10 @@ class Archive:
 
     def find_all(self, pattern: re.Pattern[str]) -> Iterator[str]:
         """Every member whose whole name matches, in the archive's order."""
-        yield from [name for name in self._names if pattern.fullmatch(name)]
-        while (name := self._advance()) is not None:
+        met = 0
+        while met < len(self._names) or self._advance():
+            name = self._names[met]
+            met += 1
             if pattern.fullmatch(name):
                 yield name
 
@@ -90,8 +92,8 @@ class Archive:
         """A walk of its own over all regular files, front to back, for who wants many of them."""
         return self._walk()
 
-    def _advance(self) -> str | None:
-        """Walk to the next member; its name, or `None` at the end."""
+    def _advance(self) -> bool:
+        """Walk to the next member; whether there was one."""
         if self._error is not None:
             raise self._error
         if self._entries is None:
@@ -99,17 +101,17 @@ class Archive:
         try:
             entry = next(self._entries, None)
             if entry is None:
-                return None
+                return False
             self._name_bytes += len(entry.name)
             if len(self._names) >= MOST_NAMES or self._name_bytes > MOST_NAME_BYTES:
                 raise DamagedInput("it has more members than any kernel package", path=self.name)
-            self._names[entry.name] = entry.size
+            self._names.append(entry.name)
             if KEPT.fullmatch(entry.name) and not entry.name.startswith(DEBUG):
                 self._keep(entry)
         except EjectableError as error:
             self._error = error
             raise
-        return entry.name
+        return True
 
     def _keep(self, entry: Entry) -> None:
         if self._kept_bytes + entry.size <= self._limits.in_memory:

@@ -1,21 +1,94 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where a flat arm64 image wants to be in virtual memory, told by its own relocations, and those applied.
 
-A relocatable arm64 kernel (CONFIG_RELOCATABLE, on in practice since it is needed for KASLR) carries its dynamic
-relocations, because it moves itself at boot: .rela.dyn, `struct elf64_rela` of type R_AARCH64_RELATIVE, each
-with an absolute link-time address and an absolute link-time value (arch/arm64/kernel/pi/relocate.c). The words
-they point to are zero in the file when it was linked with --no-apply-dynamic-relocs.
+A relocatable arm64 kernel (CONFIG_RELOCATABLE, which KASLR needs) carries its dynamic relocations, because it
+moves itself at boot (arch/arm64/kernel/pi/relocate.c): .rela.dyn, an array of `struct elf64_rela` of type
+R_AARCH64_RELATIVE, each with an absolute link-time address and an absolute link-time value. The words they point
+to are zero in the file (the linker is told --no-apply-dynamic-relocs), so that every pointer in the kernel's data
+would be null if they were not applied here. A kernel linked with RELR instead (CONFIG_RELR) has its values in
+place.
 """
 
 import struct
+from collections.abc import Iterator
+
+import msgspec
+
+from ejectable.kernel.identity import searchable
 
 __all__ = ["relocated"]
 
 R_AARCH64_RELATIVE = 0x403
-RELA = struct.Struct("<QQQ")
 INFO = struct.pack("<Q", R_AARCH64_RELATIVE)
+ENTRY = 24
+WORD = 8
+# Fewer are no relocation section: real kernels have 100,000 and more, the smallest configuration some 10,000.
+FEWEST = 256
+CHUNK = 4096
+KERNEL_HALF = 1 << 63
+PAGE = 4096
 
 
-def relocated(raw: memoryview) -> tuple[memoryview, int | None]:
-    """The image with its relocations applied and its virtual base; as it was and `None` where they do not tell."""
-    return raw, None
+class _Relocations(msgspec.Struct, frozen=True):
+    """The run of relative relocations: link-time addresses of words, and the values that belong there."""
+
+    addresses: list[int]
+    values: list[int]
+
+
+def relocated(raw: memoryview, base: int | None = None) -> tuple[memoryview, int | None]:
+    """The image with its relocations applied, and the virtual address of its first byte.
+
+    `base` is that address where it is known from elsewhere. As it was, and `base`, where there are no relocations
+    or they do not fit the image.
+    """
+    for found in _runs(raw):
+        # _text, the image's first byte, is itself the target of relocations, and nothing lies before it.
+        lowest = min((value for value in found.values if value >= KERNEL_HALF), default=0)
+        start = base if base is not None else lowest
+        last = start + len(raw) - WORD
+        if start % PAGE or not all(start <= address <= last for address in found.addresses):
+            continue
+        return _applied(raw, found, start), start
+    return raw, base
+
+
+def _applied(raw: memoryview, found: _Relocations, base: int) -> memoryview:
+    image = bytearray(raw)
+    words = memoryview(image)[: len(image) // WORD * WORD].cast("Q")
+    for address, value in zip(found.addresses, found.values, strict=True):
+        if address & 7:
+            struct.pack_into("<Q", image, address - base, value)
+        else:
+            words[(address - base) >> 3] = value
+    words.release()
+    return memoryview(image).toreadonly()
+
+
+def _runs(raw: memoryview) -> Iterator[_Relocations]:
+    """Every run of entries that is long enough, in the order of the file."""
+    haystack = searchable(raw)
+    position = haystack.find(INFO)
+    while position >= 0:
+        start = position - WORD
+        # Two words further on stands the next entry's type; a stray match is passed over quickly.
+        if start < 0 or start % WORD or haystack[position + ENTRY : position + ENTRY + WORD] != INFO:
+            position = haystack.find(INFO, position + 1)
+            continue
+        words = raw[start : start + (len(raw) - start) // ENTRY * ENTRY].cast("Q")
+        count = _length(words[1::3])
+        if count >= FEWEST:
+            yield _Relocations(words[0 : 3 * count : 3].tolist(), words[2 : 3 * count : 3].tolist())
+        position = haystack.find(INFO, start + ENTRY * count + WORD)
+
+
+def _length(types: memoryview) -> int:
+    """How many entries in a row are relative relocations."""
+    whole = [R_AARCH64_RELATIVE] * CHUNK
+    count = 0
+    while True:
+        piece = types[count : count + CHUNK].tolist()
+        if piece == whole:
+            count += CHUNK
+            continue
+        return count + next((i for i, kind in enumerate(piece) if kind != R_AARCH64_RELATIVE), len(piece))

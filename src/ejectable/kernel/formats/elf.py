@@ -15,7 +15,19 @@ import msgspec
 from ejectable.errors import BadInput, DamagedInput
 from ejectable.model import Arch
 
-__all__ = ["SHF_ALLOC", "SHF_EXECINSTR", "SHT_NOBITS", "SHT_RELA", "SHT_SYMTAB", "Elf", "Load", "Section", "notes"]
+__all__ = [
+    "SHF_ALLOC",
+    "SHF_EXECINSTR",
+    "SHT_NOBITS",
+    "SHT_RELA",
+    "SHT_SYMTAB",
+    "Elf",
+    "Load",
+    "Section",
+    "is_elf",
+    "notes",
+    "string_at",
+]
 
 MAGIC = b"\x7fELF"
 EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -156,6 +168,11 @@ class Elf:
                 if owner == b"GNU" and kind == NT_GNU_BUILD_ID and text:
                     return text.hex()
         return None
+
+
+def is_elf(data: memoryview) -> bool:
+    """Whether `data` begins like an ELF file."""
+    return bytes(data[:4]) == MAGIC
 
 
 def string_at(table: bytes | memoryview, offset: int) -> str:

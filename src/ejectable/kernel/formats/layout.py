@@ -41,9 +41,9 @@ def lay_out(raw: memoryview, arch: Arch, *, name: str) -> Unpacked:
 
 
 def rebased(unpacked: Unpacked, base: int) -> Unpacked:
-    """The same flat image with `_text` at `base`."""
-    image = _flat(unpacked.image.arch, unpacked.image.segments[0].data, base)
-    return Unpacked(unpacked.raw, image, None, None)
+    """The same flat image with its first byte at `base`, as its symbols tell it."""
+    data, _ = relocated(unpacked.raw, base)
+    return Unpacked(unpacked.raw, _flat(unpacked.image.arch, data, base), None, None)
 
 
 def _flat(arch: Arch, data: memoryview, base: int) -> Image:
