@@ -5,17 +5,24 @@ import sys
 
 __all__ = ["main"]
 
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
+
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    if sys.argv[1:] == ["--version"]:
-        from ejectable import __version__
+    try:
+        if sys.argv[1:] == ["--version"]:
+            from ejectable import __version__
 
-        sys.stdout.write(f"ejectable {__version__}\n")
-        return
-    from ejectable.cli.app import run
+            sys.stdout.write(f"ejectable {__version__}\n")
+            return
+        from ejectable.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while it is still importing
+        sys.stderr.write("ejectable: interrupted\n")
+        code = EXIT_INTERRUPTED
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from ejectable import host
+from ejectable.assess import memory
 from ejectable.assess.disk import Shelf, open_image
 from ejectable.assess.kernels import judge
 from ejectable.assess.verdicts import Verdicts, identity
@@ -64,7 +65,11 @@ class _Search:
         self.others: list[KernelReport] = []
 
     def running(self, running: host.Running) -> InUse:
-        found = self._on_disk(running)
+        on_disk = self._on_disk(running)
+        in_memory = memory.judged(self.root, running, self.advisories, self.limits, self.verdicts, self.notes)
+        if on_disk and in_memory is None and running.patched:
+            on_disk = memory.doubted(on_disk, running.patched)
+        found = memory.merged(on_disk, in_memory)
         return InUse(found, tuple(self.notes), self.others[0] if self.others else None)
 
     def mounted(self) -> InUse:

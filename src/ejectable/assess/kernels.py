@@ -14,7 +14,7 @@ from ejectable.model import Finding, KernelReport, Status, worst
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
-    from ejectable.kernel.artefact import Kernel, open_kernels
+    from ejectable.kernel.artefact import Kernel
 
 __all__ = ["Judged", "Unreadable", "judge", "judge_path", "judge_paths", "status_of"]
 

@@ -140,8 +140,9 @@ def _notes(facts: host.Facts, in_use: InUse, status: Status, devices: Sequence[D
     if facts.container and not any("container" in note for note in in_use.notes):
         notes.append(f"This is a container ({facts.container}): the kernel and its devices are the host's.")
     running = facts.running
-    if running and any("vp_del_vqs" in patch for patch in running.patched):
-        notes.append("An enabled live patch replaces vp_del_vqs: what is on disk is not what runs.")
+    if running and running.patched:
+        patches = sorted({patch.partition(":")[0] for patch in running.patched})
+        notes.append(f"Live patches are enabled: {', '.join(patches)}.")
     if running and running.lockdown == "confidentiality":
         notes.append("Kernel lockdown is at `confidentiality`: even root cannot read the code in memory.")
     notes += in_use.notes

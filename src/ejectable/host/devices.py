@@ -63,12 +63,11 @@ def read_devices(root: Root, slots: Slots) -> tuple[Device, ...] | None:
 
 def _device(root: Root, name: str, slots: Slots) -> Device:
     path = root.resolve(f"{BUS}/{name}") or f"{BUS}/{name}"
+    if path == f"{BUS}/{name}":
+        path = _below_pci(root, name) or path
     parent = path.rpartition("/")[0]
-    bus = root.link(f"{parent}/subsystem")
     address = parent.rpartition("/")[2] if parent != BUS else None
-    if bus is None and address and re.fullmatch(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", address):
-        bus = "pci"
-    transport = TRANSPORTS.get(bus, bus) if bus else "unknown"
+    transport = _transport(root, parent, address or "")
     driver = root.link(f"{path}/driver")
     mode, why = _mode(root, path, parent, transport, driver)
     return Device(
@@ -83,6 +82,29 @@ def _device(root: Root, name: str, slots: Slots) -> Device:
         unplug="unknown",
         reason=why,
     )
+
+
+def _below_pci(root: Root, name: str) -> str | None:
+    """Where the device really is, in a tree that was captured without its links."""
+    for address in (root.list("/sys/bus/pci/devices") or ())[:MAX_DEVICES]:
+        path = root.resolve(f"/sys/bus/pci/devices/{address}/{name}")
+        if path:
+            return path
+    return None
+
+
+def _transport(root: Root, parent: str, address: str) -> str:
+    """What carries the device: told by the bus of its parent; by the parent's name where no bus was captured."""
+    bus = root.link(f"{parent}/subsystem")
+    if bus:
+        return TRANSPORTS.get(bus, bus)
+    if re.fullmatch(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", address):
+        return "pci"
+    if "virtio-mmio" in address or address.endswith(".virtio_mmio"):
+        return "mmio"
+    if re.fullmatch(r"[0-9a-f]\.[0-9a-f]\.[0-9a-f]{4}", address):
+        return "ccw"
+    return "vdpa" if re.fullmatch(r"vdpa\d+", address) else "unknown"
 
 
 def _mode(
