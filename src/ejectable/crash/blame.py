@@ -6,11 +6,12 @@ one that called it wrongly. What is passed over is what every caller in the kern
 """
 
 import re
+from functools import lru_cache
 from collections.abc import Iterable, Sequence
 
 from ejectable.crash.frames import base
 
-__all__ = ["BOTTOM", "blame", "caller_of_stall", "caller_of_wait"]
+__all__ = ["blame", "bottom", "caller_of_stall", "caller_of_wait", "skipped"]
 
 
 def _words(text: str) -> str:
@@ -150,19 +151,28 @@ INTERRUPTED = re.compile(
 
 
 def blame(functions: Iterable[str], name: str = "") -> str | None:
-    """The first function that is not passed over; the first of all where every one is; `name` is the trigger's."""
+    """The first function that is not passed over, or `None`; `name` is the trigger's."""
     extra = EXTRA.get(name)
-    first: str | None = None
     for function in functions:
         plain = base(function)
-        if first is None:
-            first = plain
-        if SKIP.match(plain) or (extra is not None and extra.search(plain)):
+        if skipped(plain) or (extra is not None and extra.search(plain)):
             continue
-        if BOTTOM.match(plain):
+        if bottom(plain):
             break
         return plain
     return None
+
+
+@lru_cache(maxsize=8192)
+def skipped(name: str) -> bool:
+    """Whether a function is passed over, whatever the kind of event."""
+    return SKIP.match(name) is not None
+
+
+@lru_cache(maxsize=4096)
+def bottom(name: str) -> bool:
+    """Whether a thread of execution begins with it."""
+    return BOTTOM.match(name) is not None
 
 
 def caller_of_wait(functions: Sequence[str]) -> str | None:
@@ -173,7 +183,7 @@ def caller_of_wait(functions: Sequence[str]) -> str | None:
             if anchor in name:
                 return name if anchor == "rtnl_lock" else "synchronize_rcu"
     for name in names:
-        if not WAITING.search(name) and not BOTTOM.match(name) and not SKIP.match(name):
+        if not WAITING.search(name) and not bottom(name) and not skipped(name):
             return name
     return None
 
@@ -191,7 +201,7 @@ def caller_of_stall(functions: Sequence[str]) -> str | None:
                 if before is not None:
                     return SYSCALL_PREFIX.sub("", before)
                 continue
-            if not (before is None and SKIP.match(name) and not _is_lock(name)):
+            if not (before is None and skipped(name) and not _is_lock(name)):
                 before = name
         if before is not None:
             return SYSCALL_PREFIX.sub("", before)

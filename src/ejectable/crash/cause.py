@@ -2,6 +2,7 @@
 """What somebody did when it went wrong, told by the rest of the trace: ejected, unbound, suspended."""
 
 import re
+from functools import lru_cache
 from collections.abc import Sequence
 
 from ejectable.crash.frames import base
@@ -46,18 +47,25 @@ SIGNS: tuple[tuple[Trigger, re.Pattern[str]], ...] = (
         ),
     ),
 )
-WORKQUEUES = (("kacpi_hotplug", "acpi-eject"), ("pciehp", "pcie-hotplug"), ("shpchp", "pcie-hotplug"))
 
 
 def trigger_of(functions: Sequence[str], workqueue: str | None, process: str | None) -> Trigger | None:
     """The trigger that the frames tell, else the workqueue, else the thread's name."""
-    names = [base(function) for function in functions]
-    for trigger, pattern in SIGNS:
-        if any(pattern.match(name) for name in names):
-            return trigger
+    found = _by_names(tuple(functions))
+    if found is not None:
+        return found
     said = f"{workqueue or ''} {process or ''}"
     if "kacpi_hotplug" in said or "kacpi_notify" in said:
         return "acpi-eject"
     if "pciehp" in said or "shpchp" in said:
         return "pcie-hotplug"
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _by_names(functions: tuple[str, ...]) -> Trigger | None:
+    names = [base(function) for function in functions]
+    for trigger, pattern in SIGNS:
+        if any(pattern.match(name) for name in names):
+            return trigger
     return None

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from ejectable.crash.blame import BOTTOM, SKIP
+from ejectable.crash.blame import bottom, skipped
 from ejectable.crash.frames import base
 
 __all__ = ["fingerprint"]
@@ -23,9 +23,9 @@ def fingerprint(kind: str, title: str, function: str | None, callers: Iterable[s
     names: list[str] = []
     for caller in callers:
         name = base(caller)
-        if name == function or name in names or SKIP.match(name):
+        if name == function or name in names or skipped(name):
             continue
-        if BOTTOM.match(name) or len(names) == DEPTH:
+        if bottom(name) or len(names) == DEPTH:
             break
         names.append(name)
     text = "|".join((kind, VARIABLE.sub("#", title), function or "", *names))

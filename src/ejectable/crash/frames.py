@@ -35,6 +35,7 @@ LOCATION = re.compile(rf"({NAME})\+(0x[0-9a-f]+)/(0x[0-9a-f]+)(?:\s*\[([\w-]+)(?
 SUFFIX = re.compile(r"\.(?:isra|constprop|part|cold|llvm|lto_priv|clone|prop|resume|__uniq)(?:\.[0-9a-z]+)*.*$")
 
 
+@lru_cache(maxsize=8192)
 def base(name: str) -> str:
     """The name in the source: without what the compiler appended."""
     return SUFFIX.sub("", name) if "." in name[1:] else name

@@ -100,7 +100,9 @@ def _joined(source: Source) -> Log:
         before, path = next((start, path) for start, path in reversed(starts) if start < event.line)
         last = None if event.last_line is None else max(event.last_line - before, 1)
         follows = None if event.follows is None else max(event.follows - before, 1)
-        events.append(msgspec.structs.replace(event, source=path, line=event.line - before, last_line=last, follows=follows))
+        events.append(
+            msgspec.structs.replace(event, source=path, line=event.line - before, last_line=last, follows=follows)
+        )
     log.events = events
     return log
 

@@ -11,7 +11,7 @@ import re
 
 import msgspec
 
-__all__ = ["Line", "clean", "read"]
+__all__ = ["PRINTK", "Line", "clean", "read"]
 
 
 class Line(msgspec.Struct):
@@ -128,8 +128,10 @@ def read(text: str) -> Line | None:
 
 FIELD = re.compile(r"    ([A-Z_][A-Z0-9_]*)=(.*)")
 JOURNAL_FIELD = re.compile(r"(?:_[A-Z]|__[A-Z]|PRIORITY=|SYSLOG_|CODE_|SUBSYSTEM=|DEVICE=)[A-Z0-9_]*=?")
-JSON_HEADS = frozenset("{}[]\" ")
-JSON_NOISE = re.compile(r'\s*(?:[\[\]{}],? *)+$|\s*"(?:dmesg|fac|pri|time|caller|PRIORITY|SYSLOG_\w+|_\w+|SEQNUM\w*|CODE_\w+)"\s*:')
+JSON_HEADS = frozenset('{}[]" ')
+JSON_NOISE = re.compile(
+    r'\s*(?:[\[\]{}],? *)+$|\s*"(?:dmesg|fac|pri|time|caller|PRIORITY|SYSLOG_\w+|_\w+|SEQNUM\w*|CODE_\w+)"\s*:'
+)
 
 
 def _after_printk(text: str, match: re.Match[str]) -> Line | None:

@@ -53,7 +53,9 @@ def read_stream(stream: BinaryIO, source: str, *, limit: int | None = None, prog
     log = Log(source, [])
     first = b""
     try:
-        while len(first) < SAMPLE and (piece := stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK)):
+        while len(first) < SAMPLE and (
+            piece := stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK)
+        ):
             first += piece
         first = _whole_json(first, stream)
     except DamagedInput as error:
@@ -285,7 +287,11 @@ LARGEST_ANSWER = 32 << 20
 
 def _whole_json(first: bytes, stream: BinaryIO) -> bytes:
     """Read on to the end where one JSON value wraps a whole console."""
-    if first.lstrip()[:1] == b"{" and any(f'"{key}"'.encode() in first for key in ANSWER_KEYS) and b"MESSAGE" not in first:
+    if (
+        first.lstrip()[:1] == b"{"
+        and any(f'"{key}"'.encode() in first for key in ANSWER_KEYS)
+        and b"MESSAGE" not in first
+    ):
         while len(first) < LARGEST_ANSWER and (piece := stream.read(BLOCK)):
             first += piece
         return _unwrapped(first)
@@ -332,10 +338,16 @@ LOGGISH = re.compile(
 def _must_be_a_log(sample: bytes, source: str, damaged: str | None = None) -> None:
     """Raise `BadInput` where it is no log at all."""
     if not sample:
-        raise BadInput(damaged or "empty; expected a kernel log", path=source, hint="Was it collected with enough rights? Try `dmesg` as root.")
+        raise BadInput(
+            damaged or "empty; expected a kernel log",
+            path=source,
+            hint="Was it collected with enough rights? Try `dmesg` as root.",
+        )
     if LOGGISH.search(sample):
         return
-    strange = sum(sample.count(bytes((byte,))) for byte in (0, 1, 2, 3, 4, 5, 6, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23))
+    strange = sum(
+        sample.count(bytes((byte,))) for byte in (0, 1, 2, 3, 4, 5, 6, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
+    )
     kind = "binary data" if strange * 20 > len(sample) else "text in which no line looks like a log's"
     raise BadInput(
         f"expected a kernel log, found {kind}",

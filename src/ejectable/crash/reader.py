@@ -12,7 +12,7 @@ from collections import deque
 
 from ejectable.crash.context import Context
 from ejectable.crash.events import event_of
-from ejectable.crash.lines import Line, clean, read
+from ejectable.crash.lines import PRINTK, Line, clean, read
 from ejectable.crash.report import Report
 from ejectable.crash.triggers import CONSEQUENCE, Match, find
 from ejectable.model import Event
@@ -27,7 +27,12 @@ TRAP_WINDOW = 25  # lines between a report's head and its die line
 FOLLOW_WINDOW = 400  # lines within which a panic belongs to what came before
 
 # Reports that print a rule of `=` or an end mark behind them.
+# What follows printk's prefix where nothing else does, and with what a report may end.
+PLAIN = frozenset("DEFGHIJKLMNOPQRTUVWXYZabdefghijklmnopqrstuvwxyz0123456789 CRS-=#")
+ENDINGS = frozenset("-=L")
 RULED = ("kasan", "kmsan", "kcsan", "ubsan")
+
+printk = PRINTK.match
 
 
 class Reader:
@@ -44,28 +49,44 @@ class Reader:
         self._recent: deque[str] = deque(maxlen=8)
         self._last: Report | None = None  # the report that began last, open or not
         self._last_first: int | None = None  # the first of the chain that it belongs to
-        self._extra: bytes | None = None
 
     def feed(self, data: bytes) -> list[Event]:
         """Read on; returns the events that are complete with this."""
         events: list[Event] = []
-        lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
-        rest = lines.pop()
-        if self._skipping and lines:
-            # The tail of a line that was longer than any line may be.
-            lines[0] = lines[0][:0]
-            self._skipping = False
-        for raw in lines:
-            self._take(raw[:LONGEST_LINE], events)
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._keep(data, events)
+            return events
+        whole, rest = self._rest + data[:end] if self._rest else data[:end], data[end:]
+        self._rest = b""
         if self._skipping:
-            rest = b""
-        elif len(rest) > LONGEST_LINE:
-            self._take(rest[:LONGEST_LINE], events)
-            self.line -= 1
-            self._skipping = True
-            rest = b""
-        self._rest = rest
+            # The tail of a line that was longer than any line may be.
+            whole = whole[whole.index(b"\n") + 1 :]
+            self._skipping = False
+        if whole:
+            text = whole.decode("utf-8", "replace")
+            dirty = "\r" in text or "\x1b" in text or "\x00" in text or "\ufeff" in text
+            lines = text.split("\n")
+            lines.pop()
+            if dirty:
+                for line in lines:
+                    self.line += 1
+                    self._take(line, events, dirty=True)
+            else:
+                self._take_all(lines, events)
+        self._keep(rest, events)
         return events
+
+    def _keep(self, rest: bytes, events: list[Event]) -> None:
+        """Keep the beginning of a line for the next time; of a line too long, read what there is and drop the rest."""
+        if self._skipping:
+            return
+        self._rest += rest
+        if len(self._rest) > LONGEST_LINE:
+            self.line += 1
+            self._take(self._rest[:LONGEST_LINE].decode("utf-8", "replace"), events, dirty=True)
+            self._skipping = True
+            self._rest = b""
 
     def skip(self, lines: int) -> None:
         """Say that `lines` whole lines without any trigger were left out."""
@@ -75,7 +96,8 @@ class Reader:
         """The log has ended: what is open is an event too, cut off perhaps."""
         events: list[Event] = []
         if self._rest and not self._skipping:
-            self._take(self._rest[:LONGEST_LINE], events)
+            self.line += 1
+            self._take(self._rest.decode("utf-8", "replace"), events, dirty=True)
         self._rest = b""
         for report in sorted(self._open.values(), key=lambda one: one.number):
             report.cut = not report.ended
@@ -104,10 +126,43 @@ class Reader:
             report.cut = was
         return sorted(found, key=lambda event: event.line)
 
-    def _take(self, raw: bytes, events: list[Event]) -> None:
-        self.line += 1
-        text = raw.decode("utf-8", "replace")
-        if not text.isprintable():
+    def _take_all(self, lines: list[str], events: list[Event]) -> None:
+        """Take whole, clean lines. Most lines of a busy log belong to an open report: those go the short way."""
+        number = self.line
+        opened = self._open
+        for text in lines:
+            number += 1
+            if opened and (match := printk(text)) is not None:
+                end = match.end()
+                report = opened.get(match.group(2) or "")
+                if (
+                    report is not None
+                    and text[end : end + 1] in PLAIN
+                    and "]: " not in text
+                    and " kernel: " not in text
+                ):
+                    body = text[end:]
+                    if body[:1] not in ENDINGS and find(body) is None:
+                        report.texts.append(body)
+                        report.last = number
+                        if body[:1] == " " or "+0x" in body:
+                            report.gap = 0
+                            if len(report.texts) <= MOST_LINES:
+                                continue
+                        elif report.gap < GAP and "NMI" not in body:
+                            report.gap += 1
+                            continue
+                        self.line = number
+                        self._judge(report, body, events)
+                        continue
+            self.line = number
+            self._take(text, events, dirty=False)
+        self.line = number
+
+    def _take(self, text: str, events: list[Event], *, dirty: bool) -> None:
+        if len(text) > LONGEST_LINE:
+            text = text[:LONGEST_LINE]
+        if dirty:
             text = clean(text)
         line = read(text)
         if line is None:
@@ -207,22 +262,21 @@ class Reader:
 
     def _continue(self, report: Report, text: str, events: list[Event]) -> None:
         report.add(text, self.line)
-        if "+0x" in text or text.startswith(" ") or "Comm:" in text or "ode: " in text:
+        if text[:1] == " " or "+0x" in text or "Comm:" in text or "ode: " in text:
             report.gap = 0
         else:
             report.gap += 1
-        if text.startswith("---[ end "):
-            report.ended = True
-            self._done(report, events)
-        elif text.startswith("=====") and report.match.trigger.kind in RULED and len(report.texts) > 8:
+        self._judge(report, text, events)
+
+    def _judge(self, report: Report, text: str, events: list[Event]) -> None:
+        """Whether a report is over with the line that it just got."""
+        ruled = text.startswith("=====") and report.match.trigger.kind in RULED and len(report.texts) > 8
+        if ruled or text.startswith("---[ end ") or report.gap > GAP or len(report.texts) > MOST_LINES:
             report.ended = True
             self._done(report, events)
         elif "Linux version " in text:
             self._close_all(events)
             self.context.see(text)
-        elif report.gap > GAP or len(report.texts) > MOST_LINES:
-            report.ended = True
-            self._done(report, events)
         elif "NMI backtrace" in text or "Sending NMI" in text or text.startswith("Sending stop"):
             report.all_cpus = True
 

@@ -2,11 +2,11 @@
 """One crash report: the lines that belong together, and everything that stands in them."""
 
 import re
-from functools import lru_cache
+from collections.abc import Sequence
 
 import msgspec
 
-from ejectable.crash.frames import base, frames_of, location
+from ejectable.crash.frames import frames_of, location
 from ejectable.crash.lines import Line
 from ejectable.crash.triggers import Match
 from ejectable.model import Frame
@@ -59,16 +59,12 @@ class Facts(msgspec.Struct):
     hardware: str | None = None
     workqueue: str | None = None
     at: list[Frame] = msgspec.field(default_factory=list)  # lockdep's `at: func+0x1/0x2`, in order
-    at_wanted: Frame | None = None
-    trace: list[Frame] = msgspec.field(default_factory=list)
     traces: list[list[Frame]] = msgspec.field(default_factory=list)
     registers: dict[str, str] = msgspec.field(default_factory=dict)
     code: str | None = None
     modules: list[str] = msgspec.field(default_factory=list)
     last_function: str | None = None
     garbled: int = 0
-    broken_trace: bool = False  # a trace was announced, and no frame came
-    place: str | None = None  # net/core/dev.c:123
 
 
 HEADER = re.compile(
@@ -117,33 +113,74 @@ OTHER_TRACE = re.compile(
 USER_REGS = re.compile(
     r"^\s*(?:</?TASK>\s*)?(?:RIP: (?:0033|002b|0023):|RSP: 002b|Exception stack\(|--- (?:interrupt|Exception): c00|ORIG_RAX:)"
 )
-HELD = re.compile(r"held by|^\s*#\d+:|already holding|which lock already depends|already depends")
 LAST_FUNCTION = re.compile(r"last function: (\w+)")
-PREFIX_ARCH = (
-    ("RIP: ", "x86_64"), ("RAX: ", "x86_64"), ("EIP: ", "i386"), ("EAX: ", "i386"), ("pstate: ", "aarch64"), ("x29: ", "aarch64"),
-    ("PC is at", "arm"), ("epc :", "riscv64"), ("epc: ", "riscv64"), ("NIP [", "ppc64le"), ("NIP:  ", "ppc64le"), ("GPR00", "ppc64le"),
-    ("Krnl PSW", "s390x"), ("ERA: ", "loongarch64"), ("era : ", "loongarch64"), ("unwind_backtrace", "arm"), ("entry_SYSCALL_64", "x86_64"),
-    ("el0_svc", "aarch64"), ("el1h_64", "aarch64"), ("ret_fast_syscall", "arm"), ("do_trap_ecall_u", "riscv64"), ("__do_syscall+", "s390x"),
-)  # fmt: skip
-WORDY = re.compile(r"\w\+0x[0-9a-f]+/0x")
+ARCHES = {
+    "RIP: ": "x86_64", "RAX: ": "x86_64", "EIP: ": "i386", "EAX: ": "i386", "EIP is at": "i386", "pstate: ": "aarch64", "x29: ": "aarch64",
+    "PC is at": "arm", "epc :": "riscv64", "epc: ": "riscv64", "NIP [": "ppc64le", "NIP:  ": "ppc64le", "GPR00": "ppc64le",
+    "Krnl PSW": "s390x", "ERA: ": "loongarch64", "era : ": "loongarch64", "unwind_backtrace": "arm", "entry_SYSCALL_64": "x86_64",
+    "el0_svc": "aarch64", "el1h_64": "aarch64", "ret_fast_syscall": "arm", "do_trap_ecall_u": "riscv64", "handle_syscall": "loongarch64",
+}  # fmt: skip
+SIGNS = re.compile("|".join(re.escape(sign) for sign in ARCHES))
+AT_BARE = re.compile(r"at: ")
+# The first four characters of lines that only structure a trace, or belong to user space.
+MARKS = frozenset(
+    (
+        " <TA",
+        " </T",
+        " <IR",
+        " </I",
+        " <EO",
+        " <NM",
+        " </N",
+        " <#D",
+        " </#",
+        " <SO",
+        " </S",
+        "<TAS",
+        "</TA",
+        "<IRQ",
+        "</IR",
+        " <EN",
+        "RIP:",
+        "RSP:",
+        "ORIG",
+        "--- ",
+        "Exce",
+        " RIP",
+    )
+)
 
 
 def facts_of(report: Report) -> Facts:
     """Read the lines of a report, once, in order."""
+    key = tuple(report.texts)
+    facts = REMEMBERED.get(key)
+    if facts is None:
+        facts = _read(key)
+        if len(key) < 400:
+            if len(REMEMBERED) >= MOST_REMEMBERED:
+                del REMEMBERED[next(iter(REMEMBERED))]
+            REMEMBERED[key] = facts
+    return facts
+
+
+# A machine in trouble says the same again and again, to the letter. Facts are not changed once they are read.
+REMEMBERED: dict[tuple[str, ...], "Facts"] = {}
+MOST_REMEMBERED = 64
+
+
+def _read(texts: Sequence[str]) -> Facts:
     facts = Facts()
     collecting: list[Frame] | None = None
-    main: list[Frame] | None = None
-    announced = 0
-    stalled = report.match.trigger.kind in ("soft-lockup", "hard-lockup", "rcu-stall")
-    for text in report.texts:
-        if "+0x" in text or "(" in text and collecting is not None:
+    for text in texts:
+        if "+0x" in text or ("(" in text and collecting is not None):
             frames = frames_of(text)
             if frames:
                 if collecting is None:
                     # A trace whose announcement was lost, or an architecture that makes none.
                     collecting = []
                     facts.traces.append(collecting)
-                if len(collecting) < 400:
+                if len(collecting) < MOST_FRAMES:
                     if len(frames) == 2 and collecting and collecting[-1].function == frames[0].function:
                         collecting[-1:] = frames
                     else:
@@ -151,31 +188,35 @@ def facts_of(report: Report) -> Facts:
                 continue
         if not text:
             continue
-        if collecting is not None and text.startswith(" ") and not text.strip("<>/ TASKIRQEOINM#DFb"):
-            continue
         collecting = _line(facts, text, collecting)
-        if "�" in text:
+        if "\ufffd" in text:
             facts.garbled += 1
     facts.traces = [trace for trace in facts.traces if trace]
-    if facts.traces:
-        facts.trace = facts.traces[0]
     return facts
+
+
+MOST_FRAMES = 400
+MOST_TRACES = 400
+MOST_MODULES = 300
 
 
 def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame] | None:
     """One line that is no frame; the trace that later frames go to, or `None`."""
-    if TRACE.search(text):
+    head = text[:4]
+    if head in MARKS:
+        if collecting is not None and not text.strip().strip("</>").strip("ABCDEFIKMNOQRST#"):
+            return collecting  # <IRQ>, </TASK>, <EOI>
+        if USER_REGS.match(text):
+            return None
+    if "race" in text and TRACE.search(text) and len(facts.traces) < MOST_TRACES:
         trace: list[Frame] = []
         facts.traces.append(trace)
         return trace
-    if OTHER_TRACE.search(text):
+    if facts.traces and facts.traces[-1] and OTHER_TRACE.match(text) and len(facts.traces) < MOST_TRACES:
         trace = []
-        if facts.traces and facts.traces[-1]:
-            facts.traces.append(trace)
-            collecting = trace
-    if USER_REGS.match(text):
-        return None
-    if "omm: " in text and (match := HEADER.search(text)):
+        facts.traces.append(trace)
+        collecting = trace
+    if "omm" in text and (match := HEADER.search(text)):
         if facts.pid is None:
             facts.pid = _int(match.group(2))
             facts.process = match.group(3).strip()
@@ -185,18 +226,18 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
         if facts.kernel is None and (match := KERNEL.search(text)):
             facts.kernel = match.group(1)
         if facts.taint is None and (match := TAINT.search(text)):
-            facts.taint = match.group(1).replace(" ", "")
-    if facts.pid is None and (match := TASK.search(text) or PROCESS.search(text)):
-        facts.process, facts.pid = match.group(1), _int(match.group(2))
-    if (match := LOCKUP.search(text)) and facts.cpu is None:
-        facts.cpu, facts.process, facts.pid = _int(match.group(1)), match.group(2), _int(match.group(3))
+            facts.taint = match.group(1)
+    if facts.pid is None:
+        _task(facts, text)
     if facts.access is None and (match := ACCESS.search(text)):
         facts.access = match.group(1)
-    if facts.pid is None and (match := BY_TASK.search(text)) and match.group(3):
-        facts.process, facts.pid = match.group(2), _int(match.group(3))
     if "#PF: " in text and (match := PF.search(text)):
         facts.fetch = facts.fetch or match.group(1) == "instruction fetch"
-    if facts.address is None and (match := ADDRESS.search(text)):
+    if (
+        facts.address is None
+        and ("ddress" in text or " at " in text or "for " in text)
+        and (match := ADDRESS.search(text))
+    ):
         value = match.group(1)
         facts.address = 0 if value.startswith("(") else _int(value, 16)
     if "[#" in text:
@@ -204,37 +245,43 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
             facts.die = _int(match.group(1))
         if facts.error is None and (match := ERROR.search(text)):
             facts.error = next((group for group in match.groups() if group), None)
-    if (
-        facts.ip is None
-        and facts.ip_address is None
-        and ("IP" in text or "PC" in text or "pc" in text or "P" in text or "ERA" in text)
-    ):
+    if facts.ip is None and ("P" in text or "pc" in text or "epc" in text or "era" in text or "ERA" in text):
         _instruction_pointer(facts, text)
-    if " at: " in text or text.startswith(("at: ", "lock: ")):
-        found = AT.search(text) or re.match(r"at: ", text)
+    if "at: " in text:
+        found = AT.search(text) or AT_BARE.match(text)
         frame = location(text[found.end() :]) if found else None
-        if frame:
+        if frame and len(facts.at) < MOST_FRAMES:
             facts.at.append(frame)
-    if text.startswith("Code: "):
+    if head == "Code":
         if facts.code is None and (match := CODE.match(text)):
             facts.code = match.group(1).strip()
     elif ": " in text and len(facts.registers) < 64:
         for name, value in REGISTERS.findall(text):
             facts.registers.setdefault(name, value)
-    if "inked in:" in text and (match := MODULES.match(text)) and not facts.modules:
-        facts.modules = [re.sub(r"\(.*", "", word) for word in match.group(1).split("[last unloaded")[0].split()][:300]
-    if facts.workqueue is None and (match := WORKQUEUE.search(text)):
+    if "inked in" in text and not facts.modules and (match := MODULES.match(text)):
+        words = match.group(1).split("[last unloaded")[0].split()
+        facts.modules = [word.partition("(")[0] for word in words[:MOST_MODULES]]
+    if "orkqueue: " in text and facts.workqueue is None and (match := WORKQUEUE.search(text)):
         facts.workqueue = " ".join(group for group in match.groups() if group)
-    if facts.hardware is None and (match := HARDWARE.search(text)):
+    if head == "Hard" and facts.hardware is None and (match := HARDWARE.search(text)):
         facts.hardware = match.group(1).strip()
-    if match := LAST_FUNCTION.search(text):
+    if "last func" in text and (match := LAST_FUNCTION.search(text)):
         facts.last_function = match.group(1)
-    if facts.arch is None:
-        for sign, arch in PREFIX_ARCH:
-            if sign in text:
-                facts.arch = arch
-                break
+    if facts.arch is None and (match := SIGNS.search(text)):
+        facts.arch = ARCHES[match.group(0)]
     return collecting
+
+
+def _task(facts: Facts, text: str) -> None:
+    """Who was running, as reports say it that have no `CPU: PID: Comm:` line."""
+    if "INFO: task" in text or "Process " in text:
+        if match := TASK.search(text) or PROCESS.search(text):
+            facts.process, facts.pid = match.group(1), _int(match.group(2))
+    elif "stuck for" in text and facts.cpu is None:
+        if match := LOCKUP.search(text):
+            facts.cpu, facts.process, facts.pid = _int(match.group(1)), match.group(2), _int(match.group(3))
+    elif " by " in text and (match := BY_TASK.search(text)) and match.group(3):
+        facts.process, facts.pid = match.group(2), _int(match.group(3))
 
 
 def _instruction_pointer(facts: Facts, text: str) -> None:
@@ -256,12 +303,6 @@ def _instruction_pointer(facts: Facts, text: str) -> None:
         value = bare.group(1)
     if value is not None:
         facts.ip_address = _int(value, 16)
-
-
-@lru_cache(maxsize=4096)
-def plain(name: str) -> str:
-    """`ejectable.crash.frames.base`, remembered."""
-    return base(name)
 
 
 def _int(text: str | None, radix: int = 10) -> int | None:

@@ -7,6 +7,7 @@ nested repetition: their time is linear.
 """
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -513,6 +514,7 @@ NOT_MEANT = re.compile(
 )
 
 
+@lru_cache(maxsize=1 << 14)
 def find(text: str) -> Match | None:
     """The trigger in a line, or `None`."""
     if not GATE.search(text):
