@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from corpus.archive import cache_folder, locked
-from corpus.builds import Compiler, Manifest, Opt, build_once, run_logged
+from corpus.builds import Compiler, Manifest, Opt, build_once, built, run_logged
 from corpus.patches import VARIANTS, apply
 from corpus.trees import source, source_version
 
@@ -195,7 +195,11 @@ def small_kernel(variant: str = "affected", config: str = "amd64-gcc") -> Path:
 
 def crash_test_kernel() -> Path:
     """A stock amd64 kernel with LKDTM (/sys/kernel/debug/provoke-crash/DIRECT), for crash logs that are real."""
-    return Kernel(variant="stock").path()
+    kernel = Kernel(variant="stock").path()
+    link = built() / "lkdtm-amd64"
+    if not link.exists():
+        link.symlink_to(kernel.parent.name)
+    return link / kernel.name
 
 
 def _make(kernel: Kernel, config: Config, form: str, aside: Path) -> tuple[Path, str]:

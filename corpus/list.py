@@ -16,8 +16,8 @@ from corpus.archive import cache_folder, fetch, locked
 from corpus.builds import Compiler, Expected, Opt, manifest_of
 from corpus.kernels import Kernel
 from corpus.modules import DEFAULT_RELEASE, Module
-from corpus.patches import VARIANTS
-from corpus.trees import architecture_of
+from corpus.patches import VARIANTS, Family, apply
+from corpus.trees import architecture_of, source
 
 __all__ = ["QUICK", "Entry", "Item", "Stock", "entries", "items", "paired_tree"]
 
@@ -50,6 +50,35 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     def path(self) -> Path:
         """The tree's root: boot/vmlinuz-* and lib/modules/*/kernel/drivers/virtio/virtio_pci.ko."""
         return paired_tree(self.module)
+
+
+class SourceTree(msgspec.Struct, frozen=True, kw_only=True):
+    """The sources that the kernels are built from, as far as the question goes: the C code is what is read."""
+
+    family: Family
+    variant: str
+
+    @property
+    def name(self) -> str:
+        """Says family and variant."""
+        return f"source-{self.family}-{self.variant}"
+
+    def path(self) -> Path:
+        """The tree's root: its Makefile and Kconfig, drivers/virtio, the headers about virtio."""
+        root = cache_folder() / "roots" / self.name
+        with locked(f"root-{self.name}"):
+            if not root.exists():
+                aside = root.with_name(f".{self.name}.part")
+                shutil.rmtree(aside, ignore_errors=True)
+                whole = source(self.family)
+                shutil.copytree(whole / "drivers/virtio", aside / "drivers/virtio")
+                for file in [whole / "Makefile", whole / "Kconfig", *whole.glob("include/**/virtio*.h")]:
+                    target = aside / file.relative_to(whole)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(file, target)
+                apply(aside / "drivers/virtio", self.family, self.variant)
+                aside.rename(root)
+        return root
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +185,8 @@ KERNELS = [
     ),
     Kernel(config="amd64-gcc-os", legacy=False),
 ]
-Item = Stock | Module | Paired | Kernel
+SOURCES = [SourceTree(family=family, variant=variant) for variant, what in VARIANTS.items() for family in what.families]
+Item = Stock | Module | Paired | Kernel | SourceTree
 # What `make test` judges: small downloads, modules that are built in seconds.
 QUICK: list[Item] = [
     Stock(release="6.1.0-50-cloud-amd64"),
@@ -171,7 +201,7 @@ QUICK: list[Item] = [
 
 def items() -> list[Item]:
     """Everything, in the order of the table."""
-    return [*(Stock(release=release) for release in STOCK), *MODULES, *PAIRED, *KERNELS]
+    return [*(Stock(release=release) for release in STOCK), *MODULES, *PAIRED, *KERNELS, *SOURCES]
 
 
 def entry(item: Item) -> Entry:
@@ -193,6 +223,21 @@ def entry(item: Item) -> Entry:
             form="deb",
             compression="",
             notes="never introduced" if old else "redesigned",
+        )
+    if isinstance(item, SourceTree):
+        return Entry(
+            name=item.name,
+            path=path,
+            expected=VARIANTS[item.variant].expected,
+            arch="",
+            compiler="",
+            opt="",
+            btf=False,
+            retpoline=False,
+            virtio_pci="source",
+            form="source",
+            compression="",
+            notes=VARIANTS[item.variant].what,
         )
     made = manifest_of(item.module.path().parent if isinstance(item, Paired) else path.parent)
     return Entry(

@@ -14,7 +14,7 @@ import msgspec
 
 from ejectable.errors import OurFault
 
-__all__ = ["VARIANTS", "Variant", "apply"]
+__all__ = ["VARIANTS", "Family", "Variant", "apply"]
 
 COMMON_H, COMMON_C = "virtio_pci_common.h", "virtio_pci_common.c"
 MODERN_C, LEGACY_C = "virtio_pci_modern.c", "virtio_pci_legacy.c"
@@ -42,6 +42,9 @@ static bool vp_never_avq(struct virtio_device *vdev, unsigned int index)
 """
 
 
+Family = Literal["6.1", "6.12"]
+
+
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """One way to write it. `skip` is what vp_del_vqs() does first for each queue."""
 
@@ -51,7 +54,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     place: Literal["last", "first", "middle"] = "last"  # of the member in the struct
     helper: str | None = None  # a function in front of vp_del_vqs()
     legacy_sets: bool = False  # virtio_pci_legacy_probe() sets the member too
-    families: tuple[str, ...] = ("6.1", "6.12")
+    families: tuple[Family, ...] = ("6.1", "6.12")
 
 
 VARIANTS: dict[str, Variant] = {
