@@ -38,6 +38,7 @@ class Memory:
         self._image = image
         self._mapped: set[int] = set()
         self._heap = HEAP
+        self._objects: dict[int, int] = {}
         engine.mem_map(STACK, STACK_SIZE)
         engine.mem_map(DOOR, PAGE)
         self._mapped.update(range(STACK, STACK + STACK_SIZE, PAGE), (DOOR,))
@@ -86,7 +87,22 @@ class Memory:
         self._engine.mem_map(address, pages * PAGE)
         self._mapped.update(range(address, address + pages * PAGE, PAGE))
         self._heap += (pages + 1) * PAGE
+        self._objects[address] = pages * PAGE
         return address
+
+    def snapshot(self) -> tuple[tuple[int, bytes], ...]:
+        """All objects as they are now, for `restore`."""
+        return tuple((address, bytes(self._engine.mem_read(address, size))) for address, size in self._objects.items())
+
+    def restore(self, snapshot: tuple[tuple[int, bytes], ...]) -> None:
+        """Objects as they were; those allocated since are zeroed, and stay where they are."""
+        known = dict(snapshot)
+        for address, size in self._objects.items():
+            self._engine.mem_write(address, known.get(address) or bytes(size))
+
+    def owns(self, address: int) -> bool:
+        """Whether `address` is in an object."""
+        return HEAP <= address < self._heap
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes as the run left them, or as the image holds them; raises `DamagedInput` where there are none."""

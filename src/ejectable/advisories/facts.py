@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An advisory's facts.toml: what is known of a defect, as data. The words follow OSV where OSV has one.
+
+Nothing here decides: versions support or contradict what was found in the code.
+"""
+
+import importlib.resources
+
+import msgspec
+
+__all__ = ["Commit", "Facts", "FixedPackage", "LookAlike", "Reference", "Release", "load_facts"]
+
+
+class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A commit that introduced or repaired the defect."""
+
+    role: str  # introduced, fixed, fixed-stable, redesigned
+    subject: str
+    source: str
+    id: str | None = None  # 40 hex digits, where it is known
+    release: str | None = None  # the first release that has it: "6.8"
+
+
+class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A range of upstream releases: from `introduced`, up to but without `fixed`."""
+
+    introduced: str
+    source: str
+    fixed: str | None = None
+    branch: str | None = None  # "6.9": a stable branch, and not mainline
+
+
+class FixedPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A distribution's source package and the first version of it that carries the fix."""
+
+    distribution: str
+    package: str
+    status: str  # fixed, not_affected, unknown
+    source: str
+    fixed: str | None = None  # for `fixed` only
+    release: str | None = None  # "noble"
+
+
+class LookAlike(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another defect whose crash may be taken for this one."""
+
+    id: str
+    title: str
+    ip: str  # the function that the instruction pointer is in
+    under: str  # a function of the trace
+    kind: str  # an event's kind
+    versions: str
+    source: str
+
+
+class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where to read more."""
+
+    type: str  # OSV's: ADVISORY, ARTICLE, FIX, INTRODUCED, REPORT, WEB
+    url: str
+    title: str
+
+
+class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of it."""
+
+    id: str
+    title: str
+    summary: str
+    file: str
+    function: str
+    commits: tuple[Commit, ...]
+    releases: tuple[Release, ...]
+    packages: tuple[FixedPackage, ...]
+    look_alikes: tuple[LookAlike, ...]
+    references: tuple[Reference, ...]
+    terms: dict[str, str] = {}
+
+    def commit(self, role: str) -> Commit | None:
+        """The first commit of this role."""
+        return next((commit for commit in self.commits if commit.role == role), None)
+
+
+def load_facts(package: str) -> Facts:
+    """The facts of the advisory in `package`."""
+    text = importlib.resources.files(package).joinpath("facts.toml").read_bytes()
+    return msgspec.toml.decode(text, type=Facts)
