@@ -99,9 +99,14 @@ class SymbolTable:
         return tuple(
             symbol
             for found, symbols in self._by_name.items()
-            if found.startswith(name) and (found == name or SUFFIX.sub("", found) == name)
+            if found.startswith(name) and (found == name or self.source_name(found) == name)
             for symbol in symbols
         )
+
+    @staticmethod
+    def source_name(name: str) -> str:
+        """`name` without what the compiler appended."""
+        return SUFFIX.sub("", name)
 
     def function(self, name: str) -> Symbol | None:
         """The whole function of this source name: exact, else `.llvm.N` and other clones; never a `.cold` part."""
