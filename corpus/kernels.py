@@ -20,7 +20,7 @@ from corpus.builds import Compiler, Manifest, Opt, build_once, built, run_logged
 from corpus.patches import VARIANTS, apply
 from corpus.trees import source, source_version
 
-__all__ = ["CONFIGS", "Config", "Kernel", "crash_test_kernel", "small_kernel"]
+__all__ = ["CONFIGS", "Config", "Form", "Kernel", "Payload", "crash_test_kernel", "small_kernel"]
 
 # What `make allnoconfig` starts from: everything that is not named is off. The small set boots from an initramfs,
 # drives a virtio disk and hot-unplugs it; the full set adds ACPI, networking, every virtio driver and suspend.
@@ -137,6 +137,7 @@ PACKERS = {
 Form = Literal[
     "", "bzImage", "Image", "Image.gz", "Image.bz2", "Image.lzma", "Image.lzo", "Image.lz4", "vmlinuz.efi", "vmlinux"
 ]
+Payload = Literal["", "gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd"]
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +147,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     variant: str = "affected"
     form: Form = ""  # bzImage for amd64, Image for arm64
     legacy: bool = True  # with the legacy driver in it
-    compression: Literal["", "gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd"] = ""
+    compression: Payload = ""
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from corpus.archive import cache_folder, fetch, locked
 from corpus.builds import Compiler, Expected, Opt, manifest_of
-from corpus.kernels import Kernel
+from corpus.kernels import Form, Kernel, Payload
 from corpus.modules import DEFAULT_RELEASE, Module
 from corpus.patches import VARIANTS, Family, apply
 from corpus.trees import architecture_of, source
@@ -156,34 +156,27 @@ PAIRED = [
     for release in (DEFAULT_RELEASE, ARM)
     for variant in ("affected", "fixed", "fixed-legacy-probe", "fixed-is-legacy")
 ]
+SMALL = "amd64-gcc-os"  # the one that is quickest to link again
+PAYLOADS: list[Payload] = ["bzip2", "lzma", "xz", "lzo", "lz4", "zstd"]
+ZBOOT: list[Payload] = ["gzip", "lzma", "xz", "lzo", "lz4", "zstd"]
+IMAGES: list[Form] = ["Image.gz", "Image.bz2", "Image.lzma", "Image.lzo", "Image.lz4"]
 KERNELS = [
-    *(Kernel(variant=variant) for variant in VARIANTS),
-    *(
-        Kernel(variant="affected", form="bzImage", compression=packed)
-        for packed in ("bzip2", "lzma", "xz", "lzo", "lz4", "zstd")
-    ),
-    Kernel(variant="fixed", form="bzImage", compression="zstd"),
+    *(Kernel(variant=variant) for variant in ("stock", "affected", "fixed", "fixed-legacy-probe")),
+    *(Kernel(config="arm64-gcc", variant=variant) for variant in ("affected", "fixed", "stock", "fixed-is-legacy")),
+    *(Kernel(config=SMALL, variant=variant) for variant in VARIANTS),
+    Kernel(config=SMALL, legacy=False),
+    *(Kernel(config=SMALL, compression=packed) for packed in PAYLOADS),
+    Kernel(config=SMALL, variant="fixed", compression="zstd"),
     Kernel(variant="affected", form="vmlinux"),
-    Kernel(variant="fixed", form="vmlinux"),
-    *(
-        Kernel(config="arm64-gcc", variant=variant)
-        for variant in ("stock", "affected", "fixed", "fixed-is-legacy", "fixed-helper")
-    ),
-    *(
-        Kernel(config="arm64-gcc", form=form)
-        for form in ("Image.gz", "Image.bz2", "Image.lzma", "Image.lzo", "Image.lz4")
-    ),
-    *(
-        Kernel(config="arm64-gcc", form="vmlinuz.efi", compression=packed)
-        for packed in ("gzip", "zstd", "xz", "lzma", "lz4", "lzo")
-    ),
+    Kernel(config=SMALL, variant="fixed", form="vmlinux"),
+    *(Kernel(config="arm64-gcc", form=form) for form in IMAGES),
+    *(Kernel(config="arm64-gcc", form="vmlinuz.efi", compression=packed) for packed in ZBOOT),
     Kernel(config="arm64-gcc", variant="fixed", form="vmlinuz.efi", compression="zstd"),
     *(
         Kernel(config=config, variant=variant)
-        for config in ("amd64-clang-kcfi", "amd64-gcc-os", "amd64-6.1-gcc", "arm64-clang-os", "amd64-clang-lto")
-        for variant in ("affected", "fixed", "stock")
+        for config in ("amd64-clang-kcfi", "amd64-6.1-gcc", "arm64-clang-os", "amd64-clang-lto")
+        for variant in ("affected", "fixed")
     ),
-    Kernel(config="amd64-gcc-os", legacy=False),
 ]
 SOURCES = [SourceTree(family=family, variant=variant) for variant, what in VARIANTS.items() for family in what.families]
 Item = Stock | Module | Paired | Kernel | SourceTree
