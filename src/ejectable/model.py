@@ -266,6 +266,15 @@ class Run(msgspec.Struct, frozen=True):
     boot_s: float | None
     verdict_s: float | None
     console: str | None  # path of the transcript
+    panic_on_oops: Literal[0, 1] = 0
+    under_io: bool = False
+    driven: Literal["legacy", "modern"] | None = None  # as the guest drove the device, where it was seen
+    cycles: int = 0  # of plugging and unplugging that were completed
+    alive: bool | None = None  # after an Oops: whether the guest still answered
+    release: str | None = None  # as the guest gives it
+    crash: str | None = None  # the title of the crash
+    detail: str = ""  # what happened, in words
+    qmp: str | None = None  # path of the transcript
 
 
 class Remedy(msgspec.Struct, frozen=True):

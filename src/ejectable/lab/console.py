@@ -9,14 +9,13 @@ import asyncio
 import re
 import time
 from collections import deque
-from typing import BinaryIO
 
 from ejectable.lab.watch import CrashWatch
 from ejectable.model import Event
 
 __all__ = ["Console"]
 
-# How much of a transcript is kept: a guest that floods its console fills no disk. The end is kept elsewhere.
+# How much of a transcript is kept: a guest that floods its console fills no disk.
 TRANSCRIPT_LIMIT = 8 << 20
 LINE_LIMIT = 4096
 TAIL_LINES = 40
@@ -37,11 +36,11 @@ _PANIC_ENDED = re.compile(r"---\[ end Kernel panic")
 class Console:
     """What the guest says. `hello`, `answers` and `crash` are what an experiment waits for."""
 
-    def __init__(self, token: str, *, started: float, transcript: BinaryIO | None, watch: CrashWatch) -> None:
+    def __init__(self, token: str, *, started: float, watch: CrashWatch) -> None:
         self._token = f"{token}: "
         self._started = started
-        self._transcript = transcript
-        self._written = 0
+        self._transcript: list[bytes] = []
+        self._kept = 0
         self._read = 0
         self._rest = b""
         self._watch = watch
@@ -57,11 +56,20 @@ class Console:
         self.fallen = asyncio.Event()  # a crash has been told to its end
         self.fell = asyncio.Event()  # a crash has begun
         self.panicked = asyncio.Event()
+        self.panic_told = asyncio.Event()  # and has said all it had to say
 
     @property
     def events(self) -> tuple[Event, ...]:
         """What the crash reader has read so far."""
         return self._watch.events
+
+    @property
+    def transcript(self) -> bytes:
+        """What came, up to a limit: what was left out is said, and the last lines stand below."""
+        if self._read <= self._kept:
+            return b"".join(self._transcript)
+        left_out = f"\n[... {self._read - self._kept} bytes left out; the last lines:]\n"
+        return b"".join((*self._transcript, left_out.encode(), "\n".join(self.tail).encode(), b"\n"))
 
     @property
     def size(self) -> int:
@@ -72,13 +80,9 @@ class Console:
         """Take what came."""
         self.last_byte = time.monotonic()
         self._read += len(data)
-        if self._transcript is not None and self._written < TRANSCRIPT_LIMIT:
-            try:
-                self._written += self._transcript.write(data[: TRANSCRIPT_LIMIT - self._written])
-                self._transcript.flush()
-            except OSError as error:  # a full disk must not spoil the run
-                self.problems.append(f"the transcript is cut off: {error.strerror}")
-                self._transcript = None
+        if self._kept < TRANSCRIPT_LIMIT:
+            self._transcript.append(data[: TRANSCRIPT_LIMIT - self._kept])
+            self._kept += len(self._transcript[-1])
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._line(line[:LINE_LIMIT].rstrip(b"\r").decode(errors="replace"))
@@ -119,6 +123,7 @@ class Console:
             self.panicked.set()
         if _PANIC_ENDED.search(line):
             self.fallen.set()
+            self.panic_told.set()
 
     def _ours(self, words: str) -> None:
         verb, _, rest = words.partition(" ")

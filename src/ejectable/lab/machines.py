@@ -45,7 +45,7 @@ def slot_of(case: Case) -> Slot:
     if case.machine == "pc":
         return Slot("pci.0", "0x6")
     # io-reserve: a legacy device has an I/O window, for which firmware leaves no room behind a root port unasked.
-    return Slot("port", "0x0", ("pcie-root-port,id=port,bus=pcie.0,addr=0x5,chassis=1,slot=1,io-reserve=4k",))
+    return Slot("rootport", "0x0", ("pcie-root-port,id=rootport,bus=pcie.0,addr=0x5,chassis=1,slot=1,io-reserve=4k",))
 
 
 def console_of(arch: Arch) -> tuple[str, tuple[int, int], str]:
