@@ -37,3 +37,12 @@ corpus: .venv/dev.stamp ## download, build and judge some hundred kernels (ARGS=
 
 lock: .venv/dev.stamp ## renew the locked lists of dependencies
 	scripts/lock
+
+FUZZ_TARGETS := decompression streams kernel_file btf kallsyms source crash
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: .venv/dev.stamp ## fuzz each parser with atheris, FUZZ_SECONDS=60 each (FUZZ_TARGETS="btf crash" picks)
+	@.venv/bin/pip install --quiet --require-hashes -r requirements/fuzz.txt
+	@set -e; for target in $(FUZZ_TARGETS); do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	    $(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0; done

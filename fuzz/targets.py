@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The targets: functions that give hostile bytes to a parser.
+
+A parser may refuse its input with a sentence (`BadInput`, `DamagedInput`, `Missing`), or accept it. Anything else
+that comes out is a bug. To add a target, write a function here and name it in `TARGETS`; seeds come from
+`fuzz/seeds.py` and from `fuzz/regressions/<target>/`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ejectable.errors import BadInput, Missing
+
+__all__ = ["TARGETS", "run_target"]
+
+LIMIT = 16 << 20  # bytes that any one input may unpack to here
+
+
+def decompression(data: bytes) -> None:
+    """Whole streams, as in kernel images."""
+    from ejectable.intake import decompress
+
+    decompress(data, LIMIT, name="input")
+
+
+def streams(data: bytes) -> None:
+    """Streams read piece by piece, as in packages and logs."""
+    import io
+
+    from ejectable.intake import open_decompressed
+
+    stream = open_decompressed(io.BytesIO(data), name="input")
+    size = 0
+    while size < LIMIT and (piece := stream.read(1 << 16)):
+        size += len(piece)
+
+
+def kernel_file(data: bytes) -> None:
+    """Anything that `ejectable kernel` may be given as a file: images, modules, packages, archives."""
+    from ejectable.intake import Limits
+    from ejectable.kernel.artefact import Kernel, open_kernels
+
+    with TemporaryDirectory(prefix="ejectable-fuzz-") as folder:
+        path = Path(folder, "input")
+        path.write_bytes(data)
+        for kernel in open_kernels(path, limits=Limits(unpacked=LIMIT, in_memory=LIMIT)):
+            if isinstance(kernel, Kernel):
+                _ = (kernel.release, kernel.banner, kernel.build_id, kernel.config, kernel.vmlinux)
+                kernel.module("virtio_pci")
+
+
+def btf(data: bytes) -> None:
+    """Type information."""
+    from ejectable.kernel.types.btf import load_btf
+
+    types = load_btf(data)
+    types.struct("list_head")
+    types.member("virtio_pci_device", "vdev.vqs.next")
+    types.enum("bool")
+
+
+def kallsyms(data: bytes) -> None:
+    """Symbol tables in a bare image."""
+    from ejectable.kernel.program import Image, Segment
+    from ejectable.kernel.symbols.kallsyms import read_kallsyms
+
+    image = Image("x86_64", [Segment(0xFFFFFFFF81000000, memoryview(data), len(data), executable=True, name="image")])
+    table = read_kallsyms(image)
+    table.get("vp_del_vqs")
+    table.at(0xFFFFFFFF81000000)
+
+
+def source(data: bytes) -> None:
+    """C source."""
+    from ejectable.kernel.source import function_body
+
+    function_body(data.decode("utf-8", "replace"), "vp_del_vqs")
+
+
+def crash(data: bytes) -> None:
+    """Logs."""
+    import io
+
+    from ejectable.crash import read_events
+
+    for _ in read_events(io.BytesIO(data), source="input"):
+        pass
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target for target in (decompression, streams, kernel_file, btf, kallsyms, source, crash)
+}
+
+
+def run_target(name: str, data: bytes) -> None:
+    """Run one input through a target; what the parser refuses in words is fine, everything else comes out."""
+    try:
+        TARGETS[name](data)
+    except (BadInput, Missing):
+        return
