@@ -2,6 +2,7 @@
 """What earlier lines of a log say about the machine: which kernel, which virtio devices, driven how."""
 
 import re
+from collections.abc import Iterable
 
 from ejectable.model import Event
 
@@ -50,3 +51,40 @@ class Context:
         """Learn from a report what the log's beginning did not say."""
         self.kernel = self.kernel or event.kernel
         self.arch = self.arch or event.arch
+
+    def device(self, functions: Iterable[str]) -> str | None:
+        """The virtio device that a trace is about, as far as the log tells: by its driver, its disk, its slot."""
+        kind = next((kind for name in functions for sign, kind in DRIVERS if name.startswith(sign)), None)
+        if kind is None:
+            return None
+        said = kind
+        if kind == "disk" and len(self.disks) == 1:
+            name, node = next(iter(self.disks.items()))
+            said = f"disk {node} ({name})"
+        elif kind == "disk" and self.disks:
+            said = f"disk, one of {', '.join(sorted(self.disks.values())[:8])}"
+        elif kind == "network card" and len(self.nets) == 1:
+            name, node = next(iter(self.nets.items()))
+            said = f"network card {node or name} ({name})"
+        if len(self.legacy) == 1:
+            said += f" at {self.legacy[0]}, driven as a legacy device"
+        elif self.legacy:
+            said += f" at one of {', '.join(self.legacy[:8])}, which are driven as legacy devices"
+        return said
+
+
+# The drivers' functions that take a device away begin with these.
+DRIVERS = (
+    ("virtblk_", "disk"),
+    ("virtnet_", "network card"),
+    ("remove_vq_common", "network card"),
+    ("virtballoon_", "balloon"),
+    ("virtcons_", "console"),
+    ("virtscsi_", "SCSI controller"),
+    ("virtrng_", "random number generator"),
+    ("virtio_vsock_", "socket device"),
+    ("virtio_fs_", "file system"),
+    ("p9_virtio_", "file system"),
+    ("virtinput_", "input device"),
+    ("virtsnd_", "sound card"),
+)

@@ -72,6 +72,7 @@ def event_of(report: Report, source: str, context: Context) -> Event:
         modules=tuple(facts.modules),
         workqueue=facts.workqueue,
         hardware=facts.hardware,
+        device=context.device(names),
     )
 
 

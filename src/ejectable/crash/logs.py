@@ -37,6 +37,7 @@ class Log(msgspec.Struct):
     source: str
     events: list[Event]
     lines: int | None = None  # None where nobody counted
+    left_out: int = 0  # repetitions of events that are listed
     damaged: str | None = None  # what broke off the reading, as a sentence
 
 

@@ -27,7 +27,9 @@ DRIVER_PATH = re.compile(
     r"|p9_virtio_remove|viommu_remove|bt_virtio\w*|virtbt_\w+|mac80211_hwsim_virtio\w*|rpmsg_remove|fini_vqs"
 )
 # The same function on the way in: a device that is being probed and fails.
-PROBE_PATH = re.compile(r"(?:virt\w*_probe|virtio_pci_probe|init_vqs?|vp_find_vqs\w*|virtio_dev_probe|virtnet_find_vqs)\Z")
+PROBE_PATH = re.compile(
+    r"(?:virt\w*_probe|virtio_pci_probe|init_vqs?|vp_find_vqs\w*|virtio_dev_probe|virtnet_find_vqs)\Z"
+)
 CALLER = "vp_del_vqs"
 KINDS = {
     "virtblk": "a disk",
@@ -57,6 +59,7 @@ class Recognition(msgspec.Struct, frozen=True):
     why: str
     known_as: str | None = None  # another known defect that it is
     device_kind: str | None = None  # "a disk"
+    undecided: bool = False  # the report is too short to exclude the defect
 
 
 def recognise(event: Event) -> Recognition:
@@ -68,16 +71,22 @@ def recognise(event: Event) -> Recognition:
     if other is not None:
         return Recognition(None, 0.0, other[1], known_as=other[0], device_kind=device)
     if event.kind != "null-call":
+        if _cut_too_early(event, names):
+            return Recognition(
+                None, 0.0, "the report ends before it says what was called, and from where", undecided=True
+            )
         return Recognition(None, 0.0, _why_not_call(event, names), device_kind=device)
     if not names:
         doubtful = [_base(frame.function) for frame in event.trace]
         if CALLER in doubtful:
-            return Recognition(None, 0.0, f"{CALLER} is in the trace, but only as a frame that the unwinder doubts")
-        if event.truncated or event.corrupted:
-            return Recognition(None, 0.0, "the report ends before its stack trace: what made the call cannot be told")
-        return Recognition(None, 0.0, "the kernel called address 0, and nothing tells from where")
+            why = f"the kernel called address 0, and {CALLER} is in the trace only as a frame that the unwinder doubts"
+            return Recognition(None, 0.0, why, undecided=True)
+        why = "the kernel called address 0, and the report does not tell from where"
+        return Recognition(None, 0.0, why, undecided=True)
     if names[0] != CALLER:
-        return Recognition(None, 0.0, f"the kernel called address 0 from {names[0]}, not from {CALLER}", device_kind=device)
+        return Recognition(
+            None, 0.0, f"the kernel called address 0 from {names[0]}, not from {CALLER}", device_kind=device
+        )
     below = names[1:]
     if any(PROBE_PATH.match(name) for name in below):
         return Recognition(None, 0.0, f"{CALLER} was called while a device was being set up, not taken away")
@@ -91,8 +100,17 @@ def recognise(event: Event) -> Recognition:
             )
         if event.truncated and len(below) < 2:
             return Recognition(ID, 0.7, f"the kernel called address 0 from {CALLER}; the rest of the trace is cut off")
-        return Recognition(None, 0.0, f"the kernel called address 0 from {CALLER}, but no virtio driver's removal stands below it")
-    confidence, reasons = 0.9, [f"the kernel called address 0", f"the call was made by {CALLER}", f"which {path} had called to take the device away"]
+        return Recognition(
+            None, 0.0, f"the kernel called address 0 from {CALLER}, but no virtio driver's removal stands below it"
+        )
+    confidence, reasons = (
+        0.9,
+        [
+            f"the kernel called address 0",
+            f"the call was made by {CALLER}",
+            f"which {path} had called to take the device away",
+        ],
+    )
     if event.fetch:
         confidence += 0.03
         reasons.append("the processor says that it was an instruction fetch")
@@ -106,6 +124,13 @@ def recognise(event: Event) -> Recognition:
         confidence -= 0.25
         reasons.append(contradiction)
     return Recognition(ID, round(max(0.1, min(confidence, 0.98)), 2), ", ".join(reasons), device_kind=device)
+
+
+def _cut_too_early(event: Event, names: Sequence[str]) -> bool:
+    """Whether a report that is cut off or garbled may still be this one: nothing in it says otherwise."""
+    if not (event.truncated or event.corrupted) or names or event.ip is not None:
+        return False
+    return event.kind in ("null-deref", "paging-fault") and event.address in (None, "0x0")
 
 
 def _look_alike(event: Event, names: Sequence[str]) -> tuple[str, str] | None:

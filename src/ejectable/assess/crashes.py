@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Events and advisories: which crash is which defect, and what the kernel that crashed says to it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ejectable.crash.inputs import Source, read
+from ejectable.crash.logs import Log
+from ejectable.errors import EjectableError
+from ejectable.intake import DEFAULT_LIMITS, Limits
+from ejectable.model import Event, Finding, Status
+
+if TYPE_CHECKING:
+    from ejectable.advisories import Advisory
+    from ejectable.kernel.kernel import Kernel
+    from ejectable.model import Frame
+
+__all__ = ["Build", "Reading", "Unreadable", "compare", "join", "judge", "read_all"]
+
+ENOUGH = 3  # functions whose sizes must agree before two builds are called the same
+
+
+class Build(msgspec.Struct, frozen=True):
+    """A kernel held against a crash: how many function sizes of the trace agree, and what was found in its code."""
+
+    path: str
+    release: str | None
+    agree: int
+    differ: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def same(self) -> bool | None:
+        """Whether it is the build that crashed; `None` where the trace has too few functions to tell."""
+        if self.differ > self.agree // 10:
+            return False
+        return True if self.agree >= ENOUGH else None
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A log that could not be read, or not to its end."""
+
+    source: str
+    message: str
+    hint: str | None
+    exit_code: int
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """All that was read: the logs' names, the events, what could not be read."""
+
+    sources: tuple[str, ...]
+    events: tuple[Event, ...]
+    statuses: tuple[Status, ...]  # of the events, one for one
+    builds: tuple[Build, ...] = ()
+    left_out: int = 0  # repetitions of events that are listed
+    errors: tuple[Unreadable, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """What it adds up to."""
+        if Status.AFFECTED in self.statuses:
+            return Status.AFFECTED
+        if Status.UNKNOWN in self.statuses or (self.errors and not self.statuses):
+            return Status.UNKNOWN
+        return Status.NOT_AFFECTED
+
+
+def read_all(
+    sources: Sequence[Source],
+    advisories: Mapping[str, "Advisory"],
+    *,
+    kernel: str | None = None,
+    jobs: int = 1,
+    limits: Limits = DEFAULT_LIMITS,
+    done: Callable[[int], None] | None = None,
+) -> Reading:
+    """Read all logs, several at once with `jobs`, and judge every event. `done` gets the bytes read."""
+    events: list[Event] = []
+    statuses: list[Status] = []
+    errors: list[Unreadable] = []
+    left_out = 0
+    for source, result in _logs(sources, jobs, limits, done):
+        if isinstance(result, Unreadable):
+            errors.append(result)
+            continue
+        if result.damaged:
+            errors.append(Unreadable(source.name, result.damaged, None, 65))
+        left_out += result.left_out
+        for event in result.events:
+            judged, status = judge(event, advisories)
+            events.append(judged)
+            statuses.append(status)
+    builds: tuple[Build, ...] = ()
+    if kernel is not None:
+        builds, events = _with_kernel(events, kernel, advisories, limits)
+    return Reading(
+        tuple(source.name for source in sources), tuple(events), tuple(statuses), builds, left_out, tuple(errors)
+    )
+
+
+def _logs(
+    sources: Sequence[Source], jobs: int, limits: Limits, done: Callable[[int], None] | None
+) -> Iterator[tuple[Source, Log | Unreadable]]:
+    if len(sources) < 2 or jobs < 2 or sum(source.size for source in sources) < SMALL:
+        for source in sources:
+            yield source, _read(source, max(1, jobs // len(sources)), limits, done)
+        return
+    with ProcessPoolExecutor(min(jobs, len(sources))) as pool:
+        waiting: list[tuple[Source, Future[Log | Unreadable]]] = [
+            (source, pool.submit(_read, source, 1, limits)) for source in sources
+        ]
+        for source, future in waiting:
+            yield source, future.result()
+            if done:
+                done(source.size)
+
+
+SMALL = 8 << 20  # bytes for which starting processes would take longer than reading
+
+
+def _read(source: Source, threads: int, limits: Limits, done: Callable[[int], None] | None = None) -> Log | Unreadable:
+    try:
+        return read(source, threads=threads, limits=limits, progress=done)
+    except EjectableError as error:
+        return Unreadable(source.name, error.message, error.hint, error.exit_code)
+
+
+def _with_kernel(
+    events: Sequence[Event], path: str, advisories: Mapping[str, "Advisory"], limits: Limits
+) -> tuple[tuple[Build, ...], list[Event]]:
+    """Hold the kernels in a file against the event that matters most, and judge the matching events by the best."""
+    from ejectable.kernel.artefact import Kernel, open_kernels
+
+    subject = next((event for event in events if event.advisory), None) or next(
+        (event for event in events if event.trace), None
+    )
+    if subject is None:
+        return (), list(events)
+    builds = [
+        compare(subject, kernel, advisories)
+        for kernel in open_kernels(path, limits=limits)
+        if isinstance(kernel, Kernel)
+    ]
+    if not builds:
+        return (), list(events)
+    best = max(builds, key=lambda build: (build.same is True, build.agree - build.differ))
+    return (best,), [join(event, best) if event.advisory else event for event in events]
+
+
+def judge(event: Event, advisories: Mapping[str, "Advisory"]) -> tuple[Event, Status]:
+    """The event with `advisory`, `confidence` and `why`; and `affected`, `unknown` or `not_affected`."""
+    undecided = None
+    told = None
+    for advisory in advisories.values():
+        try:
+            recognition = advisory.part("signature").recognise(event)
+        except ImportError:
+            continue
+        if recognition.advisory is not None:
+            known = msgspec.structs.replace(
+                event, advisory=recognition.advisory, confidence=recognition.confidence, why=recognition.why
+            )
+            return known, Status.AFFECTED
+        undecided = undecided or (recognition if recognition.undecided else None)
+        told = told or (recognition if recognition.known_as else None) or recognition
+    chosen = undecided or told
+    if chosen is None:
+        return event, Status.NOT_AFFECTED
+    status = Status.UNKNOWN if undecided is not None else Status.NOT_AFFECTED
+    return msgspec.structs.replace(event, why=chosen.why, known_as=chosen.known_as), status
+
+
+def compare(event: Event, kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> Build:
+    """Hold a kernel against a crash. Raises `EjectableError` where the kernel cannot be read."""
+    agree = differ = 0
+    for function, module, size in _sizes(event.trace):
+        program = kernel.module(module) if module else kernel.vmlinux
+        if program is None:
+            continue
+        found = {symbol.size for symbol in program.symbols.variants(function) if symbol.size}
+        if not found:
+            continue
+        # Sizes come from the distance to the next symbol, which alignment may stretch by a few bytes.
+        if any(abs(one - size) < 16 for one in found):
+            agree += 1
+        else:
+            differ += 1
+    findings = tuple(advisory.probe(kernel) for advisory in advisories.values())
+    return Build(kernel.name, kernel.release, agree, differ, findings)
+
+
+def _sizes(trace: Sequence["Frame"]) -> dict[tuple[str, str | None, int], None]:
+    return {(f.function, f.module, f.size): None for f in trace if f.size and f.reliable}
+
+
+def join(event: Event, build: Build) -> Event:
+    """The event, with what the kernel's own code adds to the confidence, or takes from it."""
+    finding = next((one for one in build.findings if one.advisory == event.advisory), None)
+    if finding is None:
+        return event
+    where = build.release or build.path
+    counted = f"{build.agree} of {build.agree + build.differ} function sizes in the trace are those of {where}"
+    if build.same is False:
+        return _with(event, event.confidence, f"{counted}: another build than the one that crashed")
+    if finding.status is Status.AFFECTED:
+        if build.same:
+            return _with(event, 1.0, f"{counted}, and its code has the defect: it is certain")
+        return _with(event, max(event.confidence, 0.97), f"the code of {where} has the defect")
+    if finding.status in (Status.FIXED, Status.NOT_AFFECTED):
+        word = "fixed" if finding.status is Status.FIXED else "free of the defect"
+        if build.same:
+            return _with(event, min(event.confidence, 0.3), f"{counted}, but its code is {word}: a contradiction")
+        return _with(event, event.confidence, f"the code of {where} is {word}: it may not be the kernel that crashed")
+    return _with(event, event.confidence, f"whether the code of {where} has the defect could not be decided")
+
+
+def _with(event: Event, confidence: float, why: str) -> Event:
+    return msgspec.structs.replace(event, confidence=confidence, why=f"{event.why}; {why}")

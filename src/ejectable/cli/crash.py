@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ejectable crash`: is this crash the defect, and what was it?"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ejectable.cli.options import Common, choose, command_app, examples, with_common
+from ejectable.cli.terminal import Terminal
+
+__all__ = ["app", "crash"]
+
+app = command_app()
+
+
+@app.command(
+    epilog=examples(
+        "ejectable crash console.log",
+        "dmesg | ejectable crash",
+        "journalctl -k -b -1 | ejectable crash -",
+        "ejectable crash /sys/fs/pstore",
+        "ejectable crash --kernel /boot/vmlinuz-6.8.0-31-generic vmcore-dmesg.txt",
+        "ejectable crash --format json --jobs 4 consoles/ > events.json",
+    )
+)
+@with_common
+def crash(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH]...",
+            help="dmesg, a serial console, a journal (text, JSON, export), syslog, netconsole, vmcore-dmesg.txt, pstore "
+            "parts, an ECS GetInstanceConsoleOutput answer; compressed too; a directory; - or nothing: standard input.",
+        ),
+    ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option("--kernel", metavar="FILE", help="The kernel that crashed: its own code joins the verdict."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", "--verbose", help="Show every event in full.")] = False,
+    *,
+    common: Common,
+) -> int:
+    """Is this crash the defect, and what was it?
+
+    Reads every kernel message since 3.10 and blames a function; says whether it is a known unplug defect, how sure
+    that is, and why.
+    """
+    from ejectable.advisories import registry
+    from ejectable.assess.crashes import read_all
+    from ejectable.crash.inputs import sources
+    from ejectable.model import EXIT_BAD_INPUT, EXIT_OK, exit_code
+    from ejectable.report import document
+    from ejectable.report.crash import as_document, as_text
+
+    terminal = Terminal(common)
+    advisories = choose(registry(), common.advisory)
+    found = sources(paths or ["-"])
+    total = sum(source.size for source in found) or None
+    with terminal.progress("reading logs", total) as progress:
+        reading = read_all(
+            found, advisories, kernel=kernel, jobs=common.jobs, limits=common.limits, done=progress.advance
+        )
+    if common.json:
+        terminal.document(document.encode(as_document(reading)))
+    else:
+        text = as_text(reading, colour=terminal.colour, width=terminal.width, everything=everything, quiet=common.quiet)
+        terminal.print(*text)
+    for error in reading.errors:
+        sys.stderr.write(f"ejectable: {error.message}\n" + (f"  {error.hint}\n" if error.hint else ""))
+    damaged = bool(reading.errors)
+    code = exit_code(reading.statuses or ([] if damaged else [reading.status]), damaged=damaged)
+    if code == EXIT_OK and damaged:
+        code = EXIT_BAD_INPUT
+    if code == EXIT_BAD_INPUT and all(error.exit_code != EXIT_BAD_INPUT for error in reading.errors):
+        code = max(error.exit_code for error in reading.errors)  # nothing is damaged: a file is not there, say
+    return common.leave(code)

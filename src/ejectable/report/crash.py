@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `ejectable crash` shows: the answer first, then the event in a person's words, then what to do."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ejectable.assess.crashes import Build, Reading
+from ejectable.model import Event, Frame, Status
+from ejectable.report import document
+from ejectable.report.text import MARKS, bullets, clean, paint, wrap
+
+__all__ = ["as_document", "as_text", "next_steps", "summary"]
+
+SHOWN_EVENTS = 6
+SHOWN_FRAMES = 9
+TRIGGERS = {
+    "acpi-eject": "while the platform ejected the device (ACPI)",
+    "pcie-hotplug": "while the device was unplugged (hotplug controller)",
+    "sysfs-remove": "while the device was removed through sysfs",
+    "driver-unbind": "while a driver was unbound in sysfs",
+    "module-unload": "while a module was unloaded",
+    "suspend": "on the way to suspend or hibernation",
+    "shutdown": "while the machine was shut down",
+}
+KINDS = {
+    "null-call": "the kernel called address 0",
+    "null-deref": "the kernel used a pointer that was NULL",
+    "paging-fault": "the kernel used an address where nothing is",
+    "gpf": "the kernel used an impossible address",
+    "bug": "a check in the kernel failed (BUG)",
+    "panic": "the kernel gave up",
+    "warning": "a check in the kernel failed (WARNING); it went on",
+    "soft-lockup": "a CPU did not get out of the kernel",
+    "hard-lockup": "a CPU did not even take interrupts",
+    "hung-task": "a task waited for too long",
+    "rcu-stall": "a CPU or task held up RCU",
+    "kasan": "the kernel used memory that it must not use (found by a sanitizer)",
+    "kmsan": "the kernel used memory that nobody had written",
+    "kcsan": "two CPUs used the same data at once",
+    "ubsan": "undefined behaviour in the code",
+    "lockdep": "locks were taken in a way that can deadlock",
+    "double-fault": "an exception within an exception",
+    "divide-error": "a division by zero",
+    "undefined-instruction": "an instruction that does not exist",
+    "stack-overflow": "the kernel's stack was too small",
+    "other": "the kernel complained",
+}
+WHAT_FOLLOWS = {
+    "panic": "The kernel panicked: the machine stopped, dumped or restarted.",
+    "worker": "The kernel went on without the thread that crashed; the locks it held are never released. Further "
+    "hotplug, and whatever waits for those locks, hangs. Do not keep it in production.",
+    "warning": "The kernel went on.",
+}
+
+
+def summary(reading: Reading) -> str:
+    """The answer in one line."""
+    count = len(reading.events)
+    matched = [event for event in reading.events if event.advisory]
+    if matched:
+        best = max(matched, key=lambda event: event.confidence)
+        return f"This is {best.advisory} ({_percent(best.confidence)}): {_story(best)}."
+    if not count and reading.errors:
+        return "Nothing could be said: what was given could not be read."
+    if reading.status is Status.UNKNOWN:
+        return "It cannot be told: the report of the crash is cut off before the part that would decide it."
+    if not count:
+        logs = "the log" if len(reading.sources) == 1 else f"{len(reading.sources)} logs"
+        return f"No crash in {logs}."
+    named = next((event.known_as for event in reading.events if event.known_as), None)
+    first = next((event for event in reading.events if event.kind != "warning"), reading.events[0])
+    events = "one event" if count == 1 else f"{count} events"
+    told = f"it is {named}" if named else clean(first.title)
+    return f"Not a known unplug defect; {events}: {told}."
+
+
+def next_steps(reading: Reading) -> list[str]:
+    """What to do now."""
+    if reading.status is Status.AFFECTED:
+        return [
+            "Do not unplug another virtio device from this machine; restart it, for it is not to be trusted now.",
+            "Ask whether the kernel has the defect: ejectable kernel /boot/vmlinuz-$(uname -r)",
+            "See what can be done, from a live repair to an upgrade: ejectable fix",
+        ]
+    if not reading.events and reading.errors:
+        return ["Give it a kernel log: dmesg, journalctl -k, a serial console, /sys/fs/pstore, vmcore-dmesg.txt."]
+    if reading.status is Status.UNKNOWN:
+        return [
+            "Look for the whole report: journalctl -k -b -1, /sys/fs/pstore, /var/crash, the serial console.",
+            "Ask whether the kernel has the defect at all: ejectable kernel /boot/vmlinuz-$(uname -r)",
+        ]
+    if any(event.kind == "other" and "hardware" in event.title.lower() for event in reading.events):
+        return ["Have the hardware checked: this is its report, not a defect of the software."]
+    if reading.events:
+        function = next((event.function for event in reading.events if event.function), None)
+        return [f"Search the kernel's bug reports for “{function}” and the title above."] if function else []
+    return []
+
+
+def as_document(reading: Reading) -> dict[str, Any]:
+    """The JSON document."""
+    body: dict[str, Any] = {"events": [msgspec.to_builtins(event) for event in reading.events]}
+    body["sources"] = list(reading.sources)
+    body["left_out"] = reading.left_out
+    body["unreadable"] = [{"source": e.source, "message": e.message, "hint": e.hint} for e in reading.errors]
+    body["kernels"] = [
+        {
+            "path": build.path,
+            "release": build.release,
+            "sizes_agree": build.agree,
+            "sizes_differ": build.differ,
+            "same_build": build.same,
+            "findings": document.findings(build.findings),
+        }
+        for build in reading.builds
+    ]
+    return document.build(
+        "crash", status=reading.status, summary=summary(reading), next_steps=next_steps(reading), body=body
+    )
+
+
+def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = False, quiet: bool = False) -> list[str]:
+    """One screen; with `everything`, all events in full."""
+    mark = {Status.AFFECTED: "AFFECTED", Status.UNKNOWN: "UNKNOWN"}.get(reading.status, "NOT THIS DEFECT")
+    if not reading.events:
+        mark = "HEALTHY" if reading.status is Status.NOT_AFFECTED else MARKS[reading.status]
+    lines = wrap(f"{mark}: {summary(reading)}", width=width)
+    lines[0] = lines[0].replace(mark, paint(mark, str(reading.status), colour=colour), 1)
+    if quiet:
+        return lines
+    order = sorted(
+        zip(reading.events, reading.statuses, strict=True),
+        key=lambda pair: (pair[0].advisory is None, pair[1] is not Status.UNKNOWN),
+    )
+    detailed = [event for event, _ in order][: len(order) if everything else 1]
+    for event in detailed:
+        lines += ["", *_event(event, reading, colour=colour, width=width, everything=everything)]
+    others = [event for event in reading.events if event not in detailed]
+    if others:
+        lines += ["", paint("Also in the log", "bold", colour=colour)]
+        for event in others[:SHOWN_EVENTS]:
+            after = f", follows line {event.follows}" if event.follows else ""
+            lines += wrap(f"{event.source}:{event.line}: {event.title}{after}", width=width, first="  - ")
+        if len(others) > SHOWN_EVENTS:
+            lines.append(f"  ... and {len(others) - SHOWN_EVENTS} more: --all shows them")
+    if reading.left_out:
+        lines.append(f"  {reading.left_out} repetitions of these are not listed.")
+    for build in reading.builds:
+        lines += ["", *wrap(_build(build), width=width, first="Kernel   ", rest="         ")]
+    steps = next_steps(reading)
+    if steps:
+        lines += ["", paint("Next", "bold", colour=colour), *bullets(steps, width=width, numbered=True)]
+    return lines
+
+
+def _event(event: Event, reading: Reading, *, colour: bool, width: int, everything: bool) -> list[str]:
+    where = f"{event.source}:{event.line}" + (f", at {event.time}" if event.time else "")
+    rows = [
+        ("What", _story(event) + "."),
+        ("Title", event.title),
+        ("Where", where),
+        ("Kernel", " ".join(word for word in (event.kernel, event.arch) if word) or "not said"),
+        ("Process", _process(event)),
+        ("Device", event.device or ""),
+        ("Tainted", "; ".join(event.taint)),
+        ("Why", event.why),
+        ("Report", ", ".join(w for w, on in (("cut off", event.truncated), ("garbled", event.corrupted)) if on)),
+    ]
+    lines = []
+    for name, value in rows:
+        if value:
+            lines += wrap(value, width=width, first=f"{name:<8} ", rest=" " * 9)
+    if event.trace:
+        lines += ["", *_trace(event, colour=colour, most=len(event.trace) if everything else SHOWN_FRAMES)]
+    lines += _code(event, everything=everything)
+    if everything and event.registers:
+        lines.append("")
+        lines += wrap("  ".join(f"{k} {v}" for k, v in event.registers.items()), width=width, first="Registers ")
+    lines += ["", *wrap(_consequence(event, reading), width=width, first="Then     ", rest=" " * 9)]
+    lines += wrap(event.fingerprint, width=width, first="Print    ")
+    return lines
+
+
+def _trace(event: Event, *, colour: bool, most: int) -> list[str]:
+    reliable = [frame for frame in event.trace if frame.reliable] or list(event.trace)
+    lines = []
+    if event.ip:
+        note = "  <- nothing is there: a function pointer was never set" if event.kind == "null-call" else ""
+        lines.append(f"  {clean(event.ip)}{note}")
+    for frame in reliable[:most]:
+        text = clean(_frame(frame))
+        if frame.function.partition(".")[0] == event.function:
+            text = f"{paint(text, 'bold', colour=colour)}  <- to blame"
+        lines.append(f"  {text}")
+    if len(reliable) > most:
+        lines.append(f"  ... {len(reliable) - most} more")
+    return lines
+
+
+def _frame(frame: Frame) -> str:
+    where = f"+{frame.offset:#x}/{frame.size:#x}" if frame.offset is not None and frame.size is not None else ""
+    return f"{frame.function}{where}" + (f" [{frame.module}]" if frame.module else "")
+
+
+def _code(event: Event, *, everything: bool) -> list[str]:
+    if not event.code:
+        return []
+    from ejectable.crash.code import disassemble
+
+    instructions = disassemble(event.code, event.arch)
+    if not instructions:
+        return []
+    shown = instructions if everything else [one for one in instructions if -12 <= one.offset <= 0]
+    lines = [f"  {'->' if one.trapping else '  '} {one.offset:+4d}  {one.text}" for one in shown]
+    return ["", *lines]
+
+
+def _story(event: Event) -> str:
+    words = KINDS[event.kind]
+    if event.function:
+        words += f" from {event.function}" if event.kind == "null-call" else f", in {event.function}"
+    trigger = TRIGGERS.get(event.trigger or "")
+    return clean(f"{words} {trigger}" if trigger else words)
+
+
+def _process(event: Event) -> str:
+    words = event.process or ""
+    words += f" (pid {event.pid})" if event.pid is not None else ""
+    words += f" on CPU {event.cpu}" if event.cpu is not None else ""
+    return words.strip()
+
+
+def _consequence(event: Event, reading: Reading) -> str:
+    panicked = event.kind == "panic" or any(
+        other.kind == "panic" and other.follows == event.line and other.source == event.source
+        for other in reading.events
+    )
+    if panicked:
+        return WHAT_FOLLOWS["panic"]
+    return WHAT_FOLLOWS["warning" if event.kind in ("warning", "kcsan", "ubsan", "lockdep", "other") else "worker"]
+
+
+def _build(build: Build) -> str:
+    same = {True: "the build that crashed", False: "another build than the one that crashed", None: "cannot be told"}
+    found = "; ".join(f"{one.advisory}: {one.status}, {one.reason}" for one in build.findings)
+    return (
+        f"{build.release or build.path}: {same[build.same]} ({build.agree} sizes agree, {build.differ} differ). {found}"
+    )
+
+
+def _percent(confidence: float) -> str:
+    return "certain" if confidence >= 1 else f"{confidence:.0%} sure"
