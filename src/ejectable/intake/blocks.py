@@ -34,20 +34,24 @@ def lz4_legacy_blocks(read: Read, size: int | None = None) -> Iterator[bytes]:
     if bytes(read(4)) != LZ4_LEGACY_MAGIC:
         raise EOFError("no legacy frame")
     total = 0
+    full = True
     while size is None or total < size:
         head = bytes(read(4))
         if head == LZ4_LEGACY_MAGIC:  # a frame that follows the frame
+            full = True
             continue
         packed = int.from_bytes(head, "little")
-        if total and (len(head) < 4 or not 0 < packed <= LZ4_LEGACY_PACKED):
+        # A block that is not full is the last one. The appended size of an image of just one full block is the
+        # only one that could be taken for the packed size of another.
+        last = total and (not full or len(head) < 4 or packed > LZ4_LEGACY_PACKED or packed == total)
+        if last:
             return
         block = read(packed) if packed <= LZ4_LEGACY_PACKED else b""
-        if total and packed == total and len(block) == 0:  # that was the appended size of a small image
-            return
         if not packed or len(block) < packed:
             raise EOFError("a block is cut off")
         unpacked: bytes = lz4.block.decompress(block, uncompressed_size=LZ4_LEGACY_BLOCK)
         total += len(unpacked)
+        full = len(unpacked) == LZ4_LEGACY_BLOCK
         yield unpacked
 
 

@@ -84,7 +84,7 @@ def _pieces(source: BinaryIO, compression: Compression) -> Iterator[bytes]:
                     raise EOFError("it ends before its end mark")
             yield decoder.decompress(packed, CHUNK)
             packed = b""
-        packed = decoder.unused_data
+        packed = decoder.unused_data or b""  # lz4 says None
         if len(packed) < 16:
             packed += source.read(CHUNK)
         if sniff(packed[:16]) is not compression:
