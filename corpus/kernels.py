@@ -20,7 +20,7 @@ from corpus.builds import Compiler, Manifest, Opt, build_once, built, run_logged
 from corpus.patches import VARIANTS, apply
 from corpus.trees import source, source_version
 
-__all__ = ["CONFIGS", "Config", "Form", "Kernel", "Payload", "crash_test_kernel", "small_kernel"]
+__all__ = ["CONFIGS", "Config", "Form", "Kernel", "Payload", "build_tree", "crash_test_kernel", "small_kernel"]
 
 # What `make allnoconfig` starts from: everything that is not named is off. The small set boots from an initramfs,
 # drives a virtio disk and hot-unplugs it; the full set adds ACPI, networking, every virtio driver and suspend.
@@ -54,6 +54,11 @@ CRASH_TESTS = """
 DEBUG_FS RUNTIME_TESTING_MENU LKDTM DETECT_HUNG_TASK SOFTLOCKUP_DETECTOR HARDLOCKUP_DETECTOR WQ_WATCHDOG DEBUG_LIST
 HARDENED_USERCOPY FORTIFY_SOURCE PANIC_TIMEOUT=0 PSTORE PSTORE_CONSOLE PSTORE_RAM VMAP_STACK DEBUG_ATOMIC_SLEEP
 SCHED_STACK_END_CHECK
+"""
+# What notices a module's mistakes at once.
+WATCHFUL = """
+KASAN KASAN_GENERIC KASAN_OUTLINE PROVE_LOCKING DEBUG_ATOMIC_SLEEP DEBUG_LIST DEBUG_OBJECTS DEBUG_OBJECTS_WORK
+SLUB_DEBUG DEBUG_FS
 """
 
 
@@ -112,6 +117,8 @@ CONFIGS = {
         ),
         Config(name="amd64-gcc-os", arch="amd64", compiler="gcc-12", opt="Os", btf=False, retpoline=False),
         Config(name="amd64-6.1-gcc", family="6.1", arch="amd64", compiler="gcc-12"),
+        # 6.12 packs vmlinuz.efi with gzip or zstd only; 6.1 knows the others too.
+        Config(name="arm64-6.1-gcc", family="6.1", arch="arm64", compiler="gcc-12", btf=False, extra="EFI_ZBOOT"),
         Config(name="arm64-clang-os", arch="arm64", compiler="clang-16", opt="Os", btf=False),
         Config(
             name="amd64-clang-lto",
@@ -121,6 +128,14 @@ CONFIGS = {
             debug=False,
             extra="LTO_CLANG LTO_CLANG_THIN",
             notes="ThinLTO",
+        ),
+        Config(
+            name="amd64-kasan",
+            family="6.1",
+            arch="amd64",
+            compiler="gcc-12",
+            extra=f"{FULL} {WATCHFUL}",
+            notes="KASAN and lockdep",
         ),
     )
 }
@@ -135,7 +150,18 @@ PACKERS = {
     "zstd": "ZSTD",
 }
 Form = Literal[
-    "", "bzImage", "Image", "Image.gz", "Image.bz2", "Image.lzma", "Image.lzo", "Image.lz4", "vmlinuz.efi", "vmlinux"
+    "",
+    "bzImage",
+    "Image",
+    "Image.gz",
+    "Image.bz2",
+    "Image.lzma",
+    "Image.lzo",
+    "Image.lz4",
+    "Image.xz",
+    "Image.zst",
+    "vmlinuz.efi",
+    "vmlinux",
 ]
 Payload = Literal["", "gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd"]
 
@@ -192,6 +218,18 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 def small_kernel(variant: str = "affected", config: str = "amd64-gcc") -> Path:
     """The bzImage (amd64) or Image (arm64) of a small kernel with virtio_pci built in; see `Kernel` for the choices."""
     return Kernel(config=config, variant=variant).path()
+
+
+def build_tree(config: str = "amd64-gcc") -> Path:
+    """The folder to build a module for a small kernel in (`make -C` it); the kernel is made first where it is not."""
+    tree = cache_folder() / "obj" / config / "obj"
+    if not (tree / "Module.symvers").exists():
+        small_kernel(config=config)
+        with locked(f"config-{config}"):
+            # `modules` writes Module.symvers; the image alone does not.
+            make = [*CONFIGS[config].make(), "-C", str(tree.with_name("tree")), f"O={tree}"]
+            run_logged([*make, "modules"], cache_folder() / "logs" / f"modules-{config}.log")
+    return tree
 
 
 def crash_test_kernel() -> Path:

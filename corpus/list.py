@@ -158,8 +158,8 @@ PAIRED = [
 ]
 SMALL = "amd64-gcc-os"  # the one that is quickest to link again
 PAYLOADS: list[Payload] = ["bzip2", "lzma", "xz", "lzo", "lz4", "zstd"]
-ZBOOT: list[Payload] = ["gzip", "lzma", "xz", "lzo", "lz4", "zstd"]
-IMAGES: list[Form] = ["Image.gz", "Image.bz2", "Image.lzma", "Image.lzo", "Image.lz4"]
+OLDER_ZBOOT: list[Payload] = ["lzma", "xz", "lzo", "lz4"]
+IMAGES: list[Form] = ["Image.gz", "Image.bz2", "Image.lzma", "Image.lzo", "Image.lz4", "Image.xz", "Image.zst"]
 KERNELS = [
     *(Kernel(variant=variant) for variant in ("stock", "affected", "fixed", "fixed-legacy-probe")),
     *(Kernel(config="arm64-gcc", variant=variant) for variant in ("affected", "fixed", "stock", "fixed-is-legacy")),
@@ -170,11 +170,12 @@ KERNELS = [
     Kernel(variant="affected", form="vmlinux"),
     Kernel(config=SMALL, variant="fixed", form="vmlinux"),
     *(Kernel(config="arm64-gcc", form=form) for form in IMAGES),
-    *(Kernel(config="arm64-gcc", form="vmlinuz.efi", compression=packed) for packed in ZBOOT),
+    Kernel(config="arm64-gcc", form="vmlinuz.efi", compression="gzip"),
     Kernel(config="arm64-gcc", variant="fixed", form="vmlinuz.efi", compression="zstd"),
+    *(Kernel(config="arm64-6.1-gcc", form="vmlinuz.efi", compression=packed) for packed in OLDER_ZBOOT),
     *(
         Kernel(config=config, variant=variant)
-        for config in ("amd64-clang-kcfi", "amd64-6.1-gcc", "arm64-clang-os", "amd64-clang-lto")
+        for config in ("amd64-clang-kcfi", "amd64-6.1-gcc", "arm64-6.1-gcc", "arm64-clang-os", "amd64-clang-lto")
         for variant in ("affected", "fixed")
     ),
 ]
