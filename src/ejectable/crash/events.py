@@ -32,6 +32,7 @@ def event_of(report: Report, source: str, context: Context) -> Event:
     truncated = (
         report.cut and needs_trace and (trigger.trap or kind == "warning" or not frames or _last_is_frame(report))
     )
+    truncated = truncated or report.lost
     corrupted = facts.garbled > 0 or (needs_trace and not truncated and not frames and facts.ip is None)
     ip = None
     if facts.ip is not None:
@@ -78,7 +79,9 @@ def event_of(report: Report, source: str, context: Context) -> Event:
 
 def _kind(report: Report, facts: Facts) -> EventKind:
     kind = report.match.trigger.kind
-    if kind in ("null-deref", "paging-fault") or (kind == "other" and report.match.trigger.name == "die"):
+    if kind in ("null-deref", "paging-fault") or (
+        kind == "other" and report.match.trigger.name in ("die", "lost", "oops-counter")
+    ):
         call = facts.fetch or facts.ip_address is not None and (facts.address in (None, facts.ip_address))
         if facts.ip_address == 0 and facts.ip is None and call:
             return "null-call"

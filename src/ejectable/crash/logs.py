@@ -87,6 +87,7 @@ def read_stream(stream: BinaryIO, source: str, *, limit: int | None = None, prog
         events += feeder.block(bytes(buffered))
     log.events = events + feeder.finish()
     log.lines = feeder.reader.line
+    log.left_out = feeder.reader.left_out
     return log
 
 
@@ -101,7 +102,7 @@ def read_file(descriptor: int, source: str, *, threads: int = 1, progress: Repor
         if hot or feeder.busy:
             feeder.visit(offset, min(offset + BLOCK, size))
     feeder.visit(max(0, size - BLOCK), size)
-    return Log(source, feeder.finish(), feeder.counted)
+    return Log(source, feeder.finish(), feeder.counted, feeder.reader.left_out)
 
 
 def _searched(descriptor: int, size: int, threads: int, progress: Report | None) -> Iterator[tuple[int, bool]]:
@@ -278,7 +279,7 @@ def _finish(feeder: Feeder, pieces: list[bytes]) -> Log:
     for piece in pieces:
         events += feeder.reader.feed(piece)
     events += feeder.finish()
-    return Log(feeder.reader.source, events, feeder.reader.line)
+    return Log(feeder.reader.source, events, feeder.reader.line, feeder.reader.left_out)
 
 
 # A cloud's answer that holds the console as one string: ECS GetInstanceConsoleOutput (base64), EC2's (text or base64).

@@ -8,19 +8,22 @@
 Memory is bounded: a line by `LONGEST_LINE`, a report by `MOST_LINES`, the open reports by `MOST_OPEN`.
 """
 
+import re
 from collections import deque
 
 from ejectable.crash.context import Context
 from ejectable.crash.events import event_of
 from ejectable.crash.lines import PRINTK, Line, clean, read
 from ejectable.crash.report import Report
-from ejectable.crash.triggers import CONSEQUENCE, Match, find
+from ejectable.crash.triggers import CONSEQUENCE, Match, Trigger, find
 from ejectable.model import Event
 
 __all__ = ["LONGEST_LINE", "Reader"]
 
 LONGEST_LINE = 16384  # bytes; printk's own limit is 1 KiB, journals and JSON wrap it
 MOST_LINES = 1200  # of one report: NMI backtraces of all CPUs are long
+MOST_EVENTS = 2000  # listed of one log; of one bug, MOST_ALIKE
+MOST_ALIKE = 50
 MOST_OPEN = 32  # reports at once, one per speaker
 GAP = 40  # lines without evidence after which a report is over
 TRAP_WINDOW = 25  # lines between a report's head and its die line
@@ -33,6 +36,10 @@ ENDINGS = frozenset("-=L")
 RULED = ("kasan", "kmsan", "kcsan", "ubsan")
 
 printk = PRINTK.match
+LOST = Match(Trigger("lost", re.compile(""), "other", "Oops in {f} (its beginning is missing)", trap=True), ())
+ORPHAN = re.compile(
+    r"(?:CPU: \d|RIP: 00[01]|EIP: |pc : |PC is at|epc : |NIP |Code: |Call [Tt]race:|Modules linked in| \[<|Oops|Hardware name)"
+)
 
 
 class Reader:
@@ -43,10 +50,14 @@ class Reader:
         self.line = first_line - 1
         self.context = Context()
         self.printed = 0  # lines that looked like the kernel's: with printk's time, or from `kernel:`
+        self.left_out = 0  # events like those that were given already
+        self._alike: dict[str, int] = {}
+        self._given = 0
+        self._binary = False  # the journal's export format announced a value with its length
         self._rest = b""
         self._skipping = False
         self._open: dict[str, Report] = {}
-        self._recent: deque[str] = deque(maxlen=8)
+        self._recent: deque[str] = deque(maxlen=160)
         self._last: Report | None = None  # the report that began last, open or not
         self._last_first: int | None = None  # the first of the chain that it belongs to
 
@@ -162,8 +173,15 @@ class Reader:
     def _take(self, text: str, events: list[Event], *, dirty: bool) -> None:
         if len(text) > LONGEST_LINE:
             text = text[:LONGEST_LINE]
+        if self._binary:
+            # Eight bytes of length, then the value (systemd's JOURNAL_EXPORT_FORMATS).
+            self._binary = False
+            text = "MESSAGE=" + text.lstrip("\x00\ufffd")[-max(len(text) - 8, 0) :]
         if dirty:
             text = clean(text)
+        if text == "MESSAGE":
+            self._binary = True
+            return
         line = read(text)
         if line is None:
             return
@@ -184,13 +202,29 @@ class Reader:
             self._trigger(match, line, report, events)
         elif report is not None:
             self._continue(report, text, events)
+        elif text.startswith("---[ end trace ") and self._last is None and not self._orphan(line, events):
+            return
         elif self._open and (other := self._borrower(line)) is not None:
             self._continue(other, text, events)
         else:
             self.context.see(text)
             if text.startswith("Linux version "):
                 self._close_all(events)
-        self._recent.append(text)
+        if self._last is None:
+            self._recent.append(text)
+
+    def _orphan(self, line: Line, events: list[Event]) -> bool:
+        """An end mark whose beginning was lost: what stands before it, as far back as it looks like a report."""
+        texts = list(self._recent)
+        start = next((at for at, text in enumerate(texts) if ORPHAN.match(text)), None)
+        if start is None:
+            return False
+        report = Report(LOST, line, self.line - (len(texts) - start))
+        report.texts = [*texts[start:], line.text]
+        report.last, report.died, report.ended, report.lost = self.line, True, True, True
+        self._last, self._last_first = report, report.number
+        self._emit(report, events)
+        return True
 
     def _borrower(self, line: Line) -> Report | None:
         """Another speaker's report that this line belongs to: a backtrace of all CPUs, or an oops without a task."""
@@ -229,7 +263,6 @@ class Reader:
             self._emit(report, events)
             del self._open[line.speaker]
         new = Report(match, line, self.line)
-        new.before = tuple(self._recent)
         self._link(new, line.text)
         if len(self._open) >= MOST_OPEN:
             oldest = min(self._open, key=lambda key: self._open[key].last)
@@ -298,4 +331,11 @@ class Reader:
     def _emit(self, report: Report, events: list[Event]) -> None:
         event = event_of(report, self.source, self.context)
         self.context.learn(event)
+        alike = self._alike.get(event.fingerprint, 0)
+        # One bug over and over must not fill the memory.
+        if alike >= MOST_ALIKE or self._given >= MOST_EVENTS:
+            self.left_out += 1
+            return
+        self._alike[event.fingerprint] = alike + 1
+        self._given += 1
         events.append(event)

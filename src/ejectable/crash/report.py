@@ -24,10 +24,10 @@ class Report:
         self.time = line.time
         self.speaker = line.speaker
         self.texts: list[str] = [line.text]
-        self.before: tuple[str, ...] = ()
         self.died = match.trigger.role == "die"
         self.ended = False  # its own end mark was seen
         self.cut = False  # the log ended first
+        self.lost = False  # the log began later
         self.gap = 0
         self.all_cpus = False
         self.follows: int | None = None
@@ -245,7 +245,11 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
             facts.die = _int(match.group(1))
         if facts.error is None and (match := ERROR.search(text)):
             facts.error = next((group for group in match.groups() if group), None)
-    if facts.ip is None and ("P" in text or "pc" in text or "epc" in text or "era" in text or "ERA" in text):
+    if (
+        facts.ip is None
+        and facts.ip_address is None
+        and ("P" in text or "pc" in text or "epc" in text or "era" in text or "ERA" in text)
+    ):
         _instruction_pointer(facts, text)
     if "at: " in text:
         found = AT.search(text) or AT_BARE.match(text)
