@@ -18,6 +18,7 @@ __all__ = [
     "EXIT_UNKNOWN",
     "Arch",
     "Assessment",
+    "Claim",
     "Device",
     "Event",
     "EventKind",
@@ -275,6 +276,14 @@ class Run(msgspec.Struct, frozen=True):
     crash: str | None = None  # the title of the crash
     detail: str = ""  # what happened, in words
     qmp: str | None = None  # path of the transcript
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What runs in guests say of an advisory, and in one line why."""
+
+    advisory: str
+    verdict: Literal["confirmed", "refuted", "open"]
+    line: str
 
 
 class Remedy(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["AXES", "DEVICES", "GUEST_SIDE", "MACHINES", "MODES", "PANICS", "TRIGGERS", "Case", "Result"]
+__all__ = ["AXES", "DEVICES", "GUEST_SIDE", "IO", "MACHINES", "MODES", "PANICS", "TRIGGERS", "Case", "Result"]
 
 DEVICES = ("disk", "nic", "scsi", "rng", "balloon", "console", "vsock")
 MODES = ("legacy", "modern", "transitional", "forced-legacy")
@@ -21,9 +21,10 @@ TRIGGERS = (
 )
 MACHINES = ("pc", "q35", "virt")
 PANICS = ("0", "1")
+IO = ("idle", "busy")
 # Option → its values; the first one is what is tried when nothing is asked for, but for the machine, which
 # depends on the kernel's architecture.
-AXES = {"device": DEVICES, "mode": MODES, "trigger": TRIGGERS, "machine": MACHINES, "panic-on-oops": PANICS}
+AXES = {"device": DEVICES, "mode": MODES, "trigger": TRIGGERS, "machine": MACHINES, "panic-on-oops": PANICS, "io": IO}
 # Triggers that are pulled inside the guest; the others are a request from outside.
 GUEST_SIDE = frozenset({"sysfs-remove", "pci-unbind", "virtio-unbind", "module-unload", "suspend"})
 

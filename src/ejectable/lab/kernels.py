@@ -39,6 +39,7 @@ class GuestKernel(msgspec.Struct, frozen=True):
     image: bytes  # as QEMU's -kernel takes it
     modules: ModuleSet
     config: dict[str, str] | None = None  # CONFIG_... → y, m, or the value; `None` where it is not known
+    replaced_virtio_pci: str | None = None  # the file, where --modules has a virtio_pci of its own
 
     def configured(self, option: str) -> str | None:
         """The value of an option; `None` where it is off or nothing is known."""
@@ -57,6 +58,7 @@ def open_kernel(path: str, *, modules: str | None = None, limits: Limits = DEFAU
     image_path = _choose_image(files, path)
     arch, image = _image(files[image_path](), image_path, limits)
     offered = _modules(files)
+    replaced = None
     if modules is not None:
         extra = (
             _package(modules, limits) if modules.endswith(PACKAGES) else _folder(Path(modules), limits, all_of_it=True)
@@ -65,7 +67,9 @@ def open_kernel(path: str, *, modules: str | None = None, limits: Limits = DEFAU
             raise BadInput("there is no module (.ko, .ko.xz, .ko.zst, .ko.gz) in it", path=modules)
         for name, read in extra.items():
             offered.add(name, read)
-    return GuestKernel(path, arch, image, offered, _config(files))
+            if module_name(name) == "virtio_pci":
+                replaced = modules if modules.endswith(PACKAGES) else name
+    return GuestKernel(path, arch, image, offered, _config(files), replaced)
 
 
 def member_of_package(path: str, names: Collection[str], limit: int) -> bytes:
@@ -186,6 +190,6 @@ def _package(path: str, limits: Limits) -> dict[str, Callable[[], bytes]]:
 
 
 def _archive(path: str, limits: Limits) -> "Archive":
-    from ejectable.kernel.containers import deb
+    from ejectable.kernel.containers import deb, rpm
 
-    return deb.data_archive(path, limits)
+    return rpm.data_archive(path, limits) if path.endswith(".rpm") else deb.data_archive(path, limits)

@@ -63,14 +63,14 @@ def values(axis: str, text: str) -> tuple[str, ...]:
     return words
 
 
-def plan(kernel: GuestKernel, axes: Mapping[str, Sequence[str]], *, io: Sequence[bool] = (False,)) -> Plan:
+def plan(kernel: GuestKernel, axes: Mapping[str, Sequence[str]]) -> Plan:
     """Every combination of the values asked for, those that can be done apart from those that cannot."""
     cases: list[Case] = []
     skipped: list[Skipped] = []
     for machine, device, mode, trigger, panic, busy in product(
-        axes["machine"], axes["device"], axes["mode"], axes["trigger"], axes["panic-on-oops"], io
+        axes["machine"], axes["device"], axes["mode"], axes["trigger"], axes["panic-on-oops"], axes["io"]
     ):
-        case = Case(machine, device, mode, trigger, int(panic), busy)
+        case = Case(machine, device, mode, trigger, int(panic), busy == "busy")
         reason = _impossible(kernel, case)
         if reason is None:
             cases.append(case)

@@ -2,7 +2,6 @@
 """Many runs, some at once: what the guests did becomes `Run`s, with the evidence beside them."""
 
 import asyncio
-import importlib
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ejectable.advisories import registry
 from ejectable.lab.accelerator import Accelerator
 from ejectable.lab.case import Case
 from ejectable.lab.experiment import Experiment, Limits, Outcome
@@ -95,11 +95,11 @@ class Session(msgspec.Struct):
 def name_crash(events: Sequence[Event]) -> tuple[Event | None, str | None]:
     """The event that ended a run, and the advisory that it matches."""
     serious = [event for event in events if event.kind not in HARMLESS]
-    recognise = importlib.import_module("ejectable.advisories.cve_2024_42134.signature").recognise
     for event in serious:
-        advisory: str | None = recognise(event).advisory
-        if advisory is not None:
-            return event, advisory
+        for advisory in registry().values():
+            named: str | None = advisory.part("signature").recognise(event).advisory
+            if named is not None:
+                return event, named
     return (serious[0] if serious else None), None
 
 

@@ -6,23 +6,12 @@ nothing about the kernel.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
-import msgspec
+from ejectable.model import Claim, Run
 
-from ejectable.model import Run, Status
-
-__all__ = ["ID", "Claim", "agreement", "judge"]
+__all__ = ["ID", "judge"]
 
 ID = "CVE-2024-42134"
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """What the runs say of the advisory, and in one line why."""
-
-    advisory: str
-    verdict: Literal["confirmed", "refuted", "open"]
-    line: str
 
 
 def judge(runs: Sequence[Run]) -> Claim:
@@ -48,13 +37,6 @@ def judge(runs: Sequence[Run]) -> Claim:
     return Claim(
         ID, "open", f"{ID} is neither confirmed nor refuted: a legacy device ended in {words}, without its crash."
     )
-
-
-def agreement(claim: Claim, predicted: Status) -> bool | None:
-    """Whether the proof and a prediction from the kernel's code say the same; `None` where one of them says nothing."""
-    if claim.verdict == "open" or predicted is Status.UNKNOWN:
-        return None
-    return (claim.verdict == "confirmed") == (predicted is Status.AFFECTED)
 
 
 def _legacy(run: Run) -> bool:

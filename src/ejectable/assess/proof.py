@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What runs in guests add up to: a status, a claim about an advisory, and whether a prediction held."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ejectable.advisories import registry
+from ejectable.model import Claim, KernelReport, Run, Status, worst
+
+__all__ = ["CRASHED", "Prediction", "Proof", "claims_of", "predict", "status_of"]
+
+CRASHED = ("oops", "panic", "hang")
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """What `ejectable kernel` says of the same kernel, and whether the runs bear it out."""
+
+    status: Status
+    agrees: bool | None  # `None`: one of the two says nothing
+    reason: str
+    kernel: KernelReport | None
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """All that a session came to."""
+
+    runs: tuple[Run, ...]
+    skipped: tuple[tuple[str, str], ...]  # the name of a case, and why it was not tried
+    reasons: tuple[tuple[str, int], ...]  # each reason once, with how many cases it rules out
+    accelerator: str
+    accelerator_why: str
+    evidence: str | None
+    notes: tuple[str, ...] = ()
+    prediction: Prediction | None = None
+    claims: tuple[Claim, ...] = ()  # one for each advisory that was asked about
+
+    @property
+    def status(self) -> Status:
+        """The word for it all; a prediction that the runs contradict leaves it open."""
+        words = [status_of(run) for run in self.runs]
+        if self.prediction is not None and self.prediction.agrees is False:
+            words.append(Status.UNKNOWN)
+        return worst(words)
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        if not self.runs:
+            return "Nothing was tried: every combination asked for is ruled out."
+        words = [run.result for run in self.runs]
+        counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+        runs = "1 run" if len(words) == 1 else f"{len(words)} runs"
+        return " ".join((f"{runs}: {counts}.", *(claim.line for claim in self.claims)))
+
+    @property
+    def next_steps(self) -> tuple[str, ...]:
+        """What to do about it, in order."""
+        steps = []
+        words = {run.result for run in self.runs}
+        if words & set(CRASHED):
+            steps.append(
+                "Do not hot-unplug such a device from a guest of this kernel; `ejectable fix` has the remedies."
+            )
+        if "no-boot" in words:
+            steps.append(
+                "Look at the last lines of the console: a kernel needs a serial console, and its drivers as modules "
+                "beside it (--modules) or built in."
+            )
+        if self.prediction is not None and self.prediction.agrees is False:
+            steps.append("Prediction and proof disagree: report it, with the kernel and the evidence.")
+        return tuple(steps)
+
+
+def status_of(run: Run) -> Status:
+    """What one run adds to the answer."""
+    if run.result in CRASHED:
+        return Status.AFFECTED
+    return Status.NOT_AFFECTED if run.result == "survived" else Status.UNKNOWN
+
+
+def claims_of(runs: Sequence[Run], advisories: Sequence[str]) -> tuple[Claim, ...]:
+    """What the runs prove about each of these advisories; nothing about those that no guest can show."""
+    claims: list[Claim] = []
+    for name, advisory in registry().items():
+        if name in advisories:
+            try:
+                scenario = advisory.part("scenario")
+            except ModuleNotFoundError:
+                continue
+            claims.append(scenario.judge(runs))
+    return tuple(claims)
+
+
+def predict(claims: Sequence[Claim], kernels: Sequence[KernelReport]) -> Prediction:
+    """Hold what the code says of a kernel against what the kernel did. `kernels` are the reports on its code."""
+    told = [
+        (claim, finding.status, kernel)
+        for claim in claims
+        for kernel in kernels
+        for finding in kernel.findings
+        if finding.advisory == claim.advisory
+    ]
+    if not told:
+        return Prediction(
+            Status.UNKNOWN, None, "Nothing could be predicted: the kernel's code could not be judged.", None
+        )
+    status = worst(said for _, said, _ in told)
+    claim, _, kernel = next(one for one in told if one[1] is status)
+    said = f"`ejectable kernel` says {status} of this kernel"
+    if claim.verdict == "open" or status is Status.UNKNOWN:
+        silent = "the code" if status is Status.UNKNOWN else "what was run"
+        return Prediction(status, None, f"{said}; {silent} decides nothing, so there is nothing to compare.", kernel)
+    if (claim.verdict == "confirmed") == (status is Status.AFFECTED):
+        return Prediction(status, True, f"{said}, and the proof agrees: the advisory is {claim.verdict}.", kernel)
+    return Prediction(status, False, f"{said}, but the proof DISAGREES: the advisory is {claim.verdict}.", kernel)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The answer of `ejectable lab`, as text and as a document."""
+
+from typing import Any
+
+import msgspec
+
+from ejectable.assess.proof import Proof
+from ejectable.model import Run
+from ejectable.report import document
+from ejectable.report.text import bullets, clean, columns, paint, wrap
+
+__all__ = ["HEADINGS", "as_document", "as_text", "cells"]
+
+HEADINGS = ("machine", "device", "mode", "trigger", "panic_on_oops", "result", "boot", "verdict")
+_COLOUR = {"survived": "fixed", "oops": "affected", "panic": "affected", "hang": "affected"}
+
+
+def _result(run: Run) -> str:
+    """The result in words, with what it rests on."""
+    matched = f" {run.advisory}" if run.advisory else ""
+    cycles = f" x{run.cycles}" if run.cycles > 1 else ""
+    return f"{run.result}{matched}{cycles}"
+
+
+def cells(run: Run) -> tuple[str, ...]:
+    """A run as a row of the table."""
+    trigger = run.trigger + (" under I/O" if run.under_io else "")
+    seconds = tuple("-" if value is None else f"{value:.1f} s" for value in (run.boot_s, run.verdict_s))
+    return (run.machine, run.device, run.mode, trigger, str(run.panic_on_oops), _result(run), *seconds)
+
+
+def as_document(answer: Proof) -> dict[str, Any]:
+    """The document of `ejectable lab`."""
+    prediction = answer.prediction
+    return document.build(
+        "lab",
+        status=answer.status,
+        summary=answer.summary,
+        next_steps=answer.next_steps,
+        body={
+            "runs": [msgspec.to_builtins(run) for run in answer.runs],
+            "skipped": [{"case": case, "reason": reason} for case, reason in answer.skipped],
+            "accelerator": {"name": answer.accelerator, "why": answer.accelerator_why},
+            "claims": [msgspec.to_builtins(claim) for claim in answer.claims],
+            "prediction": None
+            if prediction is None
+            else {
+                "status": prediction.status,
+                "agrees": prediction.agrees,
+                "reason": prediction.reason,
+                "kernel": None if prediction.kernel is None else document.kernel(prediction.kernel),
+            },
+            "evidence": answer.evidence,
+            "notes": list(answer.notes),
+        },
+    )
+
+
+def as_text(answer: Proof, *, colour: bool, width: int, quiet: bool) -> list[str]:
+    """The table first, then what it means."""
+    if quiet:
+        return wrap(answer.summary, width=width)
+    lines: list[str] = []
+    if answer.runs:
+        table = columns([HEADINGS, *(cells(run) for run in answer.runs)])
+        lines += [paint(table[0], "bold", colour=colour)]
+        for run, line in zip(answer.runs, table[1:], strict=True):
+            lines.append(
+                line.replace(
+                    f" {run.result}", " " + paint(run.result, _COLOUR.get(run.result, "unknown"), colour=colour), 1
+                )
+            )
+        lines.append("")
+    for number, run in enumerate(answer.runs, 1):
+        if run.result != "survived":
+            crash = f" {run.crash}." if run.crash else ""
+            which = f"Run {number}: " if len(answer.runs) > 1 else ""
+            lines += wrap(f"{which}{run.detail}.{crash}", width=width)
+    lines += _skipped(answer, width)
+    for claim in answer.claims:
+        lines += wrap(claim.line, width=width)
+    if answer.prediction is not None:
+        lines += wrap(answer.prediction.reason, width=width)
+    lines += wrap(f"Run under {answer.accelerator.upper()}: {answer.accelerator_why}.", width=width)
+    for note in answer.notes:
+        lines += wrap(f"Note: {note}.", width=width)
+    if answer.evidence:
+        lines.append(f"Evidence (console and QMP of each run): {clean(answer.evidence)}")
+    if answer.next_steps:
+        lines += ["", "Next steps", *bullets(answer.next_steps, width=width, numbered=True)]
+    return lines
+
+
+def _skipped(answer: Proof, width: int) -> list[str]:
+    lines: list[str] = []
+    for reason, count in answer.reasons:
+        lines += wrap(f"Skipped {count} combination{'s' if count > 1 else ''}: {reason}.", width=width)
+    return lines
