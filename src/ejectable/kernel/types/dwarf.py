@@ -32,7 +32,9 @@ MOST_STEPS = 128
 MOST_UNITS = 64
 MOST_ENTRIES = 1 << 20
 MOST_HITS = 4096
-LARGEST_FILE = 1 << 31
+LARGEST = 1 << 30  # in bytes, of debugging information once it is unpacked; all of it is held in memory
+SHF_COMPRESSED = 1 << 11
+CH_SIZE = 8  # where struct elf64_chdr says how large a compressed section is
 
 
 def load_dwarf(elf_bytes: bytes | memoryview) -> "DwarfTypes":
@@ -40,15 +42,29 @@ def load_dwarf(elf_bytes: bytes | memoryview) -> "DwarfTypes":
 
     Relocations are applied, compressed sections (.debug_info with SHF_COMPRESSED) unpacked.
     """
-    Elf(elf_bytes, name="the ELF file")  # refuses what is no 64-bit little-endian file for a machine that we know
+    # Refuses what is no 64-bit little-endian file for a machine that we know.
+    _bounded(Elf(elf_bytes, name="the ELF file"))
     from elftools.elf.elffile import ELFFile
 
-    if len(elf_bytes) > LARGEST_FILE:
-        raise BadInput("an ELF file above 2 GiB is not read for its debugging information")
     info = _guarded(lambda: _dwarf_of(ELFFile(io.BytesIO(elf_bytes))))
     if info is None:
         raise BadInput("an ELF file without debugging information", hint="Kernels are built with CONFIG_DEBUG_INFO.")
     return DwarfTypes(info)
+
+
+def _bounded(elf: Elf) -> None:
+    """Refuse what would need too much memory, before the library unpacks it."""
+    total = 0
+    for section in elf.sections:
+        if section.name.startswith(".zdebug"):
+            raise BadInput("debugging information compressed in the way that binutils gave up in 2015 is not read")
+        if section.name.startswith(".debug"):
+            size = section.size
+            if section.flags & SHF_COMPRESSED:
+                size = int.from_bytes(elf.content(section)[CH_SIZE : CH_SIZE + 8], "little")
+            total += size
+    if total > LARGEST:
+        raise BadInput(f"{total} bytes of debugging information are too many to be read")
 
 
 def _dwarf_of(file: Any) -> Any:
@@ -141,7 +157,7 @@ class DwarfTypes:
         position = 0 if strings.startswith(name + b"\0") else strings.find(b"\0" + name + b"\0") + 1
         if position or strings.startswith(name + b"\0"):
             needles.append(struct.pack("<I", position))
-        seen = set()
+        seen: set[int] = set()
         for needle in needles:
             hit = body.find(needle)
             for _ in range(MOST_HITS):
