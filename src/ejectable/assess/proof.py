@@ -102,9 +102,7 @@ def predict(claims: Sequence[Claim], kernels: Sequence[KernelReport]) -> Predict
         if finding.advisory == claim.advisory
     ]
     if not told:
-        return Prediction(
-            Status.UNKNOWN, None, "Nothing could be predicted: the kernel's code could not be judged.", None
-        )
+        return Prediction(Status.UNKNOWN, None, "Nothing could be predicted: its code could not be judged.", None)
     status = worst(said for _, said, _ in told)
     claim, _, kernel = next(one for one in told if one[1] is status)
     said = f"`ejectable kernel` says {status} of this kernel"
