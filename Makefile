@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test lint lock corpus
+.PHONY: help run test lint lock corpus bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -34,6 +34,9 @@ test: lint ## lint, then all tests, in parallel
 corpus: .venv/dev.stamp ## download, build and judge some hundred kernels (ARGS=--write renews docs/corpus.md)
 	@scripts/setup corpus
 	$(BIN)/python -m corpus.judge $(ARGS)
+
+bench: .venv/dev.stamp ## measure whole processes against their limits (ARGS="kernel -n 9")
+	$(BIN)/python bench/run.py $(ARGS)
 
 lock: .venv/dev.stamp ## renew the locked lists of dependencies
 	scripts/lock
