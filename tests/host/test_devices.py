@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.host.trees import LEGACY_DISK, MODERN_NIC, Device, Machine
 
 from ejectable import host
+from tests.host.trees import LEGACY_DISK, MODERN_NIC, Device, Machine
 
 
 def _read(tmp_path: Path, *devices: Device) -> tuple[host.Facts, tuple[object, ...]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.host.trees import RELEASE, Machine, notes
 
 from ejectable import host
 from ejectable.host.policy import forced_legacy
+from tests.host.trees import RELEASE, Machine, notes
 
 
 def _tree(tmp_path: Path, **options: object) -> Path:

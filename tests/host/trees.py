@@ -8,16 +8,27 @@ is built from Debian's source with the faulty callback put back, or with the fix
 import os
 import shutil
 import struct
+import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import msgspec
+
 from corpus.archive import cache_folder, fetch, locked
-from corpus.carve import member_of_package
 from corpus.modules import faulty_module
 
-__all__ = ["LEGACY_DISK", "MODERN_NIC", "RELEASE", "Device", "Machine", "affected_module", "boot_image", "notes"]
+__all__ = [
+    "LEGACY_DISK",
+    "MODERN_NIC",
+    "RELEASE",
+    "Device",
+    "Machine",
+    "affected_module",
+    "boot_image",
+    "notes",
+    "package_files",
+]
 
 RELEASE = "6.1.0-50-cloud-amd64"
 PACKAGE = f"linux-image-{RELEASE}"
@@ -149,17 +160,25 @@ def notes(build_id: str) -> bytes:
     return other + struct.pack("<III", 4, len(raw), 3) + b"GNU\0" + raw
 
 
+def package_files(*names: str) -> dict[str, bytes]:
+    """Files of Debian's package by their names, unpacked once and kept beside it."""
+    kept = cache_folder() / "extracted" / RELEASE
+    with locked("extracted"):
+        kept.mkdir(parents=True, exist_ok=True)
+        if not all((kept / name).exists() for name in names):
+            wanted = [f"*/{name}" for name in names]
+            with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", fetch(PACKAGE)], stdout=subprocess.PIPE) as package:
+                strip = ["--wildcards", "--transform=s,.*/,,", "-C", str(kept)]
+                subprocess.run(["tar", "x", *strip, *wanted], stdin=package.stdout, check=True)
+    return {name: (kept / name).read_bytes() for name in names}
+
+
 @cache
 def boot_image() -> Path:
-    """Debian's vmlinuz, out of its package, kept beside it."""
-    kept = cache_folder() / "extracted" / f"vmlinuz-{RELEASE}"
-    with locked("extracted"):
-        if not kept.exists():
-            kept.parent.mkdir(exist_ok=True)
-            aside = kept.with_suffix(f".{os.getpid()}")
-            aside.write_bytes(member_of_package(fetch(PACKAGE), rf"\./boot/vmlinuz-{RELEASE}"))
-            aside.rename(kept)
-    return kept
+    """Debian's vmlinuz."""
+    name = f"vmlinuz-{RELEASE}"
+    package_files(name)
+    return cache_folder() / "extracted" / RELEASE / name
 
 
 @cache

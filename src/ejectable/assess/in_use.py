@@ -18,7 +18,7 @@ from ejectable.assess.kernels import judge
 from ejectable.assess.verdicts import Verdicts, identity
 from ejectable.errors import EjectableError
 from ejectable.intake.limits import Limits
-from ejectable.model import KernelReport
+from ejectable.model import KernelReport, Status
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
@@ -124,6 +124,7 @@ class _Search:
         except EjectableError as error:
             self.notes.append(f"{path} could not be judged: {error.message}")
             return None
+        report = self._vouched(report, running)
         self.notes += shelf.notes
         if key and not shelf.notes:
             self.verdicts.put(key, report)
@@ -138,6 +139,27 @@ class _Search:
         }.get(match, "")
         return msgspec.structs.replace(
             report, path=path, source=f"{path}{how}", running=match in ("build-id", "banner")
+        )
+
+    def _vouched(self, report: KernelReport, running: host.Running | None) -> KernelReport:
+        """The report, unless the code that counts was not in what was read: then nothing can be said.
+
+        A machine that has virtio PCI devices with drivers has a virtio_pci; where neither the image nor a module
+        that is proven to be the loaded one holds it, its absence from the files is no absence of the defect.
+        """
+        if report.virtio_pci in ("builtin", "module") or running is None:
+            return report
+        bound = any(device.transport == "pci" and device.driver for device in self.facts.devices or ())
+        if not (bound or running.module_loaded or running.module_build_id):
+            return report
+        reason = "The virtio_pci module that is loaded was not found on disk, so its code could not be read."
+        return msgspec.structs.replace(
+            report,
+            virtio_pci=None,
+            findings=tuple(
+                msgspec.structs.replace(finding, status=Status.UNKNOWN, justification=None, reason=reason)
+                for finding in report.findings
+            ),
         )
 
     def _key(self, path: str, running: host.Running | None) -> tuple[str, ...] | None:

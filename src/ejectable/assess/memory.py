@@ -3,6 +3,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -50,7 +51,8 @@ def judged(  # noqa: PLR0917  (called once, by in_use)
             patched=running.patched,
             limits=limits,
         )
-        report = judge(kernel, advisories)
+        with closing(kernel):
+            report = judge(kernel, advisories)
     except EjectableError as error:
         if root.live:
             notes.append(f"The code in memory could not be read: {error.message}")

@@ -67,27 +67,34 @@ class _Window:
 
 
 class CoreFile:
-    """An ELF core file of a kernel's memory. Raises `DamagedInput` or `Missing` when it is opened."""
+    """An ELF core file of a kernel's memory; close it. Raises `DamagedInput`, `BadInput` or `Missing` when opened."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._file = open_regular(path)
         try:
-            head = self._file.read(64)
+            self._read_headers()
         except OSError as error:
+            self._file.close()
             raise Missing(f"{path}: may not be read: {error.strerror}.", hint="Is the kernel locked down?") from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read_headers(self) -> None:
+        head = self._file.read(64)
         if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
-            raise BadInput("expected a 64-bit little-endian ELF core file", path=path)
+            raise BadInput("expected a 64-bit little-endian ELF core file", path=self.path)
         machine = struct.unpack_from("<H", head, 18)[0]
         if machine not in MACHINES:
-            raise BadInput(f"a core file of an unknown machine ({machine})", path=path)
+            raise BadInput(f"a core file of an unknown machine ({machine})", path=self.path)
         self.arch: Arch = MACHINES[machine]
         table, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
         if size != PHDR.size or not 0 < count <= MOST_SEGMENTS:
-            raise DamagedInput("its program headers make no sense", path=path, offset=54)
+            raise DamagedInput("its program headers make no sense", path=self.path, offset=54)
         raw = os.pread(self._file.fileno(), size * count, table) if table < 1 << 40 else b""
         if len(raw) < size * count:
-            raise DamagedInput("its program headers are cut off", path=path, offset=len(head))
+            raise DamagedInput("its program headers are cut off", path=self.path, offset=len(head))
         self._loads = [header for header in PHDR.iter_unpack(raw) if header[0] == PT_LOAD and header[6]]
 
     def image(self, *addresses: int) -> Image:
@@ -159,6 +166,10 @@ class MemoryKernel(Kernel):
         self._patched = patched
         # What the running kernel says of itself stands in for what an image's headers say.
         self.__dict__.update(release=release, banner=banner, build_id=build_id, arch=self._core.arch, config=None)
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._core.close()
 
     @property
     def format(self) -> str:
