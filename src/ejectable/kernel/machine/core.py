@@ -411,7 +411,7 @@ class Machine:
             trap=run.trap,
             calls=tuple(run.calls),
             chain=tuple(describe(frame.back) for frame in reversed(run.frames)),
-            why=run.why or run.refused or "",
+            why=(run.why or run.refused or "") if exit_ == "left-image" else "",
             instructions=run.count,
             trace=tuple(run.trace),
             loads=tuple(run.loads),

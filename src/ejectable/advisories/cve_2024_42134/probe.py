@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One kernel, asked: all the evidence there is, from the code that runs down to the number on the box."""
+
+from ejectable.advisories.cve_2024_42134 import ADVISORY
+from ejectable.advisories.cve_2024_42134.declared import config, symbols, types
+from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result, experiment
+from ejectable.advisories.cve_2024_42134.written import changelog, version
+from ejectable.advisories.verdict import verdict
+from ejectable.errors import EjectableError
+from ejectable.kernel import Program
+from ejectable.kernel.kernel import Kernel
+from ejectable.model import Evidence, EvidenceKind, Finding, Status
+
+__all__ = ["judge_program", "probe"]
+
+NOT_PRESENT = "vulnerable_code_not_present"
+NOT_REACHED = "vulnerable_code_not_in_execute_path"
+
+
+def probe(kernel: Kernel) -> Finding:
+    """What the evidence says of this kernel. Raises `DamagedInput` where it cannot be read."""
+    if kernel.source_tree is not None:
+        from ejectable.advisories.cve_2024_42134.source import source
+
+        read = [source(kernel.source_tree), version(kernel.release, None, ADVISORY.facts)]
+        return _finding([item for item in read if item], "the source of the driver was not found in this tree")
+    program = program_of(kernel)
+    written = [config(kernel.config), version(kernel.release, kernel.banner, ADVISORY.facts)]
+    if program is None:
+        return _finding([item for item in written if item], _why_absent(kernel))
+    evidence, result = judge_program(program)
+    evidence += [item for item in written if item]
+    history = _changelog(kernel, evidence)
+    if history:
+        evidence.append(history)
+    return _finding(evidence, result.detail, program, result)
+
+
+def program_of(kernel: Kernel) -> Program | None:
+    """The piece of kernel that holds vp_del_vqs(): the image itself, or the module."""
+    vmlinux = kernel.vmlinux
+    if vmlinux is not None and vmlinux.symbols.function(FUNCTION) is not None:
+        return vmlinux
+    module = kernel.module("virtio_pci")
+    return module if module is not None and module.symbols.function(FUNCTION) is not None else None
+
+
+def judge_program(program: Program) -> tuple[list[Evidence], Result]:
+    """What the code and its declarations say."""
+    result = experiment(program)
+    evidence = [Evidence(EvidenceKind.EXECUTED, result.says, result.detail)]
+    if result.slot is not None:
+        from ejectable.advisories.cve_2024_42134.reading import disassembly
+
+        found = disassembly(program, result)
+        if found:
+            evidence.append(found)
+    evidence += [item for item in (types(program), symbols(program)) if item]
+    return evidence, result
+
+
+def _changelog(kernel: Kernel, evidence: list[Evidence]) -> Evidence | None:
+    """The package's changelog: always where it is at hand, and where it costs much only if the code left doubts."""
+    if kernel.package is None:
+        return None
+    decided = any(item.kind is EvidenceKind.EXECUTED and item.says is not Status.UNKNOWN for item in evidence)
+    if decided and not kernel.path.endswith(".rpm"):
+        return None
+    try:
+        return changelog(kernel.package.changelog, ADVISORY.facts)
+    except EjectableError:
+        return None  # a changelog that cannot be read takes nothing away from what the code says
+
+
+def _why_absent(kernel: Kernel) -> str:
+    """Why there is nothing to run, and what would help."""
+    if kernel.problems:
+        return "; ".join(problem.rstrip(".") for problem in kernel.problems)
+    options = kernel.config or {}
+    if options.get("CONFIG_VIRTIO_PCI") == "m":
+        return (
+            "virtio_pci is a module of this kernel and was not given: give the package, or the folder with its modules"
+        )
+    if kernel.vmlinux is not None and not len(kernel.vmlinux.symbols):
+        return f"the image names no symbols, so {FUNCTION}() cannot be found in it"
+    if kernel.builtin("virtio_pci"):
+        return f"virtio_pci is built in, but {FUNCTION}() was not found in the image"
+    return f"{FUNCTION}() is not in the image: virtio_pci may be a module; give the package, or the folder with its modules"
+
+
+def _finding(
+    evidence: list[Evidence], nothing: str, program: Program | None = None, result: Result | None = None
+) -> Finding:
+    no_legacy = (result is not None and result.legacy_refused) or any(
+        "cannot drive a legacy" in e.detail for e in evidence
+    )
+    explanation: list[str] = []
+    if program is not None and result is not None:
+        explanation = list(result.story)
+        if result.slot is not None:
+            from ejectable.advisories.cve_2024_42134.reading import annotated
+
+            explanation = annotated(program, result)
+    return verdict(
+        ADVISORY.id,
+        evidence,
+        nothing=nothing,
+        justification=NOT_REACHED if no_legacy else NOT_PRESENT,
+        explanation=explanation,
+    )

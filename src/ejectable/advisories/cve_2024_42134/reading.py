@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The disassembly: the call through the callback, and whether the pointer is tested in front of it.
+
+Weaker than running it: a condition elsewhere may guard the call just as well. So an unguarded call is counted against
+a kernel only as long as the run did not find such a condition.
+"""
+
+from collections.abc import Iterator
+
+from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result
+from ejectable.kernel import Program
+from ejectable.kernel.code import IndirectCall, Instruction, indirect_calls, listing
+from ejectable.model import Evidence, EvidenceKind, Status
+
+__all__ = ["annotated", "disassembly"]
+
+AROUND = (9, 4)  # instructions shown in front of the call and behind it
+
+
+def _functions(program: Program) -> Iterator[str]:
+    """vp_del_vqs() and the small functions that a compiler may have made of it, by name."""
+    yield FUNCTION
+    whole = program.symbols.function(FUNCTION)
+    for instruction in listing(program, FUNCTION) if whole else ():
+        found = program.symbols.at(instruction.target) if instruction.target is not None else None
+        if found is None or found[1] or found[0].kind == "U" or found[0] == whole:
+            continue
+        if found[0].name.startswith("vp_"):
+            yield found[0].name
+
+
+def _call(program: Program, slot: int) -> tuple[str, IndirectCall] | None:
+    for name in dict.fromkeys(_functions(program)):
+        for call in indirect_calls(program, name):
+            if call.loaded_from == slot:
+                return name, call
+    return None
+
+
+def disassembly(program: Program, result: Result) -> Evidence | None:
+    """What the code looks like; `None` where the callback's place is not known."""
+    if result.slot is None:
+        return None
+    found = _call(program, result.slot)
+    if found is None:
+        return Evidence(
+            EvidenceKind.DISASSEMBLY, Status.UNKNOWN, f"no call through the device's {result.slot:#x} was recognised"
+        )
+    _, call = found
+    place = program.symbols.describe(call.site)
+    what = f"at {place} the pointer at {result.slot:#x} of the device is called"
+    if call.tested:
+        return Evidence(EvidenceKind.DISASSEMBLY, Status.FIXED, f"{what}, after it was tested")
+    says = Status.AFFECTED if result.says in (Status.AFFECTED, Status.UNKNOWN) else Status.UNKNOWN
+    aside = "" if says is Status.AFFECTED else "; what keeps a legacy device from getting there is another condition"
+    return Evidence(EvidenceKind.DISASSEMBLY, says, f"{what}, and nothing tests it in front{aside}")
+
+
+def annotated(program: Program, result: Result) -> list[str]:
+    """The instructions around the call, for a person with objdump beside it."""
+    lines = [*result.story]
+    if result.slot is None:
+        return lines
+    found = _call(program, result.slot)
+    if found is None:
+        return lines
+    name, call = found
+    code = list(listing(program, name))
+    index = next(i for i, instruction in enumerate(code) if instruction.address == call.site)
+    lines.append("")
+    around = code[max(0, index - AROUND[0]) : index + AROUND[1] + 1]
+    lines += [f"{_mark(instruction, call)} {instruction.text(program)}" for instruction in around]
+    tool = "objdump" if program.arch == "x86_64" else "aarch64-linux-gnu-objdump"
+    lines.append(
+        f"Compare: {tool} -dr --disassemble={name} {'vmlinux' if program.name == 'vmlinux' else program.name + '.ko'}"
+    )
+    return lines
+
+
+def _mark(instruction: Instruction, call: IndirectCall) -> str:
+    return "=>" if instruction.address == call.site else "  "

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Code, read: a function as instructions with names, and its indirect calls with what is known of their targets."""
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from ejectable.kernel.program import SUFFIX, NotMapped, Program, Symbol
+
+__all__ = ["IndirectCall", "Instruction", "function_parts", "indirect_calls", "listing"]
+
+# A function longer than this is none, but a symbol table without an end.
+MOST_CODE = 1 << 16
+WINDOW = 16  # instructions in front of a call that may load its target or test it
+THUNK = re.compile(r"__x86_indirect_(?:call_|jump_|its_)?thunk_(?:array_)?(r\w+)")
+LOAD_X86 = re.compile(r"(r\w+), qword ptr \[(r\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
+MEMORY_X86 = re.compile(r"qword ptr \[(r\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
+LOAD_ARM = re.compile(r"(x\d+), \[(x\d+)(?:, #(-?0x[0-9a-f]+|-?\d+))?\]")
+
+
+class Instruction(msgspec.Struct, frozen=True):
+    """One instruction; `target` is the symbol that a direct branch goes to."""
+
+    address: int
+    size: int
+    mnemonic: str
+    operands: str
+    target: int | None
+
+    def text(self, program: Program) -> str:
+        """As objdump would write it, more or less, with the names of targets."""
+        place = program.symbols.describe(self.address)
+        goal = f" <{program.symbols.describe(self.target)}>" if self.target is not None else ""
+        return f"{self.address:x} <{place}>: {self.mnemonic} {self.operands}{goal}".rstrip()
+
+
+class IndirectCall(msgspec.Struct, frozen=True):
+    """A call or tail jump through a register or a pointer in memory."""
+
+    site: int
+    register: str | None
+    base: str | None  # the register that the pointer was read relative to
+    loaded_from: int | None  # the offset from that register
+    tested: bool  # the pointer is compared with zero between its load and the call
+    tail: bool
+
+
+def function_parts(program: Program, name: str) -> tuple[Symbol, ...]:
+    """The function and the parts that the compiler split off it, by address."""
+    whole = program.symbols.function(name) or program.symbols.get(name)
+    if whole is None:
+        return ()
+    parts = [s for s in program.symbols.variants(SUFFIX.sub("", name)) if ".cold" in s.name or ".part." in s.name]
+    return tuple(sorted({whole.address: whole, **{s.address: s for s in parts}}.values(), key=lambda s: s.address))
+
+
+def listing(program: Program, name: str) -> Iterator[Instruction]:
+    """The instructions of a function, its parts one after the other."""
+    import capstone
+
+    if program.arch == "x86_64":
+        engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    else:
+        engine = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+    for part in function_parts(program, name):
+        try:
+            code = program.image.read(part.address, min(part.size or 4096, MOST_CODE))
+        except NotMapped:
+            continue
+        for address, size, mnemonic, operands in engine.disasm_lite(code, part.address):
+            yield Instruction(address, size, mnemonic, operands, _target(mnemonic, operands))
+
+
+BRANCH = re.compile(r"(?:call|j\w+|bl?|b\.\w+|cbn?z|tbn?z)")
+ADDRESS = re.compile(r"#?(0x[0-9a-f]+)$")
+
+
+def _target(mnemonic: str, operands: str) -> int | None:
+    found = ADDRESS.search(operands) if BRANCH.fullmatch(mnemonic) and "[" not in operands else None
+    return int(found[1], 16) if found else None
+
+
+def indirect_calls(program: Program, name: str) -> list[IndirectCall]:
+    """Every indirect call of a function, in order of address."""
+    code = list(listing(program, name))
+    found = []
+    for index, instruction in enumerate(code):
+        through = _through(program, instruction)
+        if through is None:
+            continue
+        before = code[max(0, index - WINDOW) : index]
+        register, base, offset = through
+        tested = False
+        if base is None and register is not None:
+            base, offset, tested = _trace(before, register)
+        if base is not None and not tested:
+            tested = any(_compares(earlier, base, offset) for earlier in before)
+        tail = instruction.mnemonic in ("jmp", "br")
+        found.append(IndirectCall(instruction.address, register, base, offset, tested, tail))
+    return found
+
+
+def _through(program: Program, instruction: Instruction) -> tuple[str | None, str | None, int | None] | None:
+    """(register, base, offset) of an indirect branch; `None` for anything else."""
+    if instruction.mnemonic in ("blr", "br", "blraaz", "blraa"):
+        return instruction.operands.split(",")[0], None, None
+    if instruction.mnemonic not in ("call", "jmp"):
+        return None
+    if instruction.target is not None:
+        symbol = program.symbols.at(instruction.target)
+        thunk = THUNK.fullmatch(symbol[0].name) if symbol else None
+        return (thunk[1], None, None) if thunk else None
+    memory = MEMORY_X86.search(instruction.operands)
+    if memory:
+        return None, memory[1], int(memory[2] or "0", 0)
+    # A jump through a table of the function's own is no call.
+    return (instruction.operands, None, None) if re.fullmatch(r"r\w+", instruction.operands) else None
+
+
+def _trace(before: list[Instruction], register: str) -> tuple[str | None, int | None, bool]:
+    """Where the register was loaded from, and whether it was compared with zero since."""
+    tested = False
+    same = {register, _narrow(register)}
+    for instruction in reversed(before):
+        operands = [part.strip() for part in instruction.operands.split(",")]
+        if instruction.mnemonic in ("test", "cbz", "cbnz", "cmp", "tst") and operands[0] in same:
+            tested = True
+        load = (LOAD_X86 if instruction.mnemonic == "mov" else LOAD_ARM).fullmatch(instruction.operands)
+        if load and instruction.mnemonic in ("mov", "ldr") and load[1] == register:
+            return load[2], int(load[3] or "0", 0), tested
+        if instruction.mnemonic == "mov" and operands[0] == register:
+            return None, None, tested
+    return None, None, tested
+
+
+def _compares(instruction: Instruction, base: str, offset: int | None) -> bool:
+    """`cmp qword ptr [base + offset], 0`: tested in memory and loaded afterwards."""
+    memory = MEMORY_X86.search(instruction.operands) if instruction.mnemonic == "cmp" else None
+    return memory is not None and memory[1] == base and int(memory[2] or "0", 0) == offset
+
+
+def _narrow(register: str) -> str:
+    return f"e{register[1:]}" if re.fullmatch(r"r[a-z]\w", register) else f"{register}d"

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""C source, read as far as questions about one function need it: tokens without comments, functions, conditions.
+
+No preprocessing beyond leaving out `#if 0`; macros stay what they are called.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ejectable.errors import BadInput
+from ejectable.intake import open_regular, read_bounded
+
+__all__ = ["CSource", "Function", "read_source"]
+
+MOST_SOURCE = 16 << 20
+TOKEN = re.compile(
+    r"""
+      (?P<blank>\s+|\\\n)
+    | (?P<comment>/\*.*?\*/|//[^\n]*)
+    | (?P<directive>(?:(?<=\n)|(?<=\A))[ \t]*\#(?:[^\n\\]|\\.|\\\n)*)
+    | (?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
+    | (?P<word>\w+)
+    | (?P<mark>->|\+\+|--|<<=|>>=|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^]=|\.\.\.|.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+OPEN, CLOSE = {"(": ")", "{": "}", "[": "]"}, {")", "}", "]"}
+
+
+class Function(msgspec.Struct, frozen=True):
+    """A function's definition: its name and the tokens between its braces."""
+
+    name: str
+    parameters: tuple[str, ...]  # tokens
+    body: tuple[str, ...]
+
+
+class CSource:
+    """One file, as tokens."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens = tuple(_tokens(text))
+
+    def functions(self) -> Iterator[Function]:
+        """Every function that is defined here, in order."""
+        tokens = self.tokens
+        index = 0
+        while index < len(tokens):
+            if tokens[index] == "{":
+                end = matching(tokens, index)
+                head = _head(tokens, index)
+                if head is not None:
+                    name, start = head
+                    yield Function(name, tokens[start + 1 : matching(tokens, start)], tokens[index + 1 : end])
+                index = end
+            index += 1
+
+    def function(self, name: str) -> Function | None:
+        """The function of this name."""
+        return next((function for function in self.functions() if function.name == name), None)
+
+    def struct(self, name: str) -> tuple[str, ...] | None:
+        """The tokens between the braces of `struct name { ... }`."""
+        for index in range(len(self.tokens) - 2):
+            if self.tokens[index : index + 3] == ("struct", name, "{"):
+                return self.tokens[index + 3 : matching(self.tokens, index + 2)]
+        return None
+
+
+def read_source(path: Path) -> CSource | None:
+    """The file, or `None` where there is none; raises `BadInput` for what is no text of a reasonable size."""
+    if not path.is_file():
+        return None
+    with open_regular(path) as stream:
+        data = read_bounded(stream, MOST_SOURCE, name=str(path))
+    if b"\0" in data:
+        raise BadInput("C source was expected, and this is binary", path=str(path))
+    return CSource(data.decode("utf-8", "replace"))
+
+
+def matching(tokens: Sequence[str], start: int) -> int:
+    """The index of the bracket that closes the one at `start`; the end where it is never closed."""
+    depth = 0
+    for index in range(start, len(tokens)):
+        if tokens[index] in OPEN:
+            depth += 1
+        elif tokens[index] in CLOSE:
+            depth -= 1
+            if not depth:
+                return index
+    return len(tokens)
+
+
+def _head(tokens: Sequence[str], brace: int) -> tuple[str, int] | None:
+    """Name and opening parenthesis of the function whose body starts at `brace`; `None` for other braces."""
+    if not brace or tokens[brace - 1] != ")":
+        return None
+    depth, index = 0, brace - 1
+    while index >= 0:
+        depth += (tokens[index] == ")") - (tokens[index] == "(")
+        if not depth:
+            break
+        index -= 1
+    name = tokens[index - 1] if index > 0 else ""
+    return (name, index) if re.fullmatch(r"[A-Za-z_]\w*", name) else None
+
+
+def _tokens(text: str) -> Iterator[str]:
+    left_out = 0  # how deep in `#if 0`
+    for match in TOKEN.finditer(text):
+        kind = match.lastgroup
+        if kind == "directive":
+            word = re.sub(r"\s+", " ", match[0].strip().removeprefix("#").strip())
+            if left_out:
+                if word.startswith("if"):
+                    left_out += 1
+                elif word.startswith("endif") or (left_out == 1 and word.startswith("el")):
+                    left_out -= 1
+            elif word in ("if 0", "if (0)"):
+                left_out = 1
+        elif not left_out and kind in ("word", "mark", "text"):
+            yield match[0]
