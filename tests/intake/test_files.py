@@ -40,11 +40,11 @@ def test_a_file_that_is_not_there_is_missing(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.touch(mode=0)
-    with _as_nobody(tmp_path), pytest.raises(Missing, match="may not be read"):
+    with as_nobody(tmp_path), pytest.raises(Missing, match="may not be read"):
         open_regular(secret)
 
 
-class _as_nobody:  # noqa: N801  (reads as a phrase)
+class as_nobody:  # noqa: N801  (reads as a phrase)
     """Without root's rights for a while; as somebody else there is nothing to drop."""
 
     def __init__(self, folder: Path) -> None:

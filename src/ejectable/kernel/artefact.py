@@ -58,22 +58,24 @@ def _in_file(path: Path, limits: Limits) -> Iterator[Kernel]:
     name = str(path)
     with open_regular(path) as file:
         head = file.read(16)
-        if not head:
-            raise BadInput("expected a kernel, found an empty file", path=name)
-        if head.startswith(deb.MAGIC):
-            archive = deb.data_archive(path, limits)
-            yield from _in_package(name, archive, from_deb(name, archive, limits), limits)
-        elif head.startswith(rpm.MAGIC):
-            yield from _in_package(name, rpm.data_archive(path, limits), from_rpm(name), limits)
-        elif _is_initramfs(path, head):
-            yield from _in_initramfs(path, limits)
-        else:
-            yield _image(path, head + read_bounded(file, limits.in_memory, name=name), limits)
+    if not head:
+        raise BadInput("expected a kernel, found an empty file", path=name)
+    if head.startswith(deb.MAGIC):
+        archive = deb.data_archive(path, limits)
+        yield from _in_package(name, archive, from_deb(name, archive, limits), limits)
+    elif head.startswith(rpm.MAGIC):
+        yield from _in_package(name, rpm.data_archive(path, limits), from_rpm(name), limits)
+    elif _is_initramfs(path, head):
+        yield from _in_initramfs(path, limits)
+    else:
+        yield _image(path, limits)
 
 
-def _image(path: Path, data: bytes, limits: Limits, loose: Callable[[], Iterator[Path]] | None = None) -> Kernel:
+def _image(path: Path, limits: Limits, loose: Callable[[], Iterator[Path]] | None = None) -> Kernel:
     """A file that is an image or a module itself, with what lies beside it."""
     name = str(path)
+    with open_regular(path) as file:
+        data = read_bounded(file, limits.in_memory, name=name)
     packed = recognise(data, name=name)
     if packed.format == "module":
         return Kernel(name, limits=limits, standalone=Module(packed.unpack(limits), name=name))
@@ -209,9 +211,7 @@ class _Search:
             if path.name.endswith((".deb", ".udeb", ".rpm")):
                 yield from _in_file(path, self._limits)
             else:
-                with open_regular(path) as file:
-                    data = read_bounded(file, self._limits.in_memory, name=str(path))
-                yield _image(path, data, self._limits, lambda: iter(self._loose))
+                yield _image(path, self._limits, lambda: iter(self._loose))
         except (DamagedInput, Missing) as error:
             yield Unreadable(str(path), error)
         except BadInput as error:

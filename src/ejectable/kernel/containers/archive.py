@@ -6,6 +6,7 @@ member is asked for that it has not met, remembers what is likely to be asked fo
 rest.
 """
 
+import copy
 import re
 from collections.abc import Callable, Iterator
 
@@ -95,7 +96,7 @@ class Archive:
     def _advance(self) -> bool:
         """Walk to the next member; whether there was one."""
         if self._error is not None:
-            raise self._error
+            raise copy.copy(self._error)
         if self._entries is None:
             self._entries = self._walk()
         try:
@@ -109,7 +110,8 @@ class Archive:
             if KEPT.fullmatch(entry.name) and not entry.name.startswith(DEBUG):
                 self._keep(entry)
         except EjectableError as error:
-            self._error = error
+            # A copy, since the error itself holds on to every frame it passed, and so to open files.
+            self._error = copy.copy(error)
             raise
         return True
 
