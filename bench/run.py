@@ -72,7 +72,9 @@ class Failed(Exception):
 
 def _once(command: Command) -> tuple[float, int]:
     """Run once: seconds and peak memory in bytes, of this process alone."""
-    environment = {**os.environ, **command.environment}
+    # A user's Python keeps the bytecode of what it imported; the round that warms up writes it.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {**kept, **command.environment}
     started = time.perf_counter()
     with subprocess.Popen(
         command.arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment

@@ -17,6 +17,9 @@ from ejectable.model import Arch
 __all__ = ["Image", "Member", "NotMapped", "Program", "Segment", "Struct", "Symbol", "SymbolTable", "Types"]
 
 
+CHUNK = 1 << 17
+
+
 class NotMapped(LookupError):
     """An address that no segment of the image holds; `address` is virtual."""
 
@@ -58,6 +61,18 @@ class Image:
             raise NotMapped(segment.address + segment.size)
         data = bytes(segment.data[start : start + size])
         return data + bytes(size - len(data))
+
+    def occurrences(self, needle: bytes) -> Iterator[tuple[Segment, int]]:
+        """Where `needle` stands: segment, and offset in bytes into it. Begins near the end of each segment, because
+        what describes a kernel, its symbols and types, is linked behind its code."""
+        # A memoryview cannot be searched, and a copy of the whole would cost time and memory.
+        for segment in self.segments:
+            for start in range((len(segment.data) - 1) // CHUNK * CHUNK, -1, -CHUNK):
+                piece = bytes(segment.data[start : start + CHUNK + len(needle) - 1])
+                position = piece.find(needle)
+                while position >= 0:
+                    yield segment, start + position
+                    position = piece.find(needle, position + 1)
 
 
 class Symbol(msgspec.Struct, frozen=True):

@@ -27,7 +27,7 @@ def read_kallsyms(image: Image) -> "KallsymsTable":
     relative to the image's own: then they are as `image` says.
     """
     broken = False
-    for tokens in find_tokens(image.segments):
+    for tokens in find_tokens(image):
         tables = tables_around(image, tokens)
         if tables is not None:
             return KallsymsTable(tables)

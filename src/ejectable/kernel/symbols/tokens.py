@@ -7,12 +7,13 @@ other; kallsyms_token_index, right behind it, where each of them starts, as 256 
 have to agree in 256 places are not mistaken for anything else, whatever the version of the kernel.
 """
 
+import itertools
 import struct
 from collections.abc import Iterator
 
 import msgspec
 
-from ejectable.kernel.program import Segment
+from ejectable.kernel.program import Image, Segment
 
 __all__ = ["Tokens", "find_tokens"]
 
@@ -25,8 +26,6 @@ FIRST_DIGIT = ord("0")
 # The index has 16 bits: no token table is longer.
 MOST_TABLE = 1 << 16
 PADDING = 64
-# Copies of this size come from the heap again and again, where larger ones would be fresh pages each time.
-CHUNK = 1 << 16
 # So that a hostile image full of digits does not keep us busy.
 MOST_CANDIDATES = 4096
 MOST_TABLES = 4
@@ -41,28 +40,16 @@ class Tokens(msgspec.Struct, frozen=True):
     strings: tuple[bytes, ...]  # by code
 
 
-def find_tokens(segments: tuple[Segment, ...]) -> Iterator[Tokens]:
+def find_tokens(image: Image) -> Iterator[Tokens]:
     """Every token table in an image; in a sound one there is exactly one."""
-    candidates = tables = 0
-    for segment in segments:
-        for position in _occurrences(segment.data, DIGITS):
-            found = _table_around(segment, position)
-            if found is not None:
-                yield found
-                tables += 1
-            candidates += 1
-            if candidates > MOST_CANDIDATES or tables == MOST_TABLES:
+    tables = 0
+    for segment, position in itertools.islice(image.occurrences(DIGITS), MOST_CANDIDATES):
+        found = _table_around(segment, position)
+        if found is not None:
+            yield found
+            tables += 1
+            if tables == MOST_TABLES:
                 return
-
-
-def _occurrences(data: memoryview, needle: bytes) -> Iterator[int]:
-    """Where `needle` stands; a memoryview cannot be searched, and a copy of the whole would cost time and memory."""
-    for start in range(0, len(data), CHUNK):
-        piece = bytes(data[start : start + CHUNK + len(needle) - 1])
-        position = piece.find(needle)
-        while position >= 0:
-            yield start + position
-            position = piece.find(needle, position + 1)
 
 
 def _table_around(segment: Segment, digits: int) -> Tokens | None:

@@ -96,12 +96,13 @@ class BtfTypes:
         self._order = order
         self._first_string: int = base.string_end if base is not None else 0
         self._first_id: int = len(base) if base is not None else 1
+        self._known: dict[tuple[str, tuple[int, ...]], Record | None] = {}
 
     # --- what is asked ---------------------------------------------------------------------------------------------
 
     def struct(self, name: str) -> Struct | None:
         """The struct or union of this name (without the keyword), or `None`."""
-        record = next(self._named(name, (STRUCT, UNION)), None)
+        record = self._first(name, (STRUCT, UNION))
         if record is None:
             return None
         members = tuple(member for member, _ in self._members(record))
@@ -109,7 +110,7 @@ class BtfTypes:
 
     def member(self, struct: str, path: str) -> Member | None:
         """The member at a dotted path, through anonymous structs and unions, or `None`."""
-        record = next(self._named(struct, (STRUCT, UNION)), None)
+        record = self._first(struct, (STRUCT, UNION))
         start = 0
         found: tuple[Member, int] | None = None
         for part in path.split("."):
@@ -127,7 +128,7 @@ class BtfTypes:
 
     def enum(self, name: str) -> dict[str, int] | None:
         """The enumerators of the enum of this name, or `None`."""
-        record = next(self._named(name, (ENUM, ENUM64)), None)
+        record = self._first(name, (ENUM, ENUM64))
         if record is None:
             return None
         values = {}
@@ -246,6 +247,12 @@ class BtfTypes:
         words, size = self._owner(record)._words, EACH[record.kind]
         start = record.at + 3
         return (words[position : position + size] for position in range(start, start + size * record.vlen, size))
+
+    def _first(self, name: str, kinds: tuple[int, ...]) -> Record | None:
+        key = name, kinds
+        if key not in self._known:
+            self._known[key] = next(self._named(name, kinds), None)
+        return self._known[key]
 
     def _named(self, name: str, kinds: tuple[int, ...]) -> Iterator[Record]:
         """Types of this name and one of these kinds; a module's own come before its base's."""

@@ -2,7 +2,6 @@
 """Where a stripped kernel keeps its BTF: between __start_BTF and __stop_BTF, in an image without sections."""
 
 import struct
-from collections.abc import Iterator
 
 from ejectable.kernel.program import Image
 
@@ -14,32 +13,19 @@ HEADER = struct.Struct("<HBBIIIII")
 # Programs that are embedded in the kernel (kernel/bpf/preload) have BTF of their own, of some ten kilobytes; that
 # of the smallest kernel configuration with BTF is above half a megabyte.
 SURE = 256 << 10
-CHUNK = 1 << 16
 LEAST_TYPE = 12
 
 
 def find_btf(image: Image) -> memoryview | None:
     """The kernel's own BTF: the largest there is. `None` where there is none."""
     best: memoryview | None = None
-    for found in _all(image):
-        if best is None or len(found) > len(best):
+    for segment, start in image.occurrences(START):
+        found = _btf_at(segment.data, start)
+        if found is not None and (best is None or len(found) > len(best)):
             best = found
-        if len(best) >= SURE:
+        if best is not None and len(best) >= SURE:
             break
     return best
-
-
-def _all(image: Image) -> Iterator[memoryview]:
-    for segment in image.segments:
-        data = segment.data
-        for chunk in range(0, len(data), CHUNK):
-            piece = bytes(data[chunk : chunk + CHUNK + len(START) - 1])
-            position = piece.find(START)
-            while position >= 0:
-                found = _btf_at(data, chunk + position)
-                if found is not None:
-                    yield found
-                position = piece.find(START, position + 1)
 
 
 def _btf_at(data: memoryview, start: int) -> memoryview | None:
