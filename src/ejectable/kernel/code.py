@@ -2,10 +2,11 @@
 """Code, read: a function as instructions with names, and its indirect calls with what is known of their targets."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from ejectable.kernel.machine.cpu import thunk_registers
 from ejectable.kernel.program import SUFFIX, NotMapped, Program, Symbol
 
 __all__ = ["IndirectCall", "Instruction", "function_parts", "indirect_calls", "listing"]
@@ -13,7 +14,6 @@ __all__ = ["IndirectCall", "Instruction", "function_parts", "indirect_calls", "l
 # A function longer than this is none, but a symbol table without an end.
 MOST_CODE = 1 << 16
 WINDOW = 16  # instructions in front of a call that may load its target or test it
-THUNK = re.compile(r"__x86_indirect_(?:call_|jump_|its_)?thunk_(?:array_)?(r\w+)")
 LOAD_X86 = re.compile(r"(r\w+), qword ptr \[(r\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
 MEMORY_X86 = re.compile(r"qword ptr \[(r\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
 LOAD_ARM = re.compile(r"(x\d+), \[(x\d+)(?:, #(-?0x[0-9a-f]+|-?\d+))?\]")
@@ -42,7 +42,7 @@ class IndirectCall(msgspec.Struct, frozen=True):
     register: str | None
     base: str | None  # the register that the pointer was read relative to
     loaded_from: int | None  # the offset from that register
-    tested: bool  # the pointer is compared with zero between its load and the call
+    tested: bool | None  # compared with zero on the only way to the call; `None`: compared, but there are other ways
     tail: bool
 
 
@@ -84,33 +84,38 @@ def _target(mnemonic: str, operands: str) -> int | None:
 def indirect_calls(program: Program, name: str) -> list[IndirectCall]:
     """Every indirect call of a function, in order of address."""
     code = list(listing(program, name))
+    thunks = thunk_registers(program.symbols) if program.arch == "x86_64" else {}
+    targets = {instruction.target for instruction in code if instruction.target is not None}
     found = []
     for index, instruction in enumerate(code):
-        through = _through(program, instruction)
+        through = _through(thunks, instruction)
         if through is None:
             continue
         before = code[max(0, index - WINDOW) : index]
         register, base, offset = through
-        tested = False
+        test: int | None = None
         if base is None and register is not None:
-            base, offset, tested = _trace(before, register)
-        if base is not None and not tested:
-            tested = any(_compares(earlier, base, offset) for earlier in before)
+            base, offset, test = _trace(before, register)
+        if base is not None and test is None:
+            tests = [earlier.address for earlier in before if _compares(earlier, base, offset)]
+            test = tests[-1] if tests else None
+        # A test counts if nobody can jump in behind it.
+        around = test is not None and any(test < target <= instruction.address for target in targets)
+        tested = None if around else test is not None
         tail = instruction.mnemonic in ("jmp", "br")
         found.append(IndirectCall(instruction.address, register, base, offset, tested, tail))
     return found
 
 
-def _through(program: Program, instruction: Instruction) -> tuple[str | None, str | None, int | None] | None:
+def _through(thunks: Mapping[int, str], instruction: Instruction) -> tuple[str | None, str | None, int | None] | None:
     """(register, base, offset) of an indirect branch; `None` for anything else."""
     if instruction.mnemonic in ("blr", "br", "blraaz", "blraa"):
         return instruction.operands.split(",")[0], None, None
     if instruction.mnemonic not in ("call", "jmp"):
         return None
     if instruction.target is not None:
-        symbol = program.symbols.at(instruction.target)
-        thunk = THUNK.fullmatch(symbol[0].name) if symbol else None
-        return (thunk[1], None, None) if thunk else None
+        register = thunks.get(instruction.target)
+        return (register, None, None) if register else None
     memory = MEMORY_X86.search(instruction.operands)
     if memory:
         return None, memory[1], int(memory[2] or "0", 0)
@@ -118,14 +123,14 @@ def _through(program: Program, instruction: Instruction) -> tuple[str | None, st
     return (instruction.operands, None, None) if re.fullmatch(r"r\w+", instruction.operands) else None
 
 
-def _trace(before: list[Instruction], register: str) -> tuple[str | None, int | None, bool]:
-    """Where the register was loaded from, and whether it was compared with zero since."""
-    tested = False
+def _trace(before: list[Instruction], register: str) -> tuple[str | None, int | None, int | None]:
+    """Base and offset that the register was loaded from, and the address of its comparison with zero since."""
+    tested = None
     same = {register, _narrow(register)}
     for instruction in reversed(before):
         operands = [part.strip() for part in instruction.operands.split(",")]
         if instruction.mnemonic in ("test", "cbz", "cbnz", "cmp", "tst") and operands[0] in same:
-            tested = True
+            tested = tested or instruction.address
         load = (LOAD_X86 if instruction.mnemonic == "mov" else LOAD_ARM).fullmatch(instruction.operands)
         if load and instruction.mnemonic in ("mov", "ldr") and load[1] == register:
             return load[2], int(load[3] or "0", 0), tested

@@ -36,6 +36,7 @@ class Result(msgspec.Struct, frozen=True):
     story: tuple[str, ...]
     slot: int | None = None  # offset of the callback in the device, where one was found
     site: int | None = None  # address of the instruction that calls it
+    null_called: bool = False  # a legacy device's null pointer was called
     legacy_refused: bool = False  # virtio_pci_probe() itself turned the legacy device away
 
 
@@ -56,9 +57,9 @@ class _Experiment:
     def say(self, line: str) -> None:
         self.story.append(line)
 
-    def unknown(self, detail: str, **known: int | None) -> Result:
+    def unknown(self, detail: str, slot: int | None = None, site: int | None = None, *, null: bool = False) -> Result:
         self.say(detail)
-        return Result(Status.UNKNOWN, detail, tuple(self.story), slot=known.get("slot"), site=known.get("site"))
+        return Result(Status.UNKNOWN, detail, tuple(self.story), slot, site, null_called=null)
 
     def result(self) -> Result:
         stage = self.stage
@@ -101,17 +102,17 @@ class _Experiment:
         as_predicted = {call.arguments[1] & 0xFFFF_FFFF for call in calls if stage.asks(call.arguments)} == set(QUEUES)
         if not as_predicted or not (self.walked(other) or not stage.legacy_callbacks):
             return self.unknown("a null pointer was called, but the run with a function in its place did not go as"
-                                " predicted", slot=slot, site=fault.site)  # fmt: skip
+                                " predicted", slot=slot, site=fault.site, null=True)  # fmt: skip
         if not stage.legacy_callbacks:
             # Nobody knows what the legacy probe would have set: it might have set this one.
             return self.unknown(f"{fault.at} calls {name} without a test, but whether the legacy probe sets it is not"
-                                " known", slot=slot, site=fault.site)  # fmt: skip
+                                " known", slot=slot, site=fault.site, null=True)  # fmt: skip
         detail = (
             f"{FUNCTION}() was run on a legacy device: at {fault.at} it called address 0, read from {name}, with the"
             f" device and queue {fault.arguments[1] & 0xFFFF_FFFF} as arguments; with a function there it deletes all"
             " queues"
         )
-        return Result(Status.AFFECTED, detail, tuple(self.story), slot, fault.site)
+        return Result(Status.AFFECTED, detail, tuple(self.story), slot, fault.site, null_called=True)
 
     def survived(self, null: Outcome) -> Result:
         """All queues were deleted: is there a question about the queue at all, and what keeps it from being asked?"""
@@ -188,8 +189,8 @@ class _Experiment:
                 self.say(detail)
                 return Result(Status.AFFECTED, detail, tuple(self.story), asked, site)
             detail = (
-                f"{FUNCTION}() calls {stage.name(asked)} depending on {condition}; whether a legacy device can have that"
-                " is not known"
+                f"{FUNCTION}() calls {stage.name(asked)} depending on {condition}; whether a legacy device can have"
+                " that is not known"
             )
             return self.unknown(detail, slot=asked, site=site)
         return self.never_asked(traced, member)

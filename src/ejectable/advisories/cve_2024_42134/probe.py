@@ -85,7 +85,7 @@ def _why_absent(kernel: Kernel) -> str:
         return f"the image names no symbols, so {FUNCTION}() cannot be found in it"
     if kernel.builtin("virtio_pci"):
         return f"virtio_pci is built in, but {FUNCTION}() was not found in the image"
-    return f"{FUNCTION}() is not in the image: virtio_pci may be a module; give the package, or the folder with its modules"
+    return f"{FUNCTION}() is not in the image: virtio_pci may be a module; give the package, or its modules' folder"
 
 
 def _finding(

@@ -49,10 +49,12 @@ def disassembly(program: Program, result: Result) -> Evidence | None:
     _, call = found
     place = program.symbols.describe(call.site)
     what = f"at {place} the pointer at {result.slot:#x} of the device is called"
+    if call.tested is None:
+        return Evidence(EvidenceKind.DISASSEMBLY, Status.UNKNOWN, f"{what}; it is tested, but not on every way there")
     if call.tested:
         return Evidence(EvidenceKind.DISASSEMBLY, Status.FIXED, f"{what}, after it was tested")
-    says = Status.AFFECTED if result.says in (Status.AFFECTED, Status.UNKNOWN) else Status.UNKNOWN
-    aside = "" if says is Status.AFFECTED else "; what keeps a legacy device from getting there is another condition"
+    says = Status.AFFECTED if result.null_called or result.says is Status.AFFECTED else Status.UNKNOWN
+    aside = "; another condition keeps a legacy device from it" if result.says is Status.FIXED else ""
     return Evidence(EvidenceKind.DISASSEMBLY, says, f"{what}, and nothing tests it in front{aside}")
 
 
