@@ -4,12 +4,36 @@
 import io
 import os
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ejectable.errors import BadInput, DamagedInput, Missing
 from ejectable.intake import open_regular, read_bounded, write_atomically
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that everybody may enter, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without root's rights for a while; as somebody else there is nothing to drop."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
@@ -37,30 +61,11 @@ def test_a_file_that_is_not_there_is_missing(tmp_path: Path) -> None:
         open_regular(tmp_path / "file" / "below")
 
 
-def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
+def test_a_file_that_may_not_be_read_says_so(public_folder: Path) -> None:
+    secret = public_folder / "secret"
     secret.touch(mode=0)
-    with as_nobody(tmp_path), pytest.raises(Missing, match="may not be read"):
+    with as_nobody(), pytest.raises(Missing, match="may not be read"):
         open_regular(secret)
-
-
-class as_nobody:  # noqa: N801  (reads as a phrase)
-    """Without root's rights for a while; as somebody else there is nothing to drop."""
-
-    def __init__(self, folder: Path) -> None:
-        self._root = os.geteuid() == 0
-        if self._root:
-            for parent in (folder, folder.parent, folder.parent.parent, folder.parent.parent.parent):
-                if parent.is_relative_to("/tmp") and parent != Path("/tmp"):
-                    parent.chmod(0o755)
-
-    def __enter__(self) -> None:
-        if self._root:
-            os.seteuid(65534)
-
-    def __exit__(self, *_: object) -> None:
-        if self._root:
-            os.seteuid(0)
 
 
 def test_reading_stops_at_the_limit() -> None:

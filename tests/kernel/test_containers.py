@@ -18,9 +18,11 @@ from ejectable.intake import Compression, Limits
 from ejectable.kernel import Kernel, Unreadable, open_kernels
 from ejectable.kernel.containers import cpio, deb, tar
 from ejectable.kernel.containers.archive import Archive, Entry, clean_name
-from tests.intake.test_files import as_nobody
+from tests.intake.test_files import as_nobody, public_folder
 from tests.kernel import synthetic
 from tests.kernel.synthetic import RELEASE, refusal
+
+__all__ = ["public_folder"]
 
 SMALL = Limits(unpacked=16 << 20, in_memory=8 << 20)
 CONFIG = b"CONFIG_FROM_PACKAGE=y\n"
@@ -191,7 +193,7 @@ def test_an_archive_is_read_no_further_than_asked(image: bytes) -> None:
     def walk() -> Iterator[Entry]:
         for name, data in (("boot/vmlinuz-1", image), ("lib/modules/1/a.ko", b"a"), ("lib/modules/1/b.ko", b"b")):
             met.append(name)
-            yield Entry(name, len(data), lambda data=data: data)
+            yield Entry(name, len(data), partial(bytes, data))
 
     archive = Archive(walk, name="x", limits=SMALL)
     assert archive.find(re.compile("boot/.*")) == "boot/vmlinuz-1"
@@ -276,15 +278,15 @@ def test_a_folder_gives_its_kernels_and_what_is_broken_in_it(
     assert "FIFO" in broken["vmlinuz-fifo"]
 
 
-def test_a_folder_that_holds_none_or_may_not_be_read_says_so(tmp_path: Path) -> None:
+def test_a_folder_that_holds_none_or_may_not_be_read_says_so(tmp_path: Path, public_folder: Path) -> None:
     with pytest.raises(BadInput, match="without a kernel in it"):
         list(open_kernels(tmp_path))
     with pytest.raises(Missing, match="no such file"):
         list(open_kernels(tmp_path / "nothing"))
-    locked = tmp_path / "locked"
+    locked = public_folder / "locked"
     locked.mkdir()
     locked.chmod(0)
-    with as_nobody(tmp_path), pytest.raises(Missing, match="may not be read"):
+    with as_nobody(), pytest.raises(Missing, match="may not be read"):
         list(open_kernels(locked))
 
 
