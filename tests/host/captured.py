@@ -20,14 +20,14 @@ from tests.host.trees import affected_module, boot_image, package_files
 __all__ = ["captured"]
 
 MIB = 1 << 20
-VERSION = 2  # rises when the guest is asked for something else
+VERSION = 3  # rises when the guest is asked for something else
 MODULES = ("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_blk")
 # Where the guest puts things on its disk, in MiB. Without KASLR the text begins at 0xffffffff81000000 and modules at
 # 0xffffffffc0000000; their offsets in /proc/kcore are those without the sign (arch/x86/include/asm/pgtable_64.h,
 # kc_vaddr_to_offset), behind the headers.
 HEAD, KALLSYMS, BTF, MODULE_BTF, TEXT, AREA, TREE = 0, 1, 32, 48, 64, 128, 140
 TEXT_AT, TEXT_SIZE = 0x7FFF81000000, 40 * MIB
-AREA_AT, AREA_SIZE = 0x7FFFC0000000, 2 * MIB
+AREA_AT, AREA_SIZE = 0x7FFFC0000000, 8 * MIB
 INIT = f"""#!/bin/busybox sh
 bb=/bin/busybox
 $bb mount -t proc proc /proc; $bb mount -t sysfs sys /sys; $bb mount -t devtmpfs dev /dev

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A kernel on the disk of a machine: its image, its configuration and its virtio_pci.ko, all from below one root."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ejectable import host
@@ -29,27 +30,28 @@ class Shelf:
         self._limits = limits
         self.notes: list[str] = []
 
-    def find(self, release: str | None, module: str) -> tuple[str, bytes] | None:
-        """Name and content of the file of this module; only virtio_pci is looked for."""
+    def find(self, release: str | None, module: str) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each file that may be this module; only virtio_pci is looked for."""
+        running = self._running
+        release = release or (running.release if running else None)
         if release is None or module != "virtio_pci":
-            return None
-        wanted = self._running.module_build_id if self._running and release == self._running.release else None
+            return
+        wanted = running.module_build_id if running and release == running.release else None
         for path in host.module_files(self._root, release):
             try:
                 with open_regular(self._root.outside(path)) as file:
                     data = read_bounded(file, self._limits.in_memory, name=path)
-                if wanted is None:
-                    return path, data
-                from ejectable.kernel.module import Module
-
-                found = Module(decompress(data, self._limits.in_memory, name=path), name=path).elf.build_id
+                if wanted is None or self._build_id(path, data) == wanted:
+                    yield path, data
+                else:
+                    self.notes.append(f"{path} is another build than the module that is loaded.")
             except EjectableError as error:
                 self.notes.append(f"{path} could not be read: {error.message}")
-                continue
-            if found == wanted:
-                return path, data
-            self.notes.append(f"{path} is another build than the module that is loaded.")
-        return None
+
+    def _build_id(self, path: str, data: bytes) -> str | None:
+        from ejectable.kernel.module import Module
+
+        return Module(decompress(data, self._limits.in_memory, name=path), name=path).elf.build_id
 
     def names(self, release: str | None) -> frozenset[str]:
         """The one that matters here, where it is."""
@@ -80,6 +82,10 @@ def open_image(root: host.Root, path: str, shelf: Shelf, limits: Limits) -> "Ker
         data = read_bounded(file, limits.in_memory, name=path)
     packed = recognise(data, name=path)
     folder, _, name = path.rpartition("/")
-    release = name.partition("-")[2]
-    config = root.read(f"{folder}/config-{release}" if release else f"{folder}/config", 1 << 20)
+
+    def config(release: str | None) -> bytes | None:
+        suffix = release or name.partition("-")[2]
+        beside = root.read(f"{folder}/config-{suffix}", 1 << 20) if suffix and "/" not in suffix else None
+        return beside if beside is not None else root.read(f"{folder}/config", 1 << 20)
+
     return Kernel(path, limits=limits, packed=packed, modules=shelf, config=config)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the advisories say of the kernels in a file, a package, a directory or a source tree."""
 
+import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,7 +18,11 @@ if TYPE_CHECKING:
     from ejectable.advisories import Advisory
     from ejectable.kernel.artefact import Kernel
 
-__all__ = ["Judged", "Unreadable", "judge", "judge_path", "judge_paths", "status_of"]
+__all__ = ["DEBUG", "Judged", "Unreadable", "judge", "judge_path", "judge_paths", "status_of"]
+
+
+# Set by --debug; an environment variable reaches the processes of --jobs too.
+DEBUG = "EJECTABLE_DEBUG"
 
 
 class Unreadable(msgspec.Struct, frozen=True):
@@ -73,6 +79,14 @@ def judge_path(path: str, ids: Sequence[str], limits: Limits) -> Judged:
                 unreadable.append(_unreadable(kernel.path, kernel.error))
         except EjectableError as error:
             unreadable.append(_unreadable(path, error))
+        except Exception as error:  # noqa: BLE001  (a bug of ours in one input must not cost the answers of the others)
+            if os.environ.get(DEBUG):
+                traceback.print_exc()
+            fault = OurFault(
+                f"{path}: this is a bug in ejectable: {type(error).__name__}: {error}",
+                hint="Run the same command with --debug and report what it prints.",
+            )
+            unreadable.append(_unreadable(path, fault))
     if not reports and not unreadable:
         unreadable.append(_unreadable(path, BadInput("there is no kernel in it", path=path)))
     return Judged(path, tuple(reports), tuple(unreadable))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable kernel`: does this kernel carry the defect?"""
 
+import os
 import sys
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from ejectable.cli.options import Common, choose, command_app, examples, with_co
 from ejectable.cli.terminal import Terminal
 
 __all__ = ["app", "kernel"]
+
+EXIT_FAULT = 70
 
 app = command_app()
 
@@ -45,11 +48,13 @@ def kernel(
     proof. No version number decides anything.
     """
     from ejectable.advisories import registry
-    from ejectable.assess.kernels import judge_paths, status_of
+    from ejectable.assess.kernels import DEBUG, judge_paths, status_of
     from ejectable.model import EXIT_BAD_INPUT, exit_code
     from ejectable.report import document
     from ejectable.report.kernel import as_document, as_text, unreadable_text
 
+    if common.debug:
+        os.environ[DEBUG] = "1"
     terminal = Terminal(common)
     ids = tuple(choose(registry(), common.advisory))
     with terminal.progress("reading kernels", len(paths)) as progress:
@@ -67,6 +72,8 @@ def kernel(
         sys.stderr.write("".join(f"{line}\n" for line in unreadable_text(error)))
     statuses = [status_of(report) for one in judged for report in one.kernels]
     code = exit_code(statuses, damaged=bool(errors))
-    if code == EXIT_BAD_INPUT and all(error.exit_code != EXIT_BAD_INPUT for error in errors):
-        code = max(error.exit_code for error in errors)  # nothing is damaged: a file is not there, say
+    if code == EXIT_BAD_INPUT:
+        # A fault of ours outranks damage, and damage what is only not there.
+        codes = {error.exit_code for error in errors}
+        code = next(worst for worst in (EXIT_FAULT, EXIT_BAD_INPUT, *codes) if worst in codes)
     return common.leave(code)
