@@ -240,6 +240,7 @@ class Event(msgspec.Struct, frozen=True):
     # Beyond the contract's core.
     last_line: int | None = None  # of the report
     follows: int | None = None  # the line of the event that this one is a consequence of
+    oops: int | None = None  # the N of [#N]: how often this kernel has died
     address: str | None = None  # that was accessed or called: "0x0"
     fetch: bool | None = None  # the access was an instruction fetch
     taint: tuple[str, ...] = ()  # in words

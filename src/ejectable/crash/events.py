@@ -65,6 +65,7 @@ def event_of(report: Report, source: str, context: Context) -> Event:
         trace=frames,
         last_line=report.last,
         follows=report.follows,
+        oops=facts.die,
         address=None if facts.address is None else f"{facts.address:#x}",
         fetch=True if facts.fetch else None,
         taint=taint.words(facts.taint or ""),

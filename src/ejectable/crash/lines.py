@@ -33,7 +33,7 @@ PRINTK_WITHIN = re.compile(r"\[ *(\d{1,9}\.\d{6})\](?:\[ *([CT]\d+)\])? ?")
 # `I[0:  swapper/0: 1]` (Samsung, Exynos), `c0    123 text` (Spreadtrum).
 PHONE = re.compile(
     r"\((\d+)\)\[\d+:[^\]]{1,40}\] ?"
-    r"|[A-Z]?\[ ?(\d+): *[^\]:]{1,20}: *\d+\] ?"
+    r"|[A-Z]?\[ ?(\d+): *[^\]]{1,30}: *\d+\] ?"
     r"|c(\d+) +\d{1,6} (?:\([^)]{1,20}\) )?"
 )
 
@@ -46,18 +46,18 @@ MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 # dmesg -T, -e, -d, --time-format iso; dmesg -x puts `kern  :warn  : ` in front.
 DECODED = re.compile(r"(?:kern|user|daemon|syslog|local\d) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ")
 DMESG = re.compile(
-    r"\[((?:[A-Z][a-z]{2} )" + MONTH + r" [ \d]\d \d\d:\d\d:\d\d \d{4}|" + MONTH + r"[ \d]\d \d\d:\d\d|"
-    r" *[+<] *\d+\.\d+>?| *\d+\.\d+ < *\d+\.\d+>)\] ?"
-    r"|(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[,.]\d{6}[+-]\d\d:\d\d) (?=\S+ *[^\s:\[\]]|-{3}|={3}| )(?![\w.-]+ [\w./-]+(?:\[\d+\])?: )"
+    r"\[((?:[A-Z][a-z]{2} )" + MONTH + r" [ \d]\d \d\d:\d\d:\d\d \d{4}|" + MONTH + r"[ \d]\d \d\d:\d\d"
+    r"| *[+<] *\d+\.\d+>?| *\d+\.\d+ < *\d+\.\d+>)\] ?"
+    r"|(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d) ?"
 )
 
 # syslog, RFC 3164 and RFC 5424, and the journal's short forms, which are the same with other times.
 SYSLOG = re.compile(
     r"(?:<\d{1,3}>)?(?:1 )?"
     r"(" + MONTH + r" [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d(?:\.\d+)?"
-    r"|(?:[A-Z][a-z]{2} )?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?[A-Z]{2,5}|Z|[+-]\d\d:?\d\d)?"
-    r"|\[ *\d+\.\d+\]|\d{9,10}\.\d{6})"
-    r" ([\w.:%-]+) ([^\s:\[\]]+)(?:\[\d+\])?(?::| - | \S+ \S+ (?:-|\[.{0,400}?\]) ?)\s?(?:\ufeff)?"
+    r"|(?:[A-Z][a-z]{2} )?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: ?[A-Z]{2,5}|Z|[+-]\d\d:?\d\d)?"
+    r"|\d{9,10}\.\d{6})"
+    r" ([\w.:%-]*[\w%]) ([^\s:\[\]]+)(?:\[\d+\])?(?:: ?| [\w-]+ [\w-]+ (?:-|\[\w.{0,400}?\]) ?| - )(?:\ufeff)?"
 )
 KERNEL = frozenset({"kernel", "klogd", "kern"})
 

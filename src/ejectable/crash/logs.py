@@ -85,7 +85,7 @@ def read_stream(stream: BinaryIO, source: str, *, limit: int | None = None, prog
             progress(len(piece))
     if buffered:
         events += feeder.block(bytes(buffered))
-    log.events = events + feeder.finish()
+    log.events = in_order(events + feeder.finish())
     log.lines = feeder.reader.line
     log.left_out = feeder.reader.left_out
     return log
@@ -102,7 +102,12 @@ def read_file(descriptor: int, source: str, *, threads: int = 1, progress: Repor
         if hot or feeder.busy:
             feeder.visit(offset, min(offset + BLOCK, size))
     feeder.visit(max(0, size - BLOCK), size)
-    return Log(source, feeder.finish(), feeder.counted, feeder.reader.left_out)
+    return Log(source, in_order(feeder.finish()), feeder.counted, feeder.reader.left_out)
+
+
+def in_order(events: list[Event]) -> list[Event]:
+    """By line: of two that were interleaved, the later one may have been complete first."""
+    return sorted(events, key=lambda event: event.line)
 
 
 def _searched(descriptor: int, size: int, threads: int, progress: Report | None) -> Iterator[tuple[int, bool]]:
@@ -279,7 +284,7 @@ def _finish(feeder: Feeder, pieces: list[bytes]) -> Log:
     for piece in pieces:
         events += feeder.reader.feed(piece)
     events += feeder.finish()
-    return Log(feeder.reader.source, events, feeder.reader.line, feeder.reader.left_out)
+    return Log(feeder.reader.source, in_order(events), feeder.reader.line, feeder.reader.left_out)
 
 
 # A cloud's answer that holds the console as one string: ECS GetInstanceConsoleOutput (base64), EC2's (text or base64).

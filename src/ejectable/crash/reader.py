@@ -11,6 +11,8 @@ Memory is bounded: a line by `LONGEST_LINE`, a report by `MOST_LINES`, the open 
 import re
 from collections import deque
 
+import msgspec
+
 from ejectable.crash.context import Context
 from ejectable.crash.events import event_of
 from ejectable.crash.lines import PRINTK, Line, clean, read
@@ -53,6 +55,7 @@ class Reader:
         self.left_out = 0  # events like those that were given already
         self._alike: dict[str, int] = {}
         self._given = 0
+        self._first_oops: int | None = None  # the line of this boot's first
         self._binary = False  # the journal's export format announced a value with its length
         self._rest = b""
         self._skipping = False
@@ -287,8 +290,7 @@ class Reader:
         if last is not None and near:
             consequence = new.match.trigger.role == "panic" and bool(CONSEQUENCE.search(text))
             nested = not last.ended and last.gap < 3 and new.match.trigger.trap and new.number - last.last <= 2
-            counted = "[#" in text and "[#1]" not in text
-            if consequence or nested or counted:
+            if consequence or nested:
                 new.follows = self._last_first
                 return
         self._last_first = new.number
@@ -326,11 +328,16 @@ class Reader:
             report.cut = not report.ended
             self._emit(report, events)
         self._open.clear()
-        self._last = None
+        self._last = self._first_oops = None
 
     def _emit(self, report: Report, events: list[Event]) -> None:
         event = event_of(report, self.source, self.context)
         self.context.learn(event)
+        if event.oops is not None:
+            if event.oops > 1 and event.follows is None and self._first_oops is not None:
+                event = msgspec.structs.replace(event, follows=self._first_oops)
+            if self._first_oops is None:
+                self._first_oops = event.line
         alike = self._alike.get(event.fingerprint, 0)
         # One bug over and over must not fill the memory.
         if alike >= MOST_ALIKE or self._given >= MOST_EVENTS:

@@ -116,7 +116,7 @@ USER_REGS = re.compile(
 LAST_FUNCTION = re.compile(r"last function: (\w+)")
 ARCHES = {
     "RIP: ": "x86_64", "RAX: ": "x86_64", "EIP: ": "i386", "EAX: ": "i386", "EIP is at": "i386", "pstate: ": "aarch64", "x29: ": "aarch64",
-    "PC is at": "arm", "epc :": "riscv64", "epc: ": "riscv64", "NIP [": "ppc64le", "NIP:  ": "ppc64le", "GPR00": "ppc64le",
+    "psr: ": "arm", "epc :": "riscv64", "epc: ": "riscv64", "NIP [": "ppc64le", "NIP:  ": "ppc64le", "GPR00": "ppc64le",
     "Krnl PSW": "s390x", "ERA: ": "loongarch64", "era : ": "loongarch64", "unwind_backtrace": "arm", "entry_SYSCALL_64": "x86_64",
     "el0_svc": "aarch64", "el1h_64": "aarch64", "ret_fast_syscall": "arm", "do_trap_ecall_u": "riscv64", "handle_syscall": "loongarch64",
 }  # fmt: skip
@@ -295,11 +295,14 @@ def _instruction_pointer(facts: Facts, text: str) -> None:
     if text.lstrip().startswith(("RIP: 0033", "RIP: 002b", "RIP: 0023")):
         return
     rest = match.group(3)
+    if "(null)" in match.group(0)[:80]:
+        facts.ip_address = 0
+        return
     frame = location(rest)
     if frame and rest.find(frame.function) < 40:
         facts.ip = frame
         return
-    if NULL_IP.match(rest) or "(null)" in rest[:40]:
+    if NULL_IP.match(rest):
         facts.ip_address = 0
         return
     value = match.group(1) or match.group(2)

@@ -508,7 +508,7 @@ GATE = re.compile(
 )
 # What looks like one and is none.
 NOT_MEANT = re.compile(
-    r"INFO: lockdep is turned off|INFO: Stall ended before|INFO: NMI handler|INFO: recovery required"
+    r"---\[ end Kernel panic|INFO: lockdep is turned off|INFO: Stall ended before|INFO: NMI handler|INFO: recovery required"
     r"|^traps: |^\w[\w./-]*\[\d+\]: |BUG: no syscalls can create|WARNING: workqueue cpumask|lockdep: fixing up"
     r"|took too long|DEBUG: |Modules linked in|^Kernel command line|^Command line|\bBUG: Rejecting|printk: .{0,40}messages dropped"
 )
