@@ -2,6 +2,7 @@
 """What is asked of the laboratory, and the way from there to a proof."""
 
 import asyncio
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -80,9 +81,13 @@ def perform(
     program(kernel.arch)
     extra = tuple(_extra(path) for path in request.insmod)
     user_space = busybox(kernel.arch, request.busybox)
-    return asyncio.run(
-        _perform(request, kernel=kernel, made=made, extra=extra, user_space=user_space, stage=stage, finished=finished)
+    work = _perform(
+        request, kernel=kernel, made=made, extra=extra, user_space=user_space, stage=stage, finished=finished
     )
+    try:
+        return asyncio.run(work)
+    except asyncio.CancelledError:  # by SIGTERM or SIGHUP: to the caller the same as Ctrl-C
+        raise KeyboardInterrupt from None
 
 
 async def _perform(
@@ -97,7 +102,7 @@ async def _perform(
 ) -> Proof:
     machine = next(case.machine for case in made.cases if ARCHES[case.machine] == kernel.arch)
     accelerator = await choose(request.accel, kernel, machine, cache=request.cache)
-    folder, ours, notes = _evidence(request.evidence)
+    folder, ours = _evidence(request.evidence)
     session = Session(
         kernel=kernel,
         busybox=user_space,
@@ -114,14 +119,14 @@ async def _perform(
         done = await session.run(made.cases)
     except BaseException:
         # Interrupted: what we made unasked is taken back. What was asked for by name stays.
-        if ours and folder is not None:
+        if ours:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     runs = tuple(one.run for one in done)
-    notes += tuple(dict.fromkeys(one.note for one in done if one.note))
+    notes = tuple(dict.fromkeys(one.note for one in done if one.note))
     claims = claims_of(runs, request.advisories)
     prediction = _prediction(request, kernel, claims) if request.verdict else None
-    kept = str(folder) if folder is not None and any(run.console for run in runs) else None
+    kept = str(folder) if any(run.console for run in runs) else None
     return _proof(
         made,
         runs,
@@ -171,20 +176,15 @@ def _extra(path: str) -> Module:
         return Module(name, decompress(read_bounded(stream, MODULE_LIMIT, name=path), MODULE_LIMIT, name=path))
 
 
-def _evidence(wanted: str | None) -> tuple[Path | None, bool, tuple[str, ...]]:
-    """The folder for transcripts, whether it is one of ours, and what went wrong."""
-    if wanted is not None:
-        try:
-            Path(wanted).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Missing(
-                f"{wanted}: no folder can be made there: {error.strerror}.", hint="Choose another."
-            ) from error
-        return Path(wanted).absolute(), False, ()
+def _evidence(wanted: str | None) -> tuple[Path, bool]:
+    """The folder for transcripts, and whether it is one of ours: that is made only when there is something to keep."""
+    if wanted is None:
+        return Path(tempfile.gettempdir()) / f"ejectable-lab-{secrets.token_hex(6)}", True
     try:
-        return Path(tempfile.mkdtemp(prefix="ejectable-lab-")), True, ()
+        Path(wanted).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return None, False, (f"no evidence was kept: {error.strerror or error}",)
+        raise Missing(f"{wanted}: no folder can be made there: {error.strerror}.", hint="Choose another.") from error
+    return Path(wanted).absolute(), False
 
 
 def _prediction(request: Request, kernel: GuestKernel, claims: tuple[Claim, ...]) -> Prediction:

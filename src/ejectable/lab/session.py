@@ -141,7 +141,8 @@ def _rounded(seconds: float | None) -> float | None:
 def _keep(folder: Path, console: bytes, qmp: str) -> tuple[tuple[str | None, str | None], str | None]:
     """Write the transcripts down; a disk that is full costs the evidence, not the result."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         (folder / "console.log").write_bytes(console)
         (folder / "qmp.log").write_text(qmp, encoding="utf-8")
     except OSError as error:
