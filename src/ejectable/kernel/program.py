@@ -64,7 +64,8 @@ class Image:
 
     def occurrences(self, needle: bytes) -> Iterator[tuple[Segment, int]]:
         """Where `needle` stands: segment, and offset in bytes into it. Begins near the end of each segment, because
-        what describes a kernel, its symbols and types, is linked behind its code."""
+        what describes a kernel, its symbols and types, is linked behind its code.
+        """
         # A memoryview cannot be searched, and a copy of the whole would cost time and memory.
         for segment in self.segments:
             for start in range((len(segment.data) - 1) // CHUNK * CHUNK, -1, -CHUNK):

@@ -65,9 +65,8 @@ class KallsymsTable(SymbolTable):
         return next((symbol for symbol in self._family(name) if symbol.name == name), None)
 
     def variants(self, name: str) -> tuple[Symbol, ...]:
-        found = [
-            symbol for symbol in self._family(name) if self.source_name(symbol.name) == name or symbol.name == name
-        ]
+        """Every symbol whose source name is `name`: itself and its compiler-made variants, by address."""
+        found = [symbol for symbol in self._family(name) if name in (symbol.name, self.source_name(symbol.name))]
         return tuple(sorted(found, key=lambda symbol: symbol.address))
 
     def at(self, address: int) -> tuple[Symbol, int] | None:

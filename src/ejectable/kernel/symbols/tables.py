@@ -31,7 +31,10 @@ MOST_NAME = 0x3FFF  # two bytes of length since v6.1; one before
 # Two bytes at least for a name, its length and one code; KSYM_NAME_LEN is 512 since v6.1.
 LEAST_BLOCK, MOST_BLOCK = 2 * BLOCK, 514 * BLOCK
 ALIGNMENTS = (8, 4)
-MOST_STEPS = 1 << 18
+MOST_STEPS = 1 << 15
+# Markers end at the token table, or 3 bytes per symbol before it.
+REACHES = (1 << 15, 4 * MOST_SYMBOLS)
+RUN = 1 << 12
 MOST_FITTING = 16
 KERNEL_HALF = 1 << 63
 SAMPLES = 1024
@@ -140,18 +143,26 @@ def _names_before(tokens: Tokens) -> Iterator[_Names]:
 
 
 def _zeros_before(tokens: Tokens) -> Iterator[int]:
-    """Where 32 zero bits stand before the token table, the nearest first."""
-    low = max(0, tokens.start - 4 * MOST_SYMBOLS)
-    low -= low % 8
-    area = bytes(tokens.segment.data[low : tokens.start])
-    end = len(area)
-    for _ in range(MOST_STEPS):
-        zero = area.rfind(ZERO, 0, end)
-        if zero < 0:
-            return
-        end = zero + 3
-        if (low + zero) % 4 == 0:
-            yield low + zero
+    """Where 32 zero bits stand before the token table, the nearest first; of many in a row the last few."""
+    data, end, steps = tokens.segment.data, tokens.start, 0
+    for reach in REACHES:
+        low = max(0, tokens.start - reach)
+        low -= low % 8
+        area = bytes(data[low:end])
+        position = len(area)
+        while steps < MOST_STEPS:
+            zero = area.rfind(ZERO, 0, position)
+            if zero < 0:
+                break
+            position = zero + 3
+            steps += 1
+            if (low + zero) % 4 == 0:
+                yield low + zero
+                # The second marker is not zero: behind the first there is at most padding, where it is the only one.
+                if area[zero : zero + 16] == bytes(16):
+                    start = max(0, zero - RUN)
+                    position = start + len(area[start:zero].rstrip(b"\0")) + 3
+        end = low + 3
 
 
 def _fitting(data: memoryview, markers: int, end: int) -> Iterator[tuple[int, int]]:
@@ -231,7 +242,8 @@ def _addresses(image: Image, tokens: Tokens, names: _Names) -> tuple[Addresses |
         if found is not None:
             return found, _inside(data, sequence, 3 * count)
     place = Addresses("place", _words(data, after, count, "i"), tokens.segment.address + after)
-    if _plausible(place, image):
+    # A kernel's code is linked before its tables: other offsets from elsewhere start at 0 or above.
+    if len(place) and place[0] < place.base and _plausible(place, image):
         return place, _inside(data, after + size, 3 * count)
     for start, sequence in ((names.num_syms - 8 * count, names.sequence), (after, after + 8 * count)):
         absolute = Addresses("absolute", _words(data, start, count, "Q"), 0)
@@ -274,6 +286,8 @@ def _plausible(addresses: Addresses, image: Image) -> bool:
     step = max(1, count // SAMPLES)
     sample = [addresses[index] for index in (*range(0, count, step), count - 1)]
     if any(before > after for before, after in itertools.pairwise(sample)):
+        return False
+    if 2 * len(set(sample)) < len(sample):  # zeroes are in ascending order too
         return False
     low = image.segments[0].address
     high = image.segments[-1].address + image.segments[-1].size
