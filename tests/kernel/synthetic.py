@@ -4,11 +4,18 @@ every packing that the kernel's build offers, by the tools that the kernel's bui
 
 import functools
 import gzip
+import os
+import shutil
 import struct
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
-from ejectable.errors import BadInput
+import pytest
+
+from corpus.archive import fetch
+from ejectable.errors import BadInput, Missing
 from ejectable.intake import Compression
 
 __all__ = [
@@ -24,8 +31,10 @@ __all__ = [
     "cpio_newc",
     "deb",
     "pack",
+    "package_of",
     "refusal",
     "tar_of",
+    "tool",
     "vmlinux",
     "zboot",
 ]
@@ -55,6 +64,26 @@ def pack(data: bytes, compression: Compression, *, with_size: bool = True) -> by
     command, appends = PACKERS[compression]
     packed = subprocess.run(command, input=data, capture_output=True, check=True).stdout
     return packed + (struct.pack("<I", len(data)) if appends and with_size else b"")
+
+
+def _absent(what: str) -> NoReturn:
+    """Skip the test, saying what is missing; where everything must be there, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def tool(command: str, packages: str) -> str:
+    """The path of a program that a test needs."""
+    return shutil.which(command) or _absent(f"{command} is missing: apt-get install {packages}")
+
+
+def package_of(release: str, architecture: str) -> Path:
+    """Debian's package of a kernel release."""
+    try:
+        return fetch(f"linux-image-{release}", architecture)
+    except Missing as error:
+        _absent(f"{error.message} {error.hint or ''}")
 
 
 def refusal(read: Callable[[], object]) -> BadInput | None:
