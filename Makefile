@@ -49,3 +49,10 @@ fuzz: .venv/dev.stamp ## fuzz each parser with atheris, FUZZ_SECONDS=60 each (FU
 	@.venv/bin/pip install --quiet --require-hashes -r requirements/fuzz.txt
 	@set -e; for target in $(FUZZ_TARGETS); do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 	    $(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0; done
+
+.PHONY: demo lab-matrix
+demo: .venv/dev.stamp ## the whole story with real parts: one kernel lives, the same with the defect dies
+	@$(BIN)/python -m corpus.demo
+
+lab-matrix: .venv/dev.stamp ## try every combination in the lab, write docs/lab-matrix.md (ARGS=--quick: a selection)
+	$(BIN)/python -m corpus.lab_matrix $(ARGS)

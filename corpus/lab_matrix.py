@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Try every combination of the lab on a faulty and on a stock kernel, and write the table of docs/lab-matrix.md.
 
@@ -17,13 +16,13 @@ from pathlib import Path
 
 import msgspec
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from corpus.archive import cache_folder, fetch
 from corpus.modules import faulty_module
 from ejectable.lab.case import DEVICES, MODES, TRIGGERS
 from ejectable.lab.request import Request, perform
 from ejectable.model import Run
+
+__all__: list[str] = []
 
 TARGET = Path("docs/lab-matrix.md")
 # Name → release, the machine for each trigger. SHPC is not in Debian's cloud kernels.
@@ -135,15 +134,15 @@ def table(wanted: list[Row], kept: dict[str, list[str]]) -> tuple[str, int]:
             word = result if as_said else f"**{result}** (expected {row.expected})"
             line = (row.release, row.machine, row.trigger, row.device, row.panic)
             seen.setdefault(line, {})[row.mode] = word
-        for line, words in seen.items():
-            lines.append("| " + " | ".join((*line, *(words.get(mode, "") for mode in MODES))) + " |")
+        for key, words in seen.items():
+            lines.append("| " + " | ".join((*key, *(words.get(mode, "") for mode in MODES))) + " |")
     counted = sum(row.key in kept for row in wanted)
     head = [
         "<!-- Written by `make lab-matrix`: do not edit. -->",
         "# What was tried in the lab",
         "",
-        f"{counted} runs under emulation (QEMU, TCG). The faulty kernel is Debian's, with a `virtio_pci.ko` that has the",
-        "callback of v6.8 put back; every oops and panic below was matched to CVE-2024-42134 by the crash reader.",
+        f"{counted} runs under emulation (QEMU, TCG). The faulty kernel is Debian's, with a `virtio_pci.ko` that has",
+        "the callback of v6.8 put back; every oops and panic below was matched to CVE-2024-42134 by the crash reader.",
         f"Results that contradict the description of the defect: {wrong}.",
     ]
     return "\n".join([*head, *lines, ""]), wrong
