@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The fixtures: one file each, the expected answer on top, the raw log below a line of three dashes.
 
-    what: a sentence
-    source: how the log was collected
-    event: 12                 the line of an event in the raw log; events in order
-      kind: null-call         what is expected of it; "none" for null, "follows: yes" for a link to the first
+what: a sentence
+source: how the log was collected
+event: 12                 the line of an event in the raw log; events in order
+  kind: null-call         what is expected of it; "none" for null, "follows: yes" for a link to the first
 """
 
 from pathlib import Path

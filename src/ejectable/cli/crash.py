@@ -30,8 +30,9 @@ def crash(
         list[str] | None,
         typer.Argument(
             metavar="[PATH]...",
-            help="dmesg, a serial console, a journal (text, JSON, export), syslog, netconsole, vmcore-dmesg.txt, pstore "
-            "parts, an ECS GetInstanceConsoleOutput answer; compressed too; a directory; - or nothing: standard input.",
+            help="dmesg, a serial console, a journal (text, JSON, export), syslog, netconsole, vmcore-dmesg.txt, "
+            "pstore parts, an ECS GetInstanceConsoleOutput answer; compressed too; a directory; - or nothing: standard "
+            "input.",
         ),
     ] = None,
     kernel: Annotated[

@@ -2,8 +2,8 @@
 """What somebody did when it went wrong, told by the rest of the trace: ejected, unbound, suspended."""
 
 import re
-from functools import lru_cache
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ejectable.crash.frames import base
 from ejectable.model import Trigger
@@ -16,26 +16,35 @@ SIGNS: tuple[tuple[Trigger, re.Pattern[str]], ...] = (
     (
         "module-unload",
         re.compile(
-            r"(?:__do_sys_|__se_sys_|__x64_sys_|__arm64_sys_|__ia32_sys_|SyS_|SYSC_|sys_)delete_module\w*\Z|free_module\Z"
+            r"(?:__do_sys_|__se_sys_|__x64_sys_|__arm64_sys_|__ia32_sys_|SyS_|SYSC_|"
+            r"sys_)delete_module\w*\Z|free_module\Z"
         ),
     ),
     (
         "suspend",
         re.compile(
-            r"(?:pm_suspend|state_store|hibernate|hibernation_\w+|device_suspend\w*|__device_suspend\w*|dpm_suspend\w*|dpm_run_callback|async_suspend\w*"
-            r"|pci_pm_(?:freeze|suspend|poweroff)\w*|pm_generic_(?:freeze|suspend)|\w+_freeze|freeze_processes|suspend_devices_and_enter|enter_state|virtio_pci_freeze|snapshot_ioctl)\Z"
+
+                r"(?:pm_suspend|state_store|hibernate|hibernation_\w+|device_suspend\w*|"
+                r"__device_suspend\w*|dpm_suspend\w*|dpm_run_callback|async_suspend\w*"
+                r"|pci_pm_(?:freeze|suspend|poweroff)\w*|pm_generic_(?:freeze|suspend)|\w+_freeze|"
+                r"freeze_processes|suspend_devices_and_enter|enter_state|virtio_pci_freeze|"
+                r"snapshot_ioctl)\Z"
+
         ),
     ),
     (
         "shutdown",
         re.compile(
-            r"(?:device_shutdown|kernel_restart\w*|kernel_power_off|kernel_halt|pci_device_shutdown|__do_sys_reboot|SYSC_reboot|SyS_reboot|virtio_dev_shutdown|kernel_kexec)\Z"
+            r"(?:device_shutdown|kernel_restart\w*|kernel_power_off|kernel_halt|pci_device_shutdown|"
+            r"__do_sys_reboot|SYSC_reboot|SyS_reboot|virtio_dev_shutdown|kernel_kexec)\Z"
         ),
     ),
     (
         "acpi-eject",
         re.compile(
-            r"(?:acpi_hotplug_work_fn|acpi_device_hotplug|acpiphp_\w+|hotplug_event\w*|disable_slot|acpi_device_eject|acpi_scan_hot_remove|eject_store|acpi_eject_store|trim_stale_devices)\Z"
+            r"(?:acpi_hotplug_work_fn|acpi_device_hotplug|acpiphp_\w+|hotplug_event\w*|disable_slot|"
+            r"acpi_device_eject|acpi_scan_hot_remove|eject_store|acpi_eject_store|"
+            r"trim_stale_devices)\Z"
         ),
     ),
     ("pcie-hotplug", re.compile(r"(?:pciehp_\w+|pcie_do_\w+|shpchp_\w+|shpc_\w+)\Z")),
@@ -43,7 +52,8 @@ SIGNS: tuple[tuple[Trigger, re.Pattern[str]], ...] = (
     (
         "sysfs-remove",
         re.compile(
-            r"(?:remove_store|pci_stop_and_remove_bus_device_locked|sysfs_kf_write_remove|dev_rescan_store|bus_rescan_store)\Z"
+            r"(?:remove_store|pci_stop_and_remove_bus_device_locked|sysfs_kf_write_remove|"
+            r"dev_rescan_store|bus_rescan_store)\Z"
         ),
     ),
 )

@@ -13,9 +13,19 @@ LEGACY = re.compile(r"virtio-pci ([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): .
 BLOCK = re.compile(r"virtio_blk (virtio\d+): \[(vd[a-z]+)\]")
 NET = re.compile(r"virtio_net (virtio\d+) (\S+): renamed from|virtio_net (virtio\d+)")
 MACHINES = (
-    ("x86_64", "x86_64"), ("aarch64", "aarch64"), ("amd64", "x86_64"), ("riscv64", "riscv64"), ("ppc64le", "ppc64le"), ("s390x", "s390x"),
-    ("loongarch64", "loongarch64"), ("armv7", "arm"), ("arm-linux", "arm"), ("i686", "i386"), ("i386", "i386"), ("arm64", "aarch64"),
-)  # fmt: skip
+    ("x86_64", "x86_64"),
+    ("aarch64", "aarch64"),
+    ("amd64", "x86_64"),
+    ("riscv64", "riscv64"),
+    ("ppc64le", "ppc64le"),
+    ("s390x", "s390x"),
+    ("loongarch64", "loongarch64"),
+    ("armv7", "arm"),
+    ("arm-linux", "arm"),
+    ("i686", "i386"),
+    ("i386", "i386"),
+    ("arm64", "aarch64"),
+)
 MOST = 256
 
 

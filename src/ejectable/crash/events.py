@@ -24,7 +24,7 @@ def event_of(report: Report, source: str, context: Context) -> Event:
     facts = facts_of(report)
     trigger = report.match.trigger
     kind = _kind(report, facts)
-    trace = _trace(report, facts, kind)
+    trace = _trace(report, facts)
     function = _function(report, facts, trace, kind)
     title = _title(report, facts, function, kind)
     frames = tuple(trace)
@@ -83,7 +83,7 @@ def _kind(report: Report, facts: Facts) -> EventKind:
     if kind in ("null-deref", "paging-fault") or (
         kind == "other" and report.match.trigger.name in ("die", "lost", "oops-counter")
     ):
-        call = facts.fetch or facts.ip_address is not None and (facts.address in (None, facts.ip_address))
+        call = facts.fetch or (facts.ip_address is not None and (facts.address in (None, facts.ip_address)))
         if facts.ip_address == 0 and facts.ip is None and call:
             return "null-call"
         if kind == "paging-fault" and facts.address is not None and facts.address < FIRST_PAGE:
@@ -91,7 +91,7 @@ def _kind(report: Report, facts: Facts) -> EventKind:
     return kind
 
 
-def _trace(report: Report, facts: Facts, kind: EventKind) -> list[Frame]:
+def _trace(report: Report, facts: Facts) -> list[Frame]:
     """The trace of the one that is to blame, innermost first."""
     traces = facts.traces
     if not traces:

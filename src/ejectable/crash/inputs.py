@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from ejectable.crash.logs import Log, read_bytes, read_file, read_stream
-from ejectable.errors import BadInput, DamagedInput, EjectableError, Missing
+from ejectable.errors import BadInput, EjectableError, Missing
 from ejectable.intake import DEFAULT_LIMITS, Compression, Limits, open_decompressed, open_regular, sniff
 
 __all__ = ["Source", "read", "sources"]
@@ -40,7 +40,7 @@ def sources(paths: Iterable[str]) -> list[Source]:
     for path in paths or ("-",):
         if path == "-":
             found.append(Source("-", ()))
-        elif os.path.isdir(path):
+        elif Path(path).is_dir():
             files += _below(path)
         else:
             files.append(path)
@@ -113,7 +113,7 @@ def _below(folder: str) -> list[str]:
     for place, folders, names in os.walk(folder, onerror=_unreadable):
         folders.sort()
         for name in sorted(names):
-            path = os.path.join(place, name)
+            path = f"{place.rstrip(os.sep)}{os.sep}{name}"
             try:
                 if stat.S_ISREG(os.lstat(path).st_mode):
                     found.append(path)
@@ -150,6 +150,6 @@ def _is_pipe(path: str) -> bool:
     if not path.startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin")):
         return False
     try:
-        return stat.S_ISFIFO(os.stat(path).st_mode)
+        return stat.S_ISFIFO(Path(path).stat().st_mode)
     except OSError:
         return False

@@ -335,9 +335,14 @@ def _from_base64(text: str) -> bytes:
 
 # Words that stand in what kernels and loggers write, and seldom elsewhere.
 LOGGISH = re.compile(
-    rb"\[ *\d{1,9}\.\d{3,9}\]|^\w{3} [ \d]\d \d\d:\d\d:\d\d|^\d{4}-\d\d-\d\d[T ]\d\d:\d\d|Linux version |<\d{1,3}>|\+0x[0-9a-f]+/0x[0-9a-f]+"
-    rb"|\d+,\d+,\d+,|Call [Tt]race:|MESSAGE|__REALTIME_TIMESTAMP|\"msg\"|^\[\w{3} \w{3}|kernel: | login: |Kernel panic|systemd|^\w+#\d+ Part\d+"
-    rb"|BUG: |Oops|WARNING: |ACPI: |^Booting |^(?:PCI|CPU|EXT4|SCSI|usb|pci|NET|TCP|UDP|random|Memory|Freeing|Starting|init): ?",
+    (
+        rb"\[ *\d{1,9}\.\d{3,9}\]|^\w{3} [ \d]\d \d\d:\d\d:\d\d|^\d{4}-\d\d-\d\d[T ]\d\d:\d\d|"
+        rb"Linux version |<\d{1,3}>|\+0x[0-9a-f]+/0x[0-9a-f]+"
+        rb"|\d+,\d+,\d+,|Call [Tt]race:|MESSAGE|__REALTIME_TIMESTAMP|\"msg\"|^\[\w{3} \w{3}|"
+        rb"kernel: | login: |Kernel panic|systemd|^\w+#\d+ Part\d+"
+        rb"|BUG: |Oops|WARNING: |ACPI: |^Booting |^(?:PCI|CPU|EXT4|SCSI|usb|pci|NET|TCP|UDP|random|"
+        rb"Memory|Freeing|Starting|init): ?"
+    ),
     re.MULTILINE,
 )
 

@@ -40,7 +40,8 @@ RULED = ("kasan", "kmsan", "kcsan", "ubsan")
 printk = PRINTK.match
 LOST = Match(Trigger("lost", re.compile(""), "other", "Oops in {f} (its beginning is missing)", trap=True), ())
 ORPHAN = re.compile(
-    r"(?:CPU: \d|RIP: 00[01]|EIP: |pc : |PC is at|epc : |NIP |Code: |Call [Tt]race:|Modules linked in| \[<|Oops|Hardware name)"
+    r"(?:CPU: \d|RIP: 00[01]|EIP: |pc : |PC is at|epc : |NIP |Code: |Call [Tt]race:|"
+    r"Modules linked in| \[<|Oops|Hardware name)"
 )
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from ejectable.crash.frames import frames_of, location
 from ejectable.crash.lines import Line
-from ejectable.crash.triggers import Match
+from ejectable.crash.trigger import Match
 from ejectable.model import Frame
 
 __all__ = ["Facts", "Report", "facts_of"]
@@ -82,23 +82,29 @@ BY_TASK = re.compile(
 ACCESS = re.compile(r"\b(Read|Write) (?:of size|at addr)")
 PF = re.compile(r"#PF: supervisor (read|write|instruction fetch|\w+ access)")
 ERROR = re.compile(
-    r"\bOops: (?:Oops: )?([0-9a-f]{4,8})\b|error_code[=(](0x[0-9a-f]{1,8})|(?:\w): ([0-9a-f]{4}) \[#|\bOops: ([0-9a-f]{1,8}) \[#"
+    r"\bOops: (?:Oops: )?([0-9a-f]{4,8})\b|error_code[=(](0x[0-9a-f]{1,8})|"
+    r"(?:\w): ([0-9a-f]{4}) \[#|\bOops: ([0-9a-f]{1,8}) \[#"
 )
 DIE = re.compile(r"\[#(\d{1,6})\]")
 ADDRESS = re.compile(
-    r"(?:NULL pointer dereference(?:(?: on \w+)? at|, address:)|for address:|virtual address|paging request at|on (?:read|write) at|"
-    r"for (?:unknown|data at address|instruction fetch|unaligned access at)|access on (?:read|write) at|Failing address:|faulting data address|Faulting instruction address:)"
+    r"(?:NULL pointer dereference(?:(?: on \w+)? at|, address:)|for address:|virtual address|"
+    r"paging request at|on (?:read|write) at|"
+    r"for (?:unknown|data at address|instruction fetch|unaligned access at)|access on (?:read|"
+    r"write) at|Failing address:|faulting data address|Faulting instruction address:)"
     r"[: ]*(?:virtual address |address )?(?:0x)?([0-9a-f(][0-9a-f]{2,15}\b|\(null\))"
 )
 RIP = re.compile(
-    r"(?:^|[\s|])(?:RIP: (?:e?[0-9a-f]{4}:)?|EIP: (?:[0-9a-f]{4}:)?|IP: |EIP is at |RIP \s?|NIP |pc : |PC is at |epc ?: |ERA: |era ?: |PSW\s+: [0-9a-f]+ [0-9a-f]+ \(|PSW : )"
+    r"(?:^|[\s|])(?:RIP: (?:e?[0-9a-f]{4}:)?|EIP: (?:[0-9a-f]{4}:)?|IP: |EIP is at |RIP \s?|"
+    r"NIP |pc : |PC is at |epc ?: |ERA: |era ?: |PSW\s+: [0-9a-f]+ [0-9a-f]+ \(|PSW : )"
     r"(?:[0-9a-f]{4}:)?(?:\s*\[?<?(?:0x)?([0-9a-f]{8,16})>?\]?)?\s*(?:\[<([0-9a-f]+)>\]\s*)?[\s(]*(.{0,160})"
 )
 NULL_IP = re.compile(r"^(?:0x0+\b|\(null\)|0+\b|\[<\s*\(null\)>\]|\s*\(null\))")
 BARE_IP = re.compile(r"^(?:0x)?([0-9a-f]{1,16})\b")
 AT = re.compile(r",? at: (?:\[?<?[0-9a-f]{8,16}>?\]? ?)?(?:\{.{0,4}\}, )?")
 REGISTERS = re.compile(
-    r"\b((?:[RE](?:AX|BX|CX|DX|SI|DI|BP|SP|FLAGS)|R\d\d|CR[0234]|x\d{1,2}|sp|lr|r\d{1,2}|a\d|s\d{1,2}|t\d|ra|tp|gp|fp|GPR\d\d|badaddr|cause|status)) ?: ?(?:\d{4}:)?((?:0x)?[0-9a-f]{8,16})\b"
+    r"\b((?:[RE](?:AX|BX|CX|DX|SI|DI|BP|SP|FLAGS)|R\d\d|CR[0234]|x\d{1,2}|sp|lr|r\d{1,2}|a\d|"
+    r"s\d{1,2}|t\d|ra|tp|gp|fp|GPR\d\d|badaddr|cause|"
+    r"status)) ?: ?(?:\d{4}:)?((?:0x)?[0-9a-f]{8,16})\b"
 )
 CODE = re.compile(r"^Code: ?(.{2,600})")
 MODULES = re.compile(r"^\s*Modules linked in:(.*)")
@@ -106,20 +112,44 @@ WORKQUEUE = re.compile(r"Workqueue: (\S+)(?: (\S+))?")
 HARDWARE = re.compile(r"Hardware name: (.{1,120})")
 TRACE = re.compile(r"(?:Call [Tt]race|^\s*[Bb]acktrace|^stack backtrace|\bbacktrace(?: \(crc \w+\))?):?|^Call Trace")
 OTHER_TRACE = re.compile(
-    r"^\s*(?:Allocated|Freed) (?:by|in)|^(?:Allocated|Freed|Uninit was|Last potentially|Second to last|Local variable|The buggy)|^-> #\d|^the existing dependency|^stack backtrace:"
-    r"|^NMI backtrace for cpu|^Showing all locks|^\d+ locks? held by|^(?:irq event|hardirqs|softirqs) |^other info that|^NMI watchdog:|^\s*-+\[ cut here|^(?:Reported|Value changed|page last|page_owner|kfence-#)"
+    r"^\s*(?:Allocated|Freed) (?:by|in)|^(?:Allocated|Freed|Uninit was|Last potentially|"
+    r"Second to last|Local variable|The buggy)|^-> #\d|^the existing dependency|"
+    r"^stack backtrace:"
+    r"|^NMI backtrace for cpu|^Showing all locks|^\d+ locks? held by|^(?:irq event|hardirqs|"
+    r"softirqs) |^other info that|^NMI watchdog:|^\s*-+\[ cut here|^(?:Reported|Value changed|"
+    r"page last|page_owner|kfence-#)"
     r"|^(?:read|write|assert|race)\b.{0,60}(?: to |at )0x"
 )
 USER_REGS = re.compile(
-    r"^\s*(?:</?TASK>\s*)?(?:RIP: (?:0033|002b|0023):|RSP: 002b|Exception stack\(|--- (?:interrupt|Exception): c00|ORIG_RAX:)"
+    r"^\s*(?:</?TASK>\s*)?(?:RIP: (?:0033|002b|0023):|RSP: 002b|Exception stack\(|"
+    r"--- (?:interrupt|Exception): c00|ORIG_RAX:)"
 )
 LAST_FUNCTION = re.compile(r"last function: (\w+)")
 ARCHES = {
-    "RIP: ": "x86_64", "RAX: ": "x86_64", "EIP: ": "i386", "EAX: ": "i386", "EIP is at": "i386", "pstate: ": "aarch64", "x29: ": "aarch64",
-    "psr: ": "arm", "epc :": "riscv64", "epc: ": "riscv64", "NIP [": "ppc64le", "NIP:  ": "ppc64le", "GPR00": "ppc64le",
-    "Krnl PSW": "s390x", "ERA: ": "loongarch64", "era : ": "loongarch64", "unwind_backtrace": "arm", "entry_SYSCALL_64": "x86_64",
-    "el0_svc": "aarch64", "el1h_64": "aarch64", "ret_fast_syscall": "arm", "do_trap_ecall_u": "riscv64", "handle_syscall": "loongarch64",
-}  # fmt: skip
+    "RIP: ": "x86_64",
+    "RAX: ": "x86_64",
+    "EIP: ": "i386",
+    "EAX: ": "i386",
+    "EIP is at": "i386",
+    "pstate: ": "aarch64",
+    "x29: ": "aarch64",
+    "psr: ": "arm",
+    "epc :": "riscv64",
+    "epc: ": "riscv64",
+    "NIP [": "ppc64le",
+    "NIP:  ": "ppc64le",
+    "GPR00": "ppc64le",
+    "Krnl PSW": "s390x",
+    "ERA: ": "loongarch64",
+    "era : ": "loongarch64",
+    "unwind_backtrace": "arm",
+    "entry_SYSCALL_64": "x86_64",
+    "el0_svc": "aarch64",
+    "el1h_64": "aarch64",
+    "ret_fast_syscall": "arm",
+    "do_trap_ecall_u": "riscv64",
+    "handle_syscall": "loongarch64",
+}
 SIGNS = re.compile("|".join(re.escape(sign) for sign in ARCHES))
 AT_BARE = re.compile(r"at: ")
 # The first four characters of lines that only structure a trace, or belong to user space.

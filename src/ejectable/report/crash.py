@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What `ejectable crash` shows: the answer first, then the event in a person's words, then what to do."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec

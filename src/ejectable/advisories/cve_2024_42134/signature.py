@@ -21,7 +21,8 @@ ID = "CVE-2024-42134"
 # What takes a virtio device away from its driver, or freezes it. Drivers come and go; these are the names that the
 # tree's drivers give their removal and freezing paths.
 DRIVER_PATH = re.compile(
-    r"(?:virt\w*|vp|vpmem|rpmsg|scmi|p9)_\w*(?:remove|freeze|del_vqs|delete_vqs|vqs_del|deinit|shutdown|release|exit|reset_prepare|unprobe)\w*"
+    r"(?:virt\w*|vp|vpmem|rpmsg|scmi|p9)_\w*(?:remove|freeze|del_vqs|delete_vqs|vqs_del|"
+    r"deinit|shutdown|release|exit|reset_prepare|unprobe)\w*"
     r"|(?:virtblk|virtnet|virtballoon|virtcons|virtscsi|virtrng|virtinput|virtio_\w+|virtsnd)_(?:remove|freeze|exit)\w*"
     r"|remove_(?:vq_common|vqs|common)\w*|virtio_pci_(?:remove|freeze|release)\w*|unregister_virtio_device"
     r"|p9_virtio_remove|viommu_remove|bt_virtio\w*|virtbt_\w+|mac80211_hwsim_virtio\w*|rpmsg_remove|fini_vqs"
@@ -106,7 +107,7 @@ def recognise(event: Event) -> Recognition:
     confidence, reasons = (
         0.9,
         [
-            f"the kernel called address 0",
+            "the kernel called address 0",
             f"the call was made by {CALLER}",
             f"which {path} had called to take the device away",
         ],
@@ -140,8 +141,7 @@ def _look_alike(event: Event, names: Sequence[str]) -> tuple[str, str] | None:
     if where == "vp_reset" or (at == "vp_reset" and event.kind in ("null-deref", "paging-fault", "gpf")):
         return (
             "CVE-2024-53092",
-            "the fault is inside vp_reset, a use of the admin queue of a modern device (v6.11 to v6.11.8): not a call "
-            "of address 0",
+            "the fault is inside vp_reset, a use of a modern device's admin queue (v6.11 to v6.11.8), no null call",
         )
     if CALLER in names[:4] or where == CALLER:
         listed = [name for name in (where, *names[:3]) if "__list_del_entry" in name or "list_del" in name]
@@ -153,7 +153,10 @@ def _look_alike(event: Event, names: Sequence[str]) -> tuple[str, str] | None:
         if event.kind == "warning" and (at == "free_irq" or "free_irq" in names[:4] or where == "free_irq"):
             return (
                 "CVE-2024-37353",
-                f"a warning in free_irq under {CALLER}: an interrupt that was never requested is freed, no crash of this defect",
+                (
+                    f"a warning in free_irq under {CALLER}: an interrupt that was never requested is freed, "
+                    f"no crash of this defect"
+                ),
             )
     if event.kind in ("hung-task", "soft-lockup", "rcu-stall") and "virtblk_remove" in names:
         return (

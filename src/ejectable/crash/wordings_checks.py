@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The wordings of the kernel's checks of itself: locks, time, memory, WARN(), hardware; and of the panic at the end."""
+
+from ejectable.crash.trigger import BUG, Trigger, wording
+
+__all__ = ["CHECKS"]
+
+LOCKDEP = r"(?<![A-Za-z_])(?:WARNING|INFO|BUG): "
+
+CHECKS: tuple[Trigger, ...] = (
+    # Locks (kernel/locking/lockdep.c).
+    wording(
+        "deadlock",
+        LOCKDEP
+        + (
+            r"(?:possible circular locking dependency|possible recursive locking|"
+            r"possible irq lock inversion dependency|\w+-safe -> \w+-unsafe lock order) detected?"
+        ),
+        "lockdep",
+        "possible deadlock in {f}",
+        "at",
+    ),
+    wording("lock-state", LOCKDEP + r"inconsistent lock state", "lockdep", "inconsistent lock state in {f}", "at"),
+    wording("unlock", LOCKDEP + r"bad unlock balance detected", "lockdep", "BUG: bad unlock balance in {f}", "at"),
+    wording("contention", LOCKDEP + r"bad contention detected", "lockdep", "BUG: bad contention in {f}", "at"),
+    wording("freed-lock", LOCKDEP + r"held lock freed", "lockdep", "BUG: held lock freed in {f}", "at"),
+    wording(
+        "user-lock",
+        LOCKDEP + r"lock held when returning to user space",
+        "lockdep",
+        "lock held when returning to user space in {f}",
+        "at",
+        bare=True,
+    ),
+    wording("held-lock", LOCKDEP + r".{0,60}still has locks held", "lockdep", "BUG: still has locks held in {f}", "at"),
+    wording(
+        "wait-context",
+        LOCKDEP + r"Invalid wait context|^\[ BUG: Invalid wait context",
+        "lockdep",
+        "BUG: Invalid wait context in {f}",
+    ),
+    wording("nested-lock", LOCKDEP + r"Nested lock was not taken", "lockdep", "Nested lock was not taken in {f}"),
+    wording(
+        "rcu-usage",
+        LOCKDEP + r"[Ss]uspicious RCU usage|\[ INFO: suspicious RCU usage",
+        "lockdep",
+        "WARNING: suspicious RCU usage in {f}",
+        "rcu-usage",
+    ),
+    wording(
+        "lock-key",
+        r"INFO: trying to register non-static key",
+        "lockdep",
+        "INFO: trying to register non-static key in {f}",
+    ),
+    wording(
+        "lockdep-limit",
+        BUG + r"(MAX_LOCK\w+|MAX_STACK_TRACE_ENTRIES) too low",
+        "lockdep",
+        "BUG: {0} too low!",
+        bare=True,
+    ),
+    # Time.
+    wording("soft-lockup", r"BUG: soft lockup", "soft-lockup", "BUG: soft lockup in {f}", "stall"),
+    wording(
+        "hard-lockup",
+        (
+            r"[Ww]atchdog detected hard LOCKUP|self-detected hard LOCKUP|detected [Hh]ard LOCKUP on|"
+            r"CPU \d+ Hard LOCKUP|Watchdog CPU:\d+ Hard LOCKUP"
+        ),
+        "hard-lockup",
+        "hard lockup in {f}",
+        "stall",
+    ),
+    wording(
+        "hung-task",
+        r"INFO: task (\S.{0,40}?:\d+) (?:<\w+> )?blocked for more than \d+ seconds",
+        "hung-task",
+        "INFO: task hung in {f}",
+        "hang",
+    ),
+    wording(
+        "hung-task",
+        r"INFO: task (\S.{0,40}?:\d+) can't die for more than \d+ seconds",
+        "hung-task",
+        "INFO: task can't die in {f}",
+        "hang",
+    ),
+    wording(
+        "rcu-stall",
+        r"INFO: rcu\w* (?:self-)?detected (?:expedited )?stalls?|INFO: rcu\w* (?:detected )?stalls? on ",
+        "rcu-stall",
+        "INFO: rcu detected stall in {f}",
+        "stall",
+    ),
+    wording("wq-lockup", BUG + r"workqueue lockup", "other", "BUG: workqueue lockup", "none", bare=True),
+    # Where one must not sleep, and other misuse (kernel/sched/core.c, lib/smp_processor_id.c,
+    # kernel/locking/spinlock_debug.c).
+    wording("atomic", BUG + r"scheduling while atomic", "bug", "BUG: scheduling while atomic in {f}"),
+    wording(
+        "sleeping",
+        BUG + r"sleeping function called from invalid context",
+        "bug",
+        "BUG: sleeping function called from invalid context in {f}",
+    ),
+    wording(
+        "preemptible", BUG + r"using ([a-z_]+)\(\) in preemptible", "bug", "BUG: using {0}() in preemptible code in {f}"
+    ),
+    wording(
+        "wq-leak",
+        BUG + r"workqueue leaked (?:lock or atomic|atomic, lock or RCU)",
+        "bug",
+        "BUG: workqueue leaked lock or atomic in {f}",
+        "last",
+        bare=True,
+    ),
+    wording("spinlock", BUG + r"(spinlock|rwlock|rt_spinlock) ([a-z ]+?)(?: on CPU|,|$)", "bug", "BUG: {0} {1} in {f}"),
+    # Memory.
+    wording("page-state", BUG + r"Bad page state", "bug", "BUG: Bad page state in {f}"),
+    wording("page-map", BUG + r"Bad page map", "bug", "BUG: Bad page map in {f}"),
+    wording(
+        "mm-counter", BUG + r"(Bad rss-counter state|non-zero \w+ on freeing mm)", "bug", "BUG: {0}", "none", bare=True
+    ),
+    wording(
+        "dentry",
+        BUG + r"Dentry .{1,120} still in use \(-?\d+\) \[unmount of ([^\]]+)\]",
+        "bug",
+        "BUG: Dentry still in use [unmount of {0}]",
+    ),
+    wording("slab", r"^BUG (?=[a-zA-Z])([\w:.-]+)(?: \([^)]*\))?: (\S.{2,60})", "bug", "BUG: {1} in {f}"),
+    wording("leak", BUG + r"memory leak", "other", "memory leak in {f}", "leak"),
+    wording(
+        "leak",
+        r"^unreferenced (?:percpu )?object 0x[0-9a-f]+ \(size",
+        "other",
+        "memory leak in {f}",
+        "leak",
+        role="die",
+    ),
+    wording("any-bug", r"^" + r"(?:\w{2,20}: )?BUG: (\S.{2,100})", "bug", "BUG: {0}"),
+    # Warnings, in each format: since v3.16 with CPU and PID, before that with a place only, since v6.19 the other
+    # way round.
+    wording(
+        "odebug",
+        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*lib/debugobjects\.c\S* debug_",
+        "warning",
+        "WARNING: ODEBUG bug in {f}",
+    ),
+    wording(
+        "refcount",
+        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*lib/refcount\.c\S* refcount_|WARNING: lib/refcount\.c:\d+ at",
+        "warning",
+        "WARNING: refcount bug in {f}",
+    ),
+    wording(
+        "kobject",
+        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*lib/kobject\.c\S* kobject_",
+        "warning",
+        "WARNING: kobject bug in {f}",
+    ),
+    wording(
+        "proc",
+        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*fs/proc/generic\.c\S* proc_register",
+        "warning",
+        "WARNING: proc registration bug in {f}",
+    ),
+    wording(
+        "usercopy-warn",
+        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*mm/usercopy\.c\S* usercopy_warn",
+        "warning",
+        "WARNING: bad usercopy in {f}",
+    ),
+    wording(
+        "locking",
+        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*kernel/locking/lockdep\.c\S* \w*lock_",
+        "warning",
+        "WARNING: locking bug in {f}",
+    ),
+    wording(
+        "kmalloc",
+        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*mm/\w+\.c:\d+ \w*(?:kv?|v|__)malloc",
+        "warning",
+        "WARNING: kmalloc bug in {f}",
+    ),
+    wording(
+        "urb", r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S+ usb_submit_urb", "warning", "WARNING in {f}/usb_submit_urb"
+    ),
+    wording(
+        "warning",
+        r"(?<![A-Za-z_])WARNING: (?:CPU: ?\d+ PID: ?\d+ )?at (\S+?:\d+) ([\w.$]+)(?:\+0x|\b)",
+        "warning",
+        "WARNING in {f}",
+        "named",
+    ),
+    wording(
+        "warning", r"(?<![A-Za-z_])WARNING: (\S+?\.[chS]:\d+) at ([\w.$]+)\+0x", "warning", "WARNING in {f}", "named"
+    ),
+    wording("warning", r"(?<![A-Za-z_])WARNING: (?:CPU: ?\d+ PID: ?\d+ )?at (\S+)", "warning", "WARNING in {f}"),
+    wording("warning", r"^WARNING: CPU: ?\d", "warning", "WARNING in {f}"),
+    wording(
+        "stack-regs",
+        r"WARNING: kernel stack regs at [0-9a-f]+ in \S+ has bad '(\w+)' value",
+        "warning",
+        "WARNING: kernel stack regs has bad '{0}' value",
+        "none",
+        bare=True,
+    ),
+    wording(
+        "stack-frame",
+        r"WARNING: kernel stack frame pointer at [0-9a-f]+ in \S+ has bad value",
+        "warning",
+        "WARNING: kernel stack frame pointer has bad value",
+        "none",
+        bare=True,
+    ),
+    wording(
+        "stack-recursion",
+        r"WARNING: (stack recursion|can't (?:access|dereference) (?:iret )?registers)",
+        "warning",
+        "WARNING: {0}",
+        bare=True,
+    ),
+    # Hardware, and the end.
+    wording(
+        "mce",
+        (
+            r"\[Hardware Error\]:.{0,40}Machine Check(?: Exception)?: |Machine check in kernel mode|"
+            r"CPU \d+: Machine Check Exception|Caused by \(from MCSR="
+        ),
+        "other",
+        "Machine check: the hardware reports an error",
+        "none",
+        bare=True,
+    ),
+    wording(
+        "ghes",
+        r"\[Hardware Error\]: event severity: fatal",
+        "other",
+        "Fatal hardware error reported by the firmware",
+        "none",
+        bare=True,
+    ),
+    wording(
+        "netdevice",
+        r"unregister_netdevice: waiting for (\S+) to become free",
+        "other",
+        "unregister_netdevice: waiting for DEV to become free",
+        "none",
+        bare=True,
+    ),
+    wording(
+        "panic-stack",
+        r"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: ([\w.$]+)",
+        "panic",
+        "kernel panic: stack is corrupted in {f}",
+        "named",
+        "panic",
+    ),
+    wording(
+        "panic-stack-end",
+        r"Kernel panic - not syncing: corrupted stack end detected inside scheduler",
+        "panic",
+        "kernel panic: corrupted stack end in {f}",
+        "stall",
+        "panic",
+    ),
+    wording(
+        "panic-init",
+        r"Kernel panic - not syncing: Attempted to kill (init|the idle task)!",
+        "panic",
+        "kernel panic: Attempted to kill {0}!",
+        "stack",
+        "panic",
+    ),
+    wording(
+        "panic-mce",
+        r"Kernel panic - not syncing: (.{0,40}[Mm]achine check.{0,40})",
+        "panic",
+        "kernel panic: {0} (a hardware error)",
+        "none",
+        "panic",
+    ),
+    wording("panic", r"Kernel panic - not syncing: ?(.{0,120})", "panic", "kernel panic: {0}", "stack", "panic"),
+)
