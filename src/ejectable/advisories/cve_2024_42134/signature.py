@@ -100,7 +100,8 @@ def recognise(event: Event) -> Recognition:
                 f"the kernel called address 0 from {CALLER}; the report ends there, so that the removal is not seen",
             )
         if event.truncated and len(below) < 2:
-            return Recognition(ID, 0.7, f"the kernel called address 0 from {CALLER}; the rest of the trace is cut off")
+            why = f"the kernel called address 0 from {CALLER}; the report ends before it says what for"
+            return Recognition(None, 0.0, why, undecided=True)
         return Recognition(
             None, 0.0, f"the kernel called address 0 from {CALLER}, but no virtio driver's removal stands below it"
         )
