@@ -125,6 +125,12 @@ def test_loose_files_are_put_together(tmp_path: Path) -> None:
     module = kernel.module("virtio_pci")
     assert module is not None
     assert module.types is not None
+    (alone,) = open_kernels(flat / "virtio_pci.ko")
+    assert isinstance(alone, Kernel)
+    assert alone.vmlinux is None
+    lent = alone.module("virtio_pci")
+    assert lent is not None
+    assert lent.types is not None, "its kernel lies beside it and lends its types"
     theirs.rename(flat / "virtio_pci.ko")
     (kernel,) = open_kernels(flat / "vmlinuz")
     assert isinstance(kernel, Kernel)

@@ -78,7 +78,7 @@ def decompress(
         raise DamagedInput(
             f"the {compression} stream unpacks to more than the limit of {limit} bytes",
             path=name,
-            hint="If the file is to be trusted, raise the limit.",
+            hint="If the file is to be trusted, raise the limit with --max-unpacked.",
         ) from None
     except Exception as error:
         # Each library has an exception tree of its own, some raise plain RuntimeError or MemoryError.

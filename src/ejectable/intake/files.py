@@ -4,7 +4,6 @@
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,6 +44,8 @@ def read_bounded(stream: BinaryIO, limit: int, *, name: str) -> bytes:
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` aside and rename it into place: readers see the old file or the new one, never a part."""
+    import tempfile
+
     descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

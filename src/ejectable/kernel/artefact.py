@@ -78,7 +78,8 @@ def _image(path: Path, limits: Limits, loose: Callable[[], Iterator[Path]] | Non
         data = read_bounded(file, limits.in_memory, name=name)
     packed = recognise(data, name=name)
     if packed.format == "module":
-        return Kernel(name, limits=limits, standalone=Module(packed.unpack(limits), name=name))
+        module = Module(packed.unpack(limits), name=name)
+        return Kernel(name, limits=limits, standalone=module, base=lambda: _kernel_of(path, module, limits))
     modules = FolderModules(
         lambda release: folder.module_roots(path, release), loose or (lambda: _modules_in(path.parent)), limits
     )
@@ -91,6 +92,18 @@ def _image(path: Path, limits: Limits, loose: Callable[[], Iterator[Path]] | Non
         return None
 
     return Kernel(name, limits=limits, packed=packed, modules=modules, config=config)
+
+
+def _kernel_of(path: Path, module: Module, limits: Limits) -> Kernel | None:
+    """The kernel that a module on its own belongs to, if its image lies where it may be expected."""
+    for candidate in folder.images_of_module(path, module.release) if module.release else ():
+        try:
+            kernel = _image(candidate, limits) if candidate.is_file() else None
+            if kernel is not None and (kernel.release, kernel.arch) == (module.release, module.elf.arch):
+                return kernel
+        except EjectableError:  # it was only a guess
+            continue
+    return None
 
 
 def _modules_in(parent: Path) -> Iterator[Path]:

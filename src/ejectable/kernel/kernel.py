@@ -55,6 +55,7 @@ class Kernel:
         package: Package | None = None,
         source_tree: Path | None = None,
         standalone: Module | None = None,
+        base: "Callable[[], Kernel | None] | None" = None,
         release: str | None = None,
     ) -> None:
         self.path = path
@@ -68,6 +69,7 @@ class Kernel:
         self._shelf = modules
         self._config = config
         self._standalone = standalone
+        self._base = base  # the kernel that lends a standalone module its types
         self._release = release
         self._programs: dict[str, Program | None] = {}
 
@@ -228,9 +230,7 @@ class Kernel:
 
         try:
             if module.btf is not None:
-                base = self.vmlinux.types if self.vmlinux is not None else None
-                if module.btf_base is not None:
-                    base = load_btf(module.btf_base)
+                base = load_btf(module.btf_base) if module.btf_base is not None else self._types_of_kernel()
                 if isinstance(base, BtfTypes):
                     return load_btf(module.btf, base=base)
                 self.problems.append(f"No types: {module.file} needs those of its kernel, which are not there.")
@@ -239,6 +239,12 @@ class Kernel:
         except BadInput as error:
             self.problems.append(f"No types: {error.message}.")
         return None
+
+    def _types_of_kernel(self) -> Types | None:
+        if self._packed is not None:
+            return self.vmlinux.types if self.vmlinux is not None else None
+        kernel = self._base() if self._base is not None else None
+        return kernel.vmlinux.types if kernel is not None and kernel.vmlinux is not None else None
 
     def module_names(self) -> frozenset[str]:
         """The modules that came with it; in a large package this reads to its end."""

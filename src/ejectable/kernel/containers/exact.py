@@ -56,5 +56,5 @@ class Exact:
             raise DamagedInput(
                 f"it unpacks to more than the limit of {self._limit} bytes",
                 path=self.name,
-                hint="If the file is to be trusted, raise the limit.",
+                hint="If the file is to be trusted, raise the limit with --max-unpacked.",
             )

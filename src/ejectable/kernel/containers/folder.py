@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ejectable.intake import open_regular
 
-__all__ = ["config_beside", "is_source_tree", "looks_like_kernel", "module_roots", "source_release"]
+__all__ = ["config_beside", "images_of_module", "is_source_tree", "looks_like_kernel", "module_roots", "source_release"]
 
 PACKED = r"(?:\.(?:gz|bz2|lzma|xz|lzo|lz4|zst))?"
 # Names that the kernel's build, its install scripts and the distributions give to images. Much that begins in the
@@ -45,7 +45,7 @@ def source_release(folder: Path) -> str | None:
     if not makefile.is_file():
         return None
     with open_regular(makefile) as file:
-        found = dict(MAKEFILE_LINE.findall(file.read(MAKEFILE_HEAD).decode("utf-8", "replace")))
+        found: dict[str, str] = dict(MAKEFILE_LINE.findall(file.read(MAKEFILE_HEAD).decode("utf-8", "replace")))
     if not found.get("VERSION") or not found.get("PATCHLEVEL"):
         return None
     numbers = [found["VERSION"], found["PATCHLEVEL"], found.get("SUBLEVEL", "")]
@@ -74,6 +74,18 @@ def module_roots(image: Path, release: str | None) -> Iterator[Path]:
     top = build_top(image)
     if top is not None:
         yield top
+
+
+def images_of_module(module: Path, release: str) -> Iterator[Path]:
+    """The files that may be the image of the kernel that a module below lib/modules belongs to, or lies beside."""
+    module = module.absolute()
+    for folder in module.parents:
+        if folder.name == release and folder.parent.name == "modules":
+            yield folder / "vmlinuz"
+            for root in folder.parents[2:4]:
+                yield root / "boot" / f"vmlinuz-{release}"
+    for name in (f"vmlinuz-{release}", "vmlinuz", "vmlinux", "bzImage", "Image"):
+        yield module.parent / name
 
 
 def config_beside(image: Path, release: str | None) -> Iterator[Path]:

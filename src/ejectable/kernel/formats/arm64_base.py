@@ -10,13 +10,14 @@ place.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from ejectable.kernel.identity import searchable
+from ejectable.kernel.program import Segment
 
-__all__ = ["relocated"]
+__all__ = ["relocated", "relocated_segments"]
 
 R_AARCH64_RELATIVE = 0x403
 INFO = struct.pack("<Q", R_AARCH64_RELATIVE)
@@ -53,11 +54,30 @@ def relocated(raw: memoryview, base: int | None = None) -> tuple[memoryview, int
     return raw, base
 
 
-def _applied(raw: memoryview, found: _Relocations, base: int) -> memoryview:
-    image = bytearray(raw)
+def relocated_segments(raw: memoryview, segments: Sequence[Segment]) -> list[Segment]:
+    """The segments of an arm64 vmlinux, an ELF file, with its relocations applied; the same words are zero there."""
+    for found in _runs(raw):
+        inside = [
+            any(segment.address <= address <= segment.address + len(segment.data) - WORD for segment in segments)
+            for address in found.addresses[:: max(len(found.addresses) // 64, 1)]
+        ]
+        if all(inside):
+            return [
+                msgspec.structs.replace(segment, data=_applied(segment.data, found, segment.address))
+                for segment in segments
+            ]
+    return list(segments)
+
+
+def _applied(data: memoryview, found: _Relocations, base: int) -> memoryview:
+    """A copy of `data`, which stands at `base`, with the relocations that lie in it."""
+    image = bytearray(data)
     words = memoryview(image)[: len(image) // WORD * WORD].cast("Q")
+    last = base + len(image) - WORD
     for address, value in zip(found.addresses, found.values, strict=True):
-        if address & 7:
+        if not base <= address <= last:
+            continue
+        if (address - base) & 7:
             struct.pack_into("<Q", image, address - base, value)
         else:
             words[(address - base) >> 3] = value

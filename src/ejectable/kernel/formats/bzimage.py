@@ -30,7 +30,8 @@ PAYLOAD_MAGICS = (
     b"\x5d\x00\x00",
     b"\x7fELF",
 )
-MOST_CANDIDATES = 64
+# The payload stands before the decompressor's own code, so that little comes before it that looks like one.
+MOST_CANDIDATES = 16
 
 
 def recognise(data: memoryview, name: str) -> Packed | None:

@@ -7,7 +7,7 @@ import msgspec
 
 from ejectable.errors import BadInput
 from ejectable.kernel.formats import arm64
-from ejectable.kernel.formats.arm64_base import relocated
+from ejectable.kernel.formats.arm64_base import relocated, relocated_segments
 from ejectable.kernel.formats.elf import Elf
 from ejectable.kernel.program import Image, Segment
 from ejectable.model import Arch
@@ -68,4 +68,6 @@ def _of_elf(elf: Elf) -> Unpacked:
             raise BadInput("its program segments overlap; a kernel's do not", path=elf.name)
     if not segments:
         raise BadInput("an ELF file that loads nothing into the kernel's half of memory: no kernel", path=elf.name)
+    if elf.arch == "aarch64":
+        segments = relocated_segments(elf.data, segments)
     return Unpacked(elf.data, Image(elf.arch, segments), elf, percpu)
