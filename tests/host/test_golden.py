@@ -14,6 +14,7 @@ import jsonschema
 import msgspec
 import pytest
 
+from corpus.archive import cache_folder
 from ejectable.cli.app import run
 from ejectable.report import document
 from tests.host.trees import LEGACY_DISK, MODERN_NIC, RELEASE, Device, Machine, affected_module
@@ -71,6 +72,7 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EJECTABLE_CORPUS", str(cache_folder()))  # the test kernels stay where they are
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -95,7 +97,7 @@ def test_the_transcript_is_as_it_was_agreed(name: str, tmp_path: Path, capsys: p
     answer = json.loads(capsys.readouterr().out)
     jsonschema.validate(answer, json.loads(document.schema("check")), format_checker=jsonschema.FormatChecker())
     assert answer["status"] == case.status
-    assert lines[0].endswith(answer["summary"])
+    assert answer["summary"] in " ".join(line.strip() for line in lines[:2])
 
 
 def test_an_affected_machine_names_device_kernel_and_outcome(
@@ -127,7 +129,7 @@ def test_verbose_shows_everything(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_quiet_is_the_answer_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = Machine(module=affected_module()).build(tmp_path / "tree")
     assert run(["check", "--root", str(tree), "--quiet"]) == 2
-    assert capsys.readouterr().out.startswith("AFFECTED  Yes: unplugging vdb would panic this machine")
+    assert capsys.readouterr().out.startswith("AFFECTED  Unplugging vdb would panic this machine")
     assert run(["check", "--root", str(tree), "--quiet", "--exit-zero"]) == 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from corpus.archive import cache_folder
 from ejectable import host
 from ejectable.cli.app import run
 from ejectable.errors import BadInput, DamagedInput, Missing
@@ -20,6 +21,7 @@ needs_guest = [pytest.mark.kernels, pytest.mark.guest]
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EJECTABLE_CORPUS", str(cache_folder()))  # the test kernels stay where they are
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

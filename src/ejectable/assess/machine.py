@@ -108,22 +108,22 @@ def _summary(  # noqa: PLR0917  (called once, a few lines up)
         what = {"panic": "would panic this machine", "hang": "would hang this machine"}.get(
             outcome.effect, "would crash this machine"
         )
-        return f"Yes: unplugging {nouns(hit)} {what} ({names})."
+        return f"Unplugging {nouns(hit)} {what} ({names})."
     if status is Status.UNKNOWN:
         open_ones = [device for device in devices or () if device.unplug == "unknown"]
         if devices is None:
-            return f"Unknown: the virtio devices of this machine could not be seen ({names})."
-        return f"Unknown: what unplugging {nouns(open_ones)} does could not be decided ({names})."
+            return f"The virtio devices of this machine could not be seen ({names})."
+        return f"What unplugging {nouns(open_ones)} does could not be decided ({names})."
     if status is Status.MITIGATED:
-        return f"No: kernel {kernel} carries the defect, but it is repaired while it runs ({names})."
+        return f"Kernel {kernel} carries the defect, but it is repaired while it runs ({names})."
     if status is Status.FIXED:
-        return f"No: kernel {kernel} has the fix ({names})."
+        return f"Kernel {kernel} has the fix ({names})."
     word = status_of(report) if report else Status.UNKNOWN
     if word is Status.NOT_AFFECTED:
-        return f"No: kernel {kernel} does not have the faulty code ({names})."
+        return f"Kernel {kernel} does not have the faulty code ({names})."
     if not devices:
-        return f"No: this machine has no virtio device ({names})."
-    return f"No: none of its {len(devices)} virtio devices is driven as legacy ({names})."
+        return f"This machine has no virtio device ({names})."
+    return f"None of its {len(devices)} virtio devices is driven as legacy ({names})."
 
 
 def _notes(facts: host.Facts, in_use: InUse, status: Status, devices: Sequence[Device] | None) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ejectable.model import Assessment, Device, KernelReport, Outcome
 from ejectable.report import document
-from ejectable.report.text import MARKS, bullets, clean, columns, paint, wrap
+from ejectable.report.text import MARKS, bullets, columns, paint, wrap
 
 __all__ = ["as_document", "as_text"]
 
@@ -37,7 +37,8 @@ def as_document(assessment: Assessment, *, explain: bool = False) -> dict[str, A
 def as_text(assessment: Assessment, *, colour: bool, width: int, verbose: bool, quiet: bool) -> list[str]:
     """The answer in the first line. Without `verbose` it fits a screen of 80 columns and 24 lines."""
     mark = MARKS[assessment.status]
-    lines = [f"{paint(mark, assessment.status, colour=colour)}  {clean(assessment.summary)}"]
+    first, *rest = wrap(f"{mark}  {assessment.summary}", width=width, rest="  ")
+    lines = [paint(mark, assessment.status, colour=colour) + first.removeprefix(mark), *rest]
     if quiet:
         return lines
     lines += ["", *_about(assessment, width=width)]
