@@ -50,9 +50,12 @@ fuzz: .venv/dev.stamp ## fuzz each parser with atheris, FUZZ_SECONDS=60 each (FU
 	@set -e; for target in $(FUZZ_TARGETS); do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 	    $(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0; done
 
-.PHONY: demo lab-matrix
+.PHONY: demo lab-matrix lab-verdicts
 demo: .venv/dev.stamp ## the whole story with real parts: one kernel lives, the same with the defect dies
 	@$(BIN)/python -m corpus.demo
 
 lab-matrix: .venv/dev.stamp ## try every combination in the lab, write docs/lab-matrix.md (ARGS=--quick: a selection)
 	$(BIN)/python -m corpus.lab_matrix $(ARGS)
+
+lab-verdicts: .venv/dev.stamp ## a score of kernels: is what their code says what happens? writes docs/lab-verdicts.md
+	$(BIN)/python -m corpus.lab_verdicts
