@@ -41,6 +41,10 @@ def _affected(**options: object) -> Callable[[], Machine]:
     return lambda: Machine(module=affected_module(), **options)  # type: ignore[arg-type]
 
 
+def _no_notes(tree: Path) -> None:
+    (tree / "sys/kernel/notes").unlink()
+
+
 def _no_image(tree: Path) -> None:
     shutil.rmtree(tree / "boot")
 
@@ -66,6 +70,8 @@ CASES = {
         3, "unknown", lambda: Machine(module=affected_module("fixed"), loaded=affected_module())
     ),
     "no-sysfs": Case(3, "unknown", _affected(sysfs=False)),
+    "affected-unproven": Case(2, "affected", _affected(version=""), _no_notes),
+    "fixed-unproven": Case(3, "unknown", lambda: Machine(module=affected_module("fixed"), version=""), _no_notes),
     "mounted-image": Case(3, "unknown", _affected(sysfs=False, procfs=False)),
 }
 

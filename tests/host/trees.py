@@ -63,6 +63,7 @@ class Machine(msgspec.Struct, frozen=True):
     kdump: int | None = 1
     command_line: str = "BOOT_IMAGE=/boot/vmlinuz root=/dev/vda1 ro quiet"
     running_build_id: str | None = None  # another one than the image's: upgraded and not booted
+    version: str | None = None  # /proc/version; None: the image's own banner
     container: str | None = None
     sysfs: bool = True
     procfs: bool = True
@@ -87,7 +88,10 @@ class Machine(msgspec.Struct, frozen=True):
         _write(proc / "sys/kernel/osrelease", f"{RELEASE}\n")
         _write(proc / "sys/kernel/arch", "x86_64\n")
         _write(proc / "sys/kernel/hostname", "web-1\n")
-        _write(proc / "version", f"Linux version {RELEASE} (debian-kernel@lists.debian.org) (gcc-12) #1 SMP\n")
+        if self.version is None:
+            _write(proc / "version", f"{boot_image_banner() if self.image else f'Linux version {RELEASE} (gcc)'}\n")
+        elif self.version:
+            _write(proc / "version", f"{self.version}\n")
         _write(proc / "cmdline", f"{self.command_line}\n")
         _write(proc / "modules", "virtio_pci 24576 0 - Live 0x0000000000000000\n")
         if self.panic_on_oops is not None:
@@ -182,14 +186,24 @@ def boot_image() -> Path:
 
 
 @cache
-def boot_image_build_id() -> str:
-    """The build-id of that kernel, as the kernel reader finds it."""
+def _boot_kernel() -> tuple[str, str]:
     from ejectable.kernel.artefact import Kernel, open_kernels
 
     kernel = next(iter(open_kernels(boot_image())))
     assert isinstance(kernel, Kernel)
     assert kernel.build_id
-    return kernel.build_id
+    assert kernel.banner
+    return kernel.build_id, kernel.banner
+
+
+def boot_image_build_id() -> str:
+    """The build-id of that kernel, as the kernel reader finds it."""
+    return _boot_kernel()[0]
+
+
+def boot_image_banner() -> str:
+    """Its banner."""
+    return _boot_kernel()[1]
 
 
 @cache

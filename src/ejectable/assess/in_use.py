@@ -97,7 +97,7 @@ class _Search:
             report = self._judged(candidate.path, running)
             if report is None:
                 continue
-            if report.running:
+            if report.running or (report.running is None and candidate.named_for_it):
                 return report
             self.others.append(report)
             if candidate.named_for_it:
@@ -126,7 +126,9 @@ class _Search:
             return None
         report = self._vouched(report, running)
         self.notes += shelf.notes
-        if key and not shelf.notes:
+        if running and report.running is None:
+            self.notes.append(f"Nothing shows that {path} is what runs: no build-id and no banner to compare.")
+        elif key and not shelf.notes:
             self.verdicts.put(key, report)
         return report
 
@@ -137,9 +139,10 @@ class _Search:
             "build-id": " (its build-id is the running kernel's)",
             "banner": " (its banner is the running kernel's)",
         }.get(match, "")
-        return msgspec.structs.replace(
-            report, path=path, source=f"{path}{how}", running=match in ("build-id", "banner")
-        )
+        if match == "undecided" and running is not None:
+            report = _unproven(report)
+        proven = None if match == "undecided" else bool(how)
+        return msgspec.structs.replace(report, path=path, source=f"{path}{how}", running=proven)
 
     def _vouched(self, report: KernelReport, running: host.Running | None) -> KernelReport:
         """The report, unless the code that counts was not in what was read: then nothing can be said.
@@ -183,3 +186,23 @@ def _match(kernel: "Kernel", running: host.Running | None) -> Match:
     if kernel.banner and running.banner:
         return "banner" if kernel.banner.strip() == running.banner.strip() else "other"
     return "undecided"
+
+
+def _unproven(report: KernelReport) -> KernelReport:
+    """The report of a file that has the right name, and nothing else that says it is what runs.
+
+    An upgrade replaces the file of a release while the old code runs on: a good word about the file is none about
+    the machine. A bad one is a warning that stands.
+    """
+    reason = "Nothing shows that this file is the same build as the running kernel. Of the file: "
+    return msgspec.structs.replace(
+        report,
+        findings=tuple(
+            finding
+            if finding.status in (Status.AFFECTED, Status.UNKNOWN)
+            else msgspec.structs.replace(
+                finding, status=Status.UNKNOWN, justification=None, reason=reason + finding.reason
+            )
+            for finding in report.findings
+        ),
+    )

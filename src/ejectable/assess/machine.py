@@ -123,6 +123,8 @@ def _summary(  # noqa: PLR0917  (called once, a few lines up)
         return f"Kernel {kernel} does not have the faulty code ({names})."
     if not devices:
         return f"This machine has no virtio device ({names})."
+    if len(devices) == 1:
+        return f"Its only virtio device is not driven as legacy ({names})."
     return f"None of its {len(devices)} virtio devices is driven as legacy ({names})."
 
 
