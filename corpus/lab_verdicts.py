@@ -54,11 +54,9 @@ def subjects() -> list[Subject]:
     for prefix, flavour, most in STOCK:
         names = [name for name in offered(f"linux-image-{prefix}") if name.endswith(flavour)]
         architecture = flavour.rpartition("-")[2]
-        for name in names[-most:]:
-            found.append(Subject(name.removeprefix("linux-image-"), fetch(name, architecture)))
+        found += [Subject(name.removeprefix("linux-image-"), fetch(name, architecture)) for name in names[-most:]]
     for folder in sorted((cache_folder() / "built").glob("kernel-*")):
-        for image in (*folder.glob("bzImage*"), *folder.glob("Image*")):
-            found.append(Subject(folder.name, image))
+        found += [Subject(folder.name, image) for image in (*folder.glob("bzImage*"), *folder.glob("Image*"))]
     return found
 
 

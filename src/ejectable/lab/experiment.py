@@ -167,7 +167,7 @@ class Experiment:
         self._tell("booting")
         running = self._guest
         try:
-            await running.qmp.connect(running.qemu.qmp, limit_s=self.limits.heartbeat)
+            await running.qmp.connect(running.qemu.qmp, limit_s=self.limits.boot)
         except (ConnectionError, TimeoutError):
             raise Over("no-boot", await running.ended("it never answered")) from None
         try:

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A stand-in for QEMU with a guest that misbehaves as it is told: `fake_qemu.py BEHAVIOUR <QEMU's own options>`.
+
+It speaks as the real ones were seen to: QMP's greeting and replies on one inherited socket, a console on the other.
+"""
+
+import json
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+behaviour, options = sys.argv[1], " ".join(sys.argv[2:])
+
+
+def inherited(name: str) -> socket.socket:
+    match = re.search(rf"id={name},fd=(\d+)", options)
+    assert match
+    return socket.socket(fileno=int(match[1]))
+
+
+console, qmp = inherited("console"), inherited("qmp")
+token_match = re.search(r"EJECTABLE=(\S+)", options)
+assert token_match
+token = token_match[1]
+gone = threading.Event()
+plugged = threading.Event()
+plugged.set()
+
+
+def say(words: str) -> None:
+    console.sendall(f"[    1.000000] {token}: {words}\r\n".encode())
+
+
+def requests() -> Iterator[dict[str, Any]]:
+    """What is asked: JSON texts, one behind the other; nothing else marks their end."""
+    rest = ""
+    while piece := qmp.recv(4096):
+        rest += piece.decode()
+        while rest.lstrip():
+            try:
+                asked, end = json.JSONDecoder().raw_decode(rest.lstrip())
+            except ValueError:
+                break
+            rest = rest.lstrip()[end:]
+            yield asked
+
+
+def serve_qmp() -> None:
+    if behaviour == "mute-qmp":
+        time.sleep(1000)
+    version = {"qemu": {"major": 7, "minor": 2, "micro": 22}, "package": ""}
+    qmp.sendall(json.dumps({"QMP": {"version": version, "capabilities": []}}).encode() + b"\r\n")
+    for asked in requests():
+        if asked["execute"] == "device_del":
+            if behaviour == "dies-on-unplug":
+                sys.stderr.write("qemu-system-x86_64: it broke\n")
+                sys.stderr.flush()
+                import os
+
+                os._exit(1)
+            gone.set()
+            if behaviour in ("good", "guest-error", "keeps-device"):
+                event = "DEVICE_UNPLUG_GUEST_ERROR" if behaviour == "guest-error" else "DEVICE_DELETED"
+                data = {"device": asked["arguments"]["id"], "path": "/x"}
+                if event == "DEVICE_DELETED" and behaviour == "good":
+                    plugged.clear()
+                stamp = {"seconds": 1, "microseconds": 0}
+                qmp.sendall(json.dumps({"event": event, "data": data, "timestamp": stamp}).encode() + b"\r\n")
+        if asked["execute"] == "device_add":
+            plugged.set()
+        reply = {"return": {}} | ({"id": asked["id"]} if "id" in asked else {})
+        qmp.sendall(json.dumps(reply).encode() + b"\r\n")
+
+
+def serve_console() -> None:
+    for line in console.makefile():
+        number, _, words = line.strip().partition(" ")
+        if not number or (gone.is_set() and behaviour == "hangs"):
+            continue
+        if words == "see":
+            say(f"= {number} " + ("0000:00:06.0,0x1001,1,virtio0,0,virtio_blk" if plugged.is_set() else ""))
+        else:
+            say(f"= {number} " + ("pong" if words == "ping" else "ok"))
+
+
+threading.Thread(target=serve_qmp, daemon=True).start()
+if behaviour == "kvm-fails" and "-accel kvm" in options:
+    sys.stderr.write("KVM internal error. Suberror: 1\nemulation failure\n")
+    sys.stderr.flush()
+    time.sleep(1000)
+if behaviour == "floods":
+    block = b"noise " * 4096 + b"\n"
+    while True:
+        console.sendall(block)
+if behaviour == "silent":
+    time.sleep(1000)
+if behaviour == "panics-at-boot":
+    console.sendall(b"[    0.900000] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n")
+    console.sendall(b"[    0.900000] ---[ end Kernel panic - not syncing: VFS: Unable to mount root fs ]---\r\n")
+    time.sleep(1000)
+say("hello 6.9.0")
+say("up")
+if behaviour == "never-reads":
+    time.sleep(1000)
+serve_console()

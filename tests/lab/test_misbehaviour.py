@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whatever a guest or QEMU does, a run ends within its limits, with a word that is true and nothing left running."""
+
+import asyncio
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ejectable.lab.accelerator import Accelerator
+from ejectable.lab.case import Case
+from ejectable.lab.experiment import Experiment, Limits, Outcome
+from ejectable.lab.kernels import GuestKernel
+from ejectable.lab.modules import ModuleSet
+from ejectable.lab.session import Session
+
+Behave = Callable[[str], None]
+FAKE = Path(__file__).with_name("fake_qemu.py")
+SHORT = Limits(boot=4, silence=2, device=4, unplug=4, heartbeat=2, use=2, cycle=30)
+KERNEL = GuestKernel("vmlinuz", "x86_64", b"kernel", ModuleSet())
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the lab runs on Linux")
+
+
+@pytest.fixture
+def behave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Behave:
+    """Put a QEMU of a certain behaviour in the way of the real one."""
+
+    def put(behaviour: str) -> None:
+        program = tmp_path / "qemu-system-x86_64"
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} {behaviour} "$@"\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return put
+
+
+def run(*, repeat: int = 1) -> Outcome:
+    started = time.monotonic()
+    outcome = asyncio.run(Experiment(KERNEL, Case("pc"), busybox=b"", limits=SHORT, repeat=repeat).run())
+    assert time.monotonic() - started < 60
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    assert not children.exists() or not children.read_text().strip()
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "result", "words"),
+    [
+        ("good", "survived", "a new one was plugged and used"),
+        ("hangs", "hang", "no longer answers"),
+        ("guest-error", "no-unplug", "DEVICE_UNPLUG_GUEST_ERROR"),
+        ("keeps-device", "no-unplug", "still answers"),
+        ("ignores", "no-unplug", "still answers"),
+        ("dies-on-unplug", "no-unplug", "QEMU ended with status 1: it broke"),
+        ("silent", "no-boot", "nothing came from its console"),
+        ("floods", "no-boot", "user space was not reached"),
+        ("mute-qmp", "no-boot", "never answered"),
+        ("never-reads", "no-unplug", "no longer answers"),
+        ("panics-at-boot", "no-boot", "Unable to mount root fs"),
+    ],
+)
+def test_a_run_ends_with_the_right_word(behave: Behave, behaviour: str, result: str, words: str) -> None:
+    behave(behaviour)
+    outcome = run()
+    assert (outcome.result, words in outcome.detail) == (result, True), outcome.detail
+
+
+def test_a_flood_costs_no_memory(behave: Behave) -> None:
+    behave("floods")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 << 10  # KiB
+
+
+def test_many_runs_in_a_row_leak_no_descriptor(behave: Behave) -> None:
+    behave("good")
+    run()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        assert run(repeat=3).cycles == 3
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def session(accelerator: Accelerator, evidence: Path | None = None) -> Session:
+    return Session(kernel=KERNEL, busybox=b"", accelerator=accelerator, limits=SHORT, evidence=evidence)
+
+
+def test_kvm_that_fails_inside_the_guest_is_replaced_by_emulation(behave: Behave) -> None:
+    behave("kvm-fails")
+    (done,) = asyncio.run(session(Accelerator("kvm", "the probe's kernel spoke")).run([Case("pc")]))
+    assert done.run.accelerator == "tcg"
+    assert done.note is not None
+    assert "repeated under emulation" in done.note
+
+
+def test_evidence_that_cannot_be_written_costs_no_result(behave: Behave, tmp_path: Path) -> None:
+    behave("good")
+    (tmp_path / "full").write_text("a file where a folder should be")
+    (done,) = asyncio.run(session(Accelerator("tcg", "as asked for"), tmp_path / "full").run([Case("pc")]))
+    assert (done.run.result, done.run.console) == ("survived", None)
+    assert "could not be written" in (done.note or "")
+
+
+def test_runs_beside_each_other_keep_their_order_and_their_evidence_apart(behave: Behave, tmp_path: Path) -> None:
+    behave("good")
+    cases = [Case("pc", panic_on_oops=panic, mode=mode) for panic in (0, 1) for mode in ("legacy", "forced-legacy")]
+    together = session(Accelerator("tcg", "as asked for"), tmp_path / "evidence")
+    together.jobs = 4
+    done = asyncio.run(together.run(cases))
+    assert [(one.run.panic_on_oops, one.run.mode) for one in done] == [
+        (case.panic_on_oops, case.mode) for case in cases
+    ]
+    assert len({one.run.console for one in done}) == len(cases)
+    assert all(Path(str(one.run.qmp)).read_text() for one in done)
