@@ -20,7 +20,6 @@ def main() -> None:
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # while it is still importing
-        sys.stderr.write("ejectable: interrupted\n")
         code = EXIT_INTERRUPTED
     sys.exit(code)
 

@@ -72,7 +72,7 @@ def test_help_lists_every_command_and_imports_none() -> None:
         "print(sorted(m for m in sys.modules if m.startswith('ejectable.cli.')), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "['ejectable.cli.app']"
+    assert done.stderr.strip() == "['ejectable.cli.app', 'ejectable.cli.coercion']"
 
 
 @pytest.mark.parametrize("name", ["check", "kernel", "schema"])
@@ -173,7 +173,7 @@ def test_an_interruption_is_quiet_and_leaves_with_130(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert errors == "ejectable: interrupted\n"
+    assert not errors
 
 
 def test_the_installed_program_is_the_same() -> None:

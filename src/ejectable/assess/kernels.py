@@ -4,8 +4,6 @@
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -15,6 +13,8 @@ from ejectable.intake.limits import Limits
 from ejectable.model import Finding, KernelReport, Status, worst
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from ejectable.advisories import Advisory
     from ejectable.kernel.artefact import Kernel
 
@@ -103,6 +103,7 @@ def judge_paths(
         return
     # Fresh processes, not forked ones: the progress bar's thread must not be copied in the middle of something.
     import multiprocessing
+    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
     pool = ProcessPoolExecutor(min(jobs, len(paths)), mp_context=multiprocessing.get_context("forkserver"))
     try:
@@ -124,6 +125,8 @@ def status_of(report: KernelReport) -> Status:
 
 
 def _result(future: "Future[Judged]", path: str) -> Judged:
+    from concurrent.futures.process import BrokenProcessPool
+
     try:
         return future.result()
     except BrokenProcessPool:

@@ -18,6 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ejectable.cli.coercion import use_plain_types
 from ejectable.errors import EjectableError, Missing, OurFault
 from ejectable.report.text import clean
 
@@ -62,6 +63,7 @@ def load(name: str) -> Any:
     """The command of this name, imported."""
     command = typer.main.get_command(importlib.import_module(f"ejectable.cli.{name}").app)
     command.name = name
+    use_plain_types(command)
     return command
 
 
@@ -95,6 +97,7 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
         command: Any = typer.main.get_command(app)
+        use_plain_types(command)
         result = command.main(args=list(arguments), prog_name="ejectable", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
@@ -102,8 +105,7 @@ def run(arguments: Sequence[str]) -> int:
         show() if show else typer.echo(str(error), err=True)
         return EXIT_USAGE
     except (typer.Abort, KeyboardInterrupt):
-        sys.stderr.write("ejectable: interrupted\n")
-        return EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED  # who pressed the keys knows why it ended
     except BrokenPipeError:
         return _reader_went_away()
     except EjectableError as error:
