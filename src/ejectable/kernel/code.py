@@ -135,7 +135,10 @@ def _trace(before: list[Instruction], register: str) -> tuple[str | None, int | 
         if load and instruction.mnemonic in ("mov", "ldr") and load[1] == register:
             return load[2], int(load[3] or "0", 0), tested
         if instruction.mnemonic == "mov" and operands[0] == register:
-            return None, None, tested
+            if not re.fullmatch(r"[rx]\w+", operands[1]):
+                return None, None, tested
+            register = operands[1]  # mov x16, x2; br x16
+            same |= {register, _narrow(register)}
     return None, None, tested
 
 

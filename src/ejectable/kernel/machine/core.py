@@ -28,7 +28,6 @@ from ejectable.kernel.program import SUFFIX, NotMapped, Program, Symbol, Types
 __all__ = ["Machine", "Through"]
 
 BUDGET = 100_000  # instructions; vp_del_vqs with two queues takes some 200
-SECONDS = 10
 MOST_CALLS = 4096
 TRACE = 20_000
 LOADS = 4096
@@ -177,7 +176,7 @@ class Machine:
         while True:
             run.resume = None
             try:
-                self._engine.emu_start(pc, NOWHERE, timeout=SECONDS * 1_000_000)
+                self._engine.emu_start(pc, NOWHERE)
             except UcError as error:
                 run.refused = str(error)
             if run.exit is None and run.resume is None:
@@ -212,9 +211,11 @@ class Machine:
             return
         trap = run.traps.get(address)
         if trap is None:
-            run.traps[address] = trap = self._cpu.is_trap(bytes(self._engine.mem_read(address, min(size, 8))))
+            # The size that Unicorn gives for what it cannot run means nothing.
+            code = self.memory.read(address, min(8, PAGE - address % PAGE))
+            run.traps[address] = trap = self._cpu.trap_size(code)
         if trap:
-            self._trapped(address, size)
+            self._trapped(address, trap)
             return
         run.trace.append(address)
         run.last, run.next = address, address + size
@@ -435,7 +436,7 @@ class _Run:
         self.entered: set[int] = set()
         self.names: set[str] = set()
         self.inside: dict[int, bool] = {}
-        self.traps: dict[int, bool] = {}
+        self.traps: dict[int, int] = {}
         self.resume: int | None = None
         self.refused: str | None = None  # why Unicorn would not go on
         self.count = 0

@@ -60,11 +60,19 @@ class CPU(msgspec.Struct, frozen=True):
         engine.ctl_set_tlb_mode(unicorn_const.UC_TLB_VIRTUAL)
         return engine
 
-    def is_trap(self, code: bytes) -> bool:
-        """Whether this instruction stops the kernel on purpose."""
-        if self.arch == "x86_64":  # ud2, ud1 (UBSan and kCFI since v6.16), int3
-            return code[:2] in (b"\x0f\x0b", b"\x0f\xb9") or code[:3] == b"\x67\x0f\xb9" or code == b"\xcc"
-        return len(code) == 4 and int.from_bytes(code, "little") & 0xFFE0_001F == 0xD420_0000  # BRK #imm
+    def trap_size(self, code: bytes) -> int:
+        """The size in bytes of the instruction that `code` begins with, if it stops the kernel on purpose, else 0."""
+        if self.arch == "aarch64":
+            return 4 if int.from_bytes(code[:4], "little") & 0xFFE0_001F == 0xD420_0000 else 0  # BRK #imm
+        if code[:1] == b"\xcc":  # int3
+            return 1
+        prefix = code[:1] == b"\x67"
+        opcode = code[prefix : prefix + 2]
+        if opcode == b"\x0f\x0b":  # ud2
+            return 2 + prefix
+        if opcode == b"\x0f\xb9":  # ud1, with a register or a byte of displacement (UBSan; kCFI since v6.16)
+            return 3 + prefix + (code[prefix + 2] >> 6 == 1)
+        return 0
 
 
 @cache

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The registry, the facts, the rules of the verdict, and whom the defect hits."""
+
+import re
+
+import pytest
+
+from ejectable.advisories import registry
+from ejectable.advisories.cve_2024_42134.written import changelog, version
+from ejectable.advisories.verdict import verdict
+from ejectable.model import Device, Evidence, EvidenceKind, Finding, Status
+
+ADVISORY = registry()["CVE-2024-42134"]
+FACTS = ADVISORY.facts
+
+
+def test_an_advisory_is_found_by_its_folder_and_its_facts_agree():
+    assert list(registry()) == [advisory.id for advisory in registry().values()]
+    for advisory in registry().values():
+        assert advisory.facts.id == advisory.id
+        assert advisory.title
+
+
+def test_every_fact_names_its_source():
+    for fact in (*FACTS.commits, *FACTS.releases, *FACTS.packages, *FACTS.look_alikes):
+        assert fact.source, fact
+    assert all(reference.url.startswith("https://") for reference in FACTS.references)
+    assert all(re.fullmatch(r"[0-9a-f]{40}", commit.id) for commit in FACTS.commits if commit.id)
+    assert {package.status for package in FACTS.packages} <= {"fixed", "not_affected", "unknown"}
+    assert all(bool(package.fixed) == (package.status == "fixed") for package in FACTS.packages)
+
+
+@pytest.mark.parametrize(
+    ("release", "says"),
+    [
+        ("6.7.12", Status.NOT_AFFECTED),
+        ("6.1.0-50-cloud-amd64", Status.NOT_AFFECTED),
+        ("6.8.0", Status.AFFECTED),
+        ("6.8.12", Status.AFFECTED),
+        ("6.9.0", Status.AFFECTED),
+        ("6.9.8", Status.AFFECTED),
+        ("6.9.9", Status.FIXED),
+        ("6.9.12-arch1-1", Status.FIXED),
+        ("6.10.0", Status.FIXED),
+        ("6.12.117+deb12-amd64", Status.FIXED),
+    ],
+)
+def test_a_version_is_placed_in_upstreams_ranges(release, says):
+    found = version(release, None, FACTS)
+    assert found is not None
+    assert (found.kind, found.says) == (EvidenceKind.VERSION, says)
+
+
+@pytest.mark.parametrize(
+    "release", ["5.14.0-503.el9.x86_64", "6.4.0-150600.23-default", None, "unknown", "6.6.30-5.al8"]
+)
+def test_a_version_of_a_vendor_who_backports_says_nothing(release):
+    assert version(release, None, FACTS) is None
+
+
+@pytest.mark.parametrize(
+    ("banner", "says"),
+    [
+        ("Linux version 6.8.0-31-generic (x) #31-Ubuntu SMP (Ubuntu 6.8.0-31.31-generic 6.8.1)", Status.AFFECTED),
+        ("Linux version 6.8.0-40-generic (x) #40-Ubuntu SMP (Ubuntu 6.8.0-40.40-generic 6.8.12)", Status.FIXED),
+        ("Linux version 6.8.0-1012-aws (x) (Ubuntu 6.8.0-1012.13-aws 6.8.12)", Status.AFFECTED),
+        ("Linux version 6.8.0-1013-aws (x) (Ubuntu 6.8.0-1013.14-aws 6.8.12)", Status.FIXED),
+        ("Linux version 6.8.0-40-generic (x) (Ubuntu 6.8.0-40.40~22.04.3-generic 6.8.12)", Status.FIXED),
+        ("Linux version 6.8.0-39-generic (x) (Ubuntu 6.8.0-39.39~22.04.1-generic 6.8.12)", Status.AFFECTED),
+    ],
+)
+def test_ubuntus_own_table_decides_about_ubuntus_versions(banner, says):
+    found = version(banner.split()[2], banner, FACTS)
+    assert found is not None
+    assert (found.says, "Ubuntu" in found.detail) == (says, True)
+
+
+def test_a_changelog_that_names_the_fix_says_so_and_one_that_names_only_the_feature_does_not():
+    fix = changelog("  * virtio-pci: Check if is_avq is NULL\n", FACTS)
+    assert fix is not None
+    assert fix.says is Status.FIXED
+    feature = changelog("  * virtio-pci: Introduce admin virtqueue\n", FACTS)
+    assert feature is not None
+    assert feature.says is Status.UNKNOWN
+    assert changelog("  * something else\n", FACTS) is None
+    assert changelog(None, FACTS) is None
+
+
+def evidence(kind, says):
+    return Evidence(kind, says, f"{kind} says {says}")
+
+
+def test_executed_code_outranks_everything_and_a_disagreement_is_shown():
+    found = verdict(
+        "X",
+        [
+            evidence(EvidenceKind.VERSION, Status.FIXED),
+            evidence(EvidenceKind.DISASSEMBLY, Status.FIXED),
+            evidence(EvidenceKind.EXECUTED, Status.AFFECTED),
+        ],
+        nothing="nothing",
+    )
+    assert (found.status, found.conflict, found.reason) == (Status.AFFECTED, True, "executed says affected")
+    assert [item.kind for item in found.evidence] == ["executed", "disassembly", "version"]
+
+
+@pytest.mark.parametrize("kind", [EvidenceKind.VERSION, EvidenceKind.CHANGELOG])
+@pytest.mark.parametrize("says", [Status.FIXED, Status.NOT_AFFECTED, Status.AFFECTED])
+def test_what_is_only_written_decides_nothing(kind, says):
+    found = verdict("X", [evidence(kind, says)], nothing="nothing was run", justification="j")
+    assert (found.status, found.reason, found.justification) == (Status.UNKNOWN, "nothing was run", None)
+
+
+def test_unknown_evidence_leaves_the_decision_to_the_next_kind():
+    found = verdict(
+        "X",
+        [evidence(EvidenceKind.EXECUTED, Status.UNKNOWN), evidence(EvidenceKind.TYPES, Status.NOT_AFFECTED)],
+        nothing="nothing",
+        justification="vulnerable_code_not_present",
+    )
+    assert (found.status, found.justification) == (Status.NOT_AFFECTED, "vulnerable_code_not_present")
+    assert not found.conflict
+
+
+def device(**changes):
+    values = {
+        "name": "virtio0", "transport": "pci", "address": "0000:00:05.0", "kind": "disk", "driver": "virtio_blk",
+        "nodes": ("vda",), "mode": "legacy", "hotpluggable": True, "unplug": "unknown", "reason": "",
+    }  # fmt: skip
+    return Device(**{**values, **changes})
+
+
+def exposed(status, **changes):
+    finding = Finding("CVE-2024-42134", status, None, "", (), False)
+    return ADVISORY.expose(finding, device(**changes)).unplug
+
+
+@pytest.mark.parametrize(
+    ("status", "changes", "unplug"),
+    [
+        (Status.AFFECTED, {}, "would_oops"),
+        (Status.AFFECTED, {"mode": "modern"}, "safe"),
+        (Status.AFFECTED, {"mode": "unknown"}, "unknown"),
+        (Status.AFFECTED, {"transport": "mmio"}, "safe"),
+        (Status.AFFECTED, {"transport": "unknown"}, "unknown"),
+        (Status.AFFECTED, {"driver": None}, "unknown"),
+        (Status.UNKNOWN, {}, "unknown"),
+        (Status.UNKNOWN, {"mode": "modern"}, "safe"),
+        (Status.UNKNOWN, {"mode": "unknown"}, "unknown"),
+        (Status.FIXED, {}, "safe"),
+        (Status.NOT_AFFECTED, {}, "safe"),
+        (Status.MITIGATED, {}, "safe"),
+    ],
+)
+def test_who_is_hit(status, changes, unplug):
+    assert exposed(status, **changes) == unplug
+
+
+def test_a_device_comes_back_with_nothing_else_changed():
+    finding = Finding("CVE-2024-42134", Status.AFFECTED, None, "", (), False)
+    before = device()
+    after = ADVISORY.expose(finding, before)
+    assert after.reason
+    assert {f: getattr(after, f) for f in ("name", "address", "nodes", "mode")} == {
+        f: getattr(before, f) for f in ("name", "address", "nodes", "mode")
+    }

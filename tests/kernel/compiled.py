@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Small pieces of kernel-like code, compiled with the options that kernels are compiled with."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from ejectable.kernel import Program
+from ejectable.kernel.module import Module
+
+# (name, compiler, options): gcc and clang, both architectures.
+COMPILERS = {
+    "x86_64-gcc": ("gcc", "-mcmodel=kernel -mno-red-zone -fcf-protection=none"),
+    "x86_64-clang": ("clang-16", "--target=x86_64-linux-gnu -mcmodel=kernel -mno-red-zone"),
+    "aarch64-gcc": ("aarch64-linux-gnu-gcc", "-mgeneral-regs-only -mno-outline-atomics"),
+    "aarch64-clang": ("clang-16", "--target=aarch64-linux-gnu -mgeneral-regs-only -mno-outline-atomics"),
+}
+ALWAYS = "-c -O2 -ffreestanding -fno-pic -fno-pie -fno-asynchronous-unwind-tables -fno-stack-protector -w"
+
+
+@cache
+def compiled(source: str, compiler: str, options: str = "") -> Program:
+    """The program that this source is compiled to; skips where the compiler is missing."""
+    name, own = COMPILERS[compiler]
+    if shutil.which(name) is None:
+        assert not os.environ.get("CI"), f"{name} is missing: see requirements/debian.txt"
+        pytest.skip(f"{name} is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "piece.c")
+        file.write_text(source)
+        made = file.with_suffix(".o")
+        subprocess.run([name, *own.split(), *ALWAYS.split(), *options.split(), "-o", made, file], check=True)
+        module = Module(made.read_bytes(), name="piece.o")
+    return Program("piece", module.image, module.symbols, None)
