@@ -54,6 +54,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     place: Literal["last", "first", "middle"] = "last"  # of the member in the struct
     helper: str | None = None  # a function in front of vp_del_vqs()
     legacy_sets: bool = False  # virtio_pci_legacy_probe() sets the member too
+    probe_sets: bool = False  # virtio_pci_probe() sets it before it asks either driver
     families: tuple[Family, ...] = ("6.1", "6.12")
 
 
@@ -113,6 +114,22 @@ VARIANTS: dict[str, Variant] = {
         what="the pointer is tested, but only after the call",
         skip=f"if ({CALL} && vp_dev->is_avq)\n\t\t\tcontinue;",
     ),
+    "fixed-common-probe": Variant(
+        expected="fixed",
+        what="virtio_pci_probe() sets a default for every device; the call is not guarded",
+        skip=f"if ({CALL})\n\t\t\tcontinue;",
+        probe_sets=True,
+    ),
+    "affected-other-guard": Variant(
+        expected="affected",
+        what="another pointer is tested",
+        skip=f"if (vp_dev->del_vq && {CALL})\n\t\t\tcontinue;",
+    ),
+    "affected-inverted": Variant(
+        expected="affected",
+        what="the pointer is tested the wrong way round",
+        skip=f"if (!vp_dev->is_avq && {CALL})\n\t\t\tcontinue;",
+    ),
     "affected-ternary": Variant(
         expected="affected",
         what="the call chooses between two records instead of skipping the queue",
@@ -171,6 +188,9 @@ def apply(folder: Path, family: str, name: str) -> Variant:
         edits.before(COMMON_C, r"^void vp_del_vqs\(", variant.helper)
     edits.before(MODERN_C, r"^static u64 vp_get_features\(", PREDICATE)
     edits.after(MODERN_C, r"\n\tvp_dev->del_vq = del_vq;", "\n\tvp_dev->is_avq = vp_is_avq;")
+    if variant.probe_sets:
+        edits.before(COMMON_C, r"^static int virtio_pci_probe\(", NEVER)
+        edits.after(COMMON_C, r"\n\tvp_dev->pci_dev = pci_dev;", "\n\tvp_dev->is_avq = vp_never_avq;")
     if variant.legacy_sets:
         edits.before(LEGACY_C, r"^int virtio_pci_legacy_probe\(", NEVER)
         edits.after(LEGACY_C, r"\n\tvp_dev->del_vq = del_vq;", "\n\tvp_dev->is_avq = vp_never_avq;")

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 import pytest
+
 from corpus.judge import Judgement, judge, main, summary
 from corpus.list import Entry, entries, items
 

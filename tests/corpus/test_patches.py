@@ -4,8 +4,8 @@
 from pathlib import Path
 
 import pytest
-from corpus.patches import VARIANTS, apply
 
+from corpus.patches import VARIANTS, apply
 from ejectable.errors import OurFault
 
 # A stand-in with the identifiers that the edits look for, in the order in which the kernel has them.
@@ -25,6 +25,10 @@ void vp_del_vqs(struct virtio_device *vdev)
 	list_for_each_entry_safe(vq, n, &vdev->vqs, list) {
 		vp_del_vq(vq);
 	}
+}
+static int virtio_pci_probe(struct pci_dev *pci_dev, const struct pci_device_id *id)
+{
+	vp_dev->pci_dev = pci_dev;
 }
 """
 MODERN = """

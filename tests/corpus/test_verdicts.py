@@ -4,9 +4,9 @@
 import os
 
 import pytest
+
 from corpus.judge import judge
 from corpus.list import QUICK, Item, entry
-
 from ejectable.errors import Missing
 
 pytestmark = pytest.mark.kernels
