@@ -23,13 +23,11 @@ SIGNS: tuple[tuple[Trigger, re.Pattern[str]], ...] = (
     (
         "suspend",
         re.compile(
-
-                r"(?:pm_suspend|state_store|hibernate|hibernation_\w+|device_suspend\w*|"
-                r"__device_suspend\w*|dpm_suspend\w*|dpm_run_callback|async_suspend\w*"
-                r"|pci_pm_(?:freeze|suspend|poweroff)\w*|pm_generic_(?:freeze|suspend)|\w+_freeze|"
-                r"freeze_processes|suspend_devices_and_enter|enter_state|virtio_pci_freeze|"
-                r"snapshot_ioctl)\Z"
-
+            r"(?:pm_suspend|state_store|hibernate|hibernation_\w+|device_suspend\w*|"
+            r"__device_suspend\w*|dpm_suspend\w*|dpm_run_callback|async_suspend\w*"
+            r"|pci_pm_(?:freeze|suspend|poweroff)\w*|pm_generic_(?:freeze|suspend)|\w+_freeze|"
+            r"freeze_processes|suspend_devices_and_enter|enter_state|virtio_pci_freeze|"
+            r"snapshot_ioctl)\Z"
         ),
     ),
     (

@@ -124,7 +124,7 @@ USER_REGS = re.compile(
     r"^\s*(?:</?TASK>\s*)?(?:RIP: (?:0033|002b|0023):|RSP: 002b|Exception stack\(|"
     r"--- (?:interrupt|Exception): c00|ORIG_RAX:)"
 )
-LAST_FUNCTION = re.compile(r"last function: (\w+)")
+LAST_FUNCTION = re.compile(r"last function: (\w+)|in-flight: \d+(?:\(RESCUER\))?:(\w+)")
 ARCHES = {
     "RIP: ": "x86_64",
     "RAX: ": "x86_64",
@@ -299,8 +299,8 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
         facts.workqueue = " ".join(group for group in match.groups() if group)
     if head == "Hard" and facts.hardware is None and (match := HARDWARE.search(text)):
         facts.hardware = match.group(1).strip()
-    if "last func" in text and (match := LAST_FUNCTION.search(text)):
-        facts.last_function = match.group(1)
+    if facts.last_function is None and (match := LAST_FUNCTION.search(text)):
+        facts.last_function = match.group(1) or match.group(2)
     if facts.arch is None and (match := SIGNS.search(text)):
         facts.arch = ARCHES[match.group(0)]
     return collecting

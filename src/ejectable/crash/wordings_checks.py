@@ -93,7 +93,7 @@ CHECKS: tuple[Trigger, ...] = (
         "INFO: rcu detected stall in {f}",
         "stall",
     ),
-    wording("wq-lockup", BUG + r"workqueue lockup", "other", "BUG: workqueue lockup", "none", bare=True),
+    wording("wq-lockup", BUG + r"workqueue lockup", "other", "BUG: workqueue lockup in {f}", "last", bare=True),
     # Where one must not sleep, and other misuse (kernel/sched/core.c, lib/smp_processor_id.c,
     # kernel/locking/spinlock_debug.c).
     wording("atomic", BUG + r"scheduling while atomic", "bug", "BUG: scheduling while atomic in {f}"),
