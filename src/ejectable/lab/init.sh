@@ -56,43 +56,56 @@ see() {
 # The first thing that a class of devices shows below a virtio device, or nothing.
 child() { for path in /sys/bus/virtio/devices/$1; do [ -e "$path" ] && echo "${path##*/}" && return; done; }
 
-# Make a device work, so that its queues are used: `use KIND VIRTIO`. Says on its output what went wrong.
-use() {
+# The disk below a virtio device: `disk_of KIND VIRTIO`.
+disk_of() {
+    case $1 in
+    disk) child "$2/block/*" ;;
+    scsi) child "$2/host*/target*/*/block/*" ;;
+    esac
+}
+
+# Make a device work once, so that its queues are used: `use_once KIND VIRTIO`. Says on its output what went wrong.
+use_once() {
     case $1 in
     disk | scsi)
-        tries=0
-        while :; do
-            if [ "$1" = disk ]; then node=$(child "$2/block/*"); else node=$(child "$2/host*/target*/*/block/*"); fi
-            [ -n "$node" ] && [ -b "/dev/$node" ] && break
-            tries=$((tries + 1))
-            [ $tries -gt 50 ] && echo "no disk appeared" && return 1
-            sleep 0.1
-        done
+        node=$(disk_of "$1" "$2")
+        [ -n "$node" ] || { echo "no disk appeared" && return 1; }
         dd if="/dev/$node" of=/dev/null bs=4096 count=16 iflag=direct 2>&1 || return 1
         dd if=/dev/zero of="/dev/$node" bs=4096 count=16 oflag=direct 2>&1
         ;;
     nic)
         node=$(child "$2/net/*")
         [ -n "$node" ] || { echo "no interface appeared" && return 1; }
-        ip address add 10.0.2.15/24 dev "$node" && ip link set "$node" up && ping -c 1 -W 3 10.0.2.2
+        ip address replace 10.0.2.15/24 dev "$node" && ip link set "$node" up && ping -c 1 -W 1 10.0.2.2
         ;;
     rng)
         dd if=/dev/hwrng of=/dev/null bs=16 count=1 2>&1
         ;;
     console)
         node=$(child "$2/virtio-ports/*")
-        [ -n "$node" ] || { echo "no port appeared" && return 1; }
+        [ -c "/dev/$node" ] || { echo "no port appeared" && return 1; }
         echo "$EJECTABLE" >"/dev/$node"
         ;;
     *) ;; # a balloon and a vsock are used from outside
     esac
 }
 
+# A driver is bound before what it gives is ready: a disk that is there in sysfs may not be opened yet (ENXIO until
+# add_disk is done), a link is not up, a scan still runs. So try for some seconds before it is called a failure.
+use() {
+    tries=0
+    until said=$(use_once "$@"); do
+        tries=$((tries + 1))
+        [ $tries -ge 40 ] && echo "$said" && return 1
+        sleep 0.2
+    done
+}
+
 # Keep a device busy until it is gone: `busy KIND VIRTIO`.
 busy() {
     case $1 in
     disk | scsi)
-        if [ "$1" = disk ]; then node=$(child "$2/block/*"); else node=$(child "$2/host*/target*/*/block/*"); fi
+        node=$(disk_of "$1" "$2")
         while dd if="/dev/$node" of=/dev/null bs=65536 count=64 iflag=direct; do :; done
         ;;
     nic)
