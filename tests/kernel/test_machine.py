@@ -104,7 +104,7 @@ def test_retpolines_and_return_thunks_do_what_they_stand_for(compiler):
     ],
 )
 def test_what_kernels_are_instrumented_with_changes_nothing(compiler, options):
-    device, outcome = asked_and_answered(compiler, options)
+    _, outcome = asked_and_answered(compiler, options)
     assert outcome.value == 70, outcome.story()
     assert [call.name for call in outcome.calls] == ["ask", "ask"]
 
@@ -144,8 +144,8 @@ int guarded(int n) { char buffer[64]; fill(buffer); return buffer[n] + 1; }
         ("x86_64-gcc", "-fstack-protector-all -mstack-protector-guard-reg=gs -mstack-protector-guard-offset=40"),
         (
             "aarch64-gcc",
-            "-fstack-protector-all -mstack-protector-guard=sysreg -mstack-protector-guard-reg=sp_el0"
-            " -mstack-protector-guard-offset=1304",
+            "-fstack-protector-all -mstack-protector-guard=sysreg"
+             " -mstack-protector-guard-reg=sp_el0 -mstack-protector-guard-offset=1304",
         ),
     ],
 )
