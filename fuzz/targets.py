@@ -73,9 +73,11 @@ def kallsyms(data: bytes) -> None:
 
 def source(data: bytes) -> None:
     """C source."""
-    from ejectable.kernel.source import function_body
+    from ejectable.kernel.source import CSource
 
-    function_body(data.decode("utf-8", "replace"), "vp_del_vqs")
+    read = CSource(data.decode("utf-8", "replace"))
+    read.function("vp_del_vqs")
+    read.struct("virtio_pci_device")
 
 
 def crash(data: bytes) -> None:

@@ -2,11 +2,13 @@
 """The registry, the facts, the rules of the verdict, and whom the defect hits."""
 
 import re
+from typing import Any
 
 import pytest
 
 from ejectable.advisories import registry
 from ejectable.advisories.cve_2024_42134.written import changelog, version
+from ejectable.advisories.facts import Commit, FixedPackage, LookAlike, Release
 from ejectable.advisories.verdict import verdict
 from ejectable.model import Device, Evidence, EvidenceKind, Finding, Status
 
@@ -14,16 +16,17 @@ ADVISORY = registry()["CVE-2024-42134"]
 FACTS = ADVISORY.facts
 
 
-def test_an_advisory_is_found_by_its_folder_and_its_facts_agree():
+def test_an_advisory_is_found_by_its_folder_and_its_facts_agree() -> None:
     assert list(registry()) == [advisory.id for advisory in registry().values()]
     for advisory in registry().values():
         assert advisory.facts.id == advisory.id
         assert advisory.title
 
 
-def test_every_fact_names_its_source():
-    for fact in (*FACTS.commits, *FACTS.releases, *FACTS.packages, *FACTS.look_alikes):
-        assert fact.source, fact
+def test_every_fact_names_its_source() -> None:
+    facts: list[Commit | Release | FixedPackage | LookAlike] = [*FACTS.commits, *FACTS.releases]
+    facts += [*FACTS.packages, *FACTS.look_alikes]
+    assert [fact for fact in facts if not fact.source] == []
     assert all(reference.url.startswith("https://") for reference in FACTS.references)
     assert all(re.fullmatch(r"[0-9a-f]{40}", commit.id) for commit in FACTS.commits if commit.id)
     assert {package.status for package in FACTS.packages} <= {"fixed", "not_affected", "unknown"}
@@ -45,7 +48,7 @@ def test_every_fact_names_its_source():
         ("6.12.117+deb12-amd64", Status.FIXED),
     ],
 )
-def test_a_version_is_placed_in_upstreams_ranges(release, says):
+def test_a_version_is_placed_in_upstreams_ranges(release: str | None, says: Status) -> None:
     found = version(release, None, FACTS)
     assert found is not None
     assert (found.kind, found.says) == (EvidenceKind.VERSION, says)
@@ -54,7 +57,7 @@ def test_a_version_is_placed_in_upstreams_ranges(release, says):
 @pytest.mark.parametrize(
     "release", ["5.14.0-503.el9.x86_64", "6.4.0-150600.23-default", None, "unknown", "6.6.30-5.al8"]
 )
-def test_a_version_of_a_vendor_who_backports_says_nothing(release):
+def test_a_version_of_a_vendor_who_backports_says_nothing(release: str | None) -> None:
     assert version(release, None, FACTS) is None
 
 
@@ -69,13 +72,13 @@ def test_a_version_of_a_vendor_who_backports_says_nothing(release):
         ("Linux version 6.8.0-39-generic (x) (Ubuntu 6.8.0-39.39~22.04.1-generic 6.8.12)", Status.AFFECTED),
     ],
 )
-def test_ubuntus_own_table_decides_about_ubuntus_versions(banner, says):
+def test_ubuntus_own_table_decides_about_ubuntus_versions(banner: str, says: Status) -> None:
     found = version(banner.split()[2], banner, FACTS)
     assert found is not None
     assert (found.says, "Ubuntu" in found.detail) == (says, True)
 
 
-def test_a_changelog_that_names_the_fix_says_so_and_one_that_names_only_the_feature_does_not():
+def test_a_changelog_that_names_the_fix_says_so_and_one_that_names_only_the_feature_does_not() -> None:
     fix = changelog("  * virtio-pci: Check if is_avq is NULL\n", FACTS)
     assert fix is not None
     assert fix.says is Status.FIXED
@@ -86,11 +89,11 @@ def test_a_changelog_that_names_the_fix_says_so_and_one_that_names_only_the_feat
     assert changelog(None, FACTS) is None
 
 
-def evidence(kind, says):
+def evidence(kind: EvidenceKind, says: Status) -> Evidence:
     return Evidence(kind, says, f"{kind} says {says}")
 
 
-def test_executed_code_outranks_everything_and_a_disagreement_is_shown():
+def test_executed_code_outranks_everything_and_a_disagreement_is_shown() -> None:
     found = verdict(
         "X",
         [
@@ -106,12 +109,12 @@ def test_executed_code_outranks_everything_and_a_disagreement_is_shown():
 
 @pytest.mark.parametrize("kind", [EvidenceKind.VERSION, EvidenceKind.CHANGELOG])
 @pytest.mark.parametrize("says", [Status.FIXED, Status.NOT_AFFECTED, Status.AFFECTED])
-def test_what_is_only_written_decides_nothing(kind, says):
+def test_what_is_only_written_decides_nothing(kind: EvidenceKind, says: Status) -> None:
     found = verdict("X", [evidence(kind, says)], nothing="nothing was run", justification="j")
     assert (found.status, found.reason, found.justification) == (Status.UNKNOWN, "nothing was run", None)
 
 
-def test_unknown_evidence_leaves_the_decision_to_the_next_kind():
+def test_unknown_evidence_leaves_the_decision_to_the_next_kind() -> None:
     found = verdict(
         "X",
         [evidence(EvidenceKind.EXECUTED, Status.UNKNOWN), evidence(EvidenceKind.TYPES, Status.NOT_AFFECTED)],
@@ -122,15 +125,15 @@ def test_unknown_evidence_leaves_the_decision_to_the_next_kind():
     assert not found.conflict
 
 
-def device(**changes):
-    values = {
+def device(**changes: str | None) -> Device:
+    values: dict[str, Any] = {
         "name": "virtio0", "transport": "pci", "address": "0000:00:05.0", "kind": "disk", "driver": "virtio_blk",
         "nodes": ("vda",), "mode": "legacy", "hotpluggable": True, "unplug": "unknown", "reason": "",
     }  # fmt: skip
     return Device(**{**values, **changes})
 
 
-def exposed(status, **changes):
+def exposed(status: Status, **changes: str | None) -> str:
     finding = Finding("CVE-2024-42134", status, None, "", (), False)
     return ADVISORY.expose(finding, device(**changes)).unplug
 
@@ -152,11 +155,11 @@ def exposed(status, **changes):
         (Status.MITIGATED, {}, "safe"),
     ],
 )
-def test_who_is_hit(status, changes, unplug):
+def test_who_is_hit(status: Status, changes: dict[str, str | None], unplug: str) -> None:
     assert exposed(status, **changes) == unplug
 
 
-def test_a_device_comes_back_with_nothing_else_changed():
+def test_a_device_comes_back_with_nothing_else_changed() -> None:
     finding = Finding("CVE-2024-42134", Status.AFFECTED, None, "", (), False)
     before = device()
     after = ADVISORY.expose(finding, before)

@@ -3,6 +3,8 @@
 
 import os
 import shutil
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -41,7 +43,7 @@ MODULES = (
 )
 
 
-def missing(error: Missing) -> None:
+def missing(error: Missing) -> NoReturn:
     assert not os.environ.get("CI"), error
     pytest.skip(str(error))
 
@@ -58,7 +60,7 @@ def says(finding: Finding, kind: EvidenceKind) -> Status | None:
 
 @pytest.mark.kernels
 @pytest.mark.parametrize("package", [*NEVER_INTRODUCED, *REDESIGNED])
-def test_debians_kernels_are_not_affected_and_their_code_was_run(package):
+def test_debians_kernels_are_not_affected_and_their_code_was_run(package: str) -> None:
     try:
         path = fetch(package, package.rpartition("-")[2])
     except Missing as error:
@@ -73,7 +75,7 @@ def test_debians_kernels_are_not_affected_and_their_code_was_run(package):
 
 @pytest.mark.kernels
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
-def test_a_module_is_judged_as_it_was_built(module):
+def test_a_module_is_judged_as_it_was_built(module: Module) -> None:
     try:
         path = module.path()
     except Missing as error:
@@ -93,7 +95,7 @@ def test_a_module_is_judged_as_it_was_built(module):
 
 
 @pytest.mark.kernels
-def test_the_explanation_names_the_instruction_that_objdump_shows():
+def test_the_explanation_names_the_instruction_that_objdump_shows() -> None:
     import subprocess
 
     try:
@@ -114,7 +116,7 @@ def test_the_explanation_names_the_instruction_that_objdump_shows():
 
 
 @pytest.mark.kernels
-def test_an_image_whose_module_was_not_given_is_unknown_and_says_what_to_give(tmp_path):
+def test_an_image_whose_module_was_not_given_is_unknown_and_says_what_to_give(tmp_path: Path) -> None:
     try:
         package = fetch("linux-image-6.1.0-50-cloud-amd64")
     except Missing as error:
@@ -143,7 +145,7 @@ CASES = [(family, name) for family in ("6.1", "6.12") for name in VARIANTS if fa
 
 @pytest.mark.kernels
 @pytest.mark.parametrize(("family", "name"), CASES)
-def test_a_source_tree_is_read_as_it_was_edited(family, name, tmp_path):
+def test_a_source_tree_is_read_as_it_was_edited(family: str, name: str, tmp_path: Path) -> None:
     folder = tmp_path / "drivers/virtio"
     folder.mkdir(parents=True)
     try:

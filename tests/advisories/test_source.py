@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The guard is found in C however it is written, and a comment or a test of something else is none."""
 
+from pathlib import Path
+
 import pytest
 
 from ejectable.advisories.cve_2024_42134.source import source
@@ -21,7 +23,7 @@ void vp_del_vqs(struct virtio_device *vdev)
 """
 
 
-def judged(tmp_path, loop, *, member=MEMBER, legacy="", before=""):
+def judged(tmp_path: Path, loop: str, *, member: str = MEMBER, legacy: str = "", before: str = "") -> Status:
     folder = tmp_path / "drivers/virtio"
     folder.mkdir(parents=True)
     (folder / "virtio_pci_common.h").write_text(HEADER % member)
@@ -48,7 +50,7 @@ def judged(tmp_path, loop, *, member=MEMBER, legacy="", before=""):
         f"if (vp_dev->is_avq && /* not {CALL} */ {CALL}) continue;",
     ],
 )
-def test_a_guarded_call_is_fixed(tmp_path, loop):
+def test_a_guarded_call_is_fixed(tmp_path: Path, loop: str) -> None:
     assert judged(tmp_path, loop) is Status.FIXED
 
 
@@ -68,17 +70,17 @@ def test_a_guarded_call_is_fixed(tmp_path, loop):
         f"if (virtio_has_feature(vdev, VIRTIO_F_RING_RESET) && {CALL}) continue;",
     ],
 )
-def test_an_open_call_is_affected(tmp_path, loop):
+def test_an_open_call_is_affected(tmp_path: Path, loop: str) -> None:
     assert judged(tmp_path, loop) is Status.AFFECTED
 
 
-def test_a_legacy_probe_that_sets_the_member_is_a_fix_and_one_that_clears_it_is_none(tmp_path):
+def test_a_legacy_probe_that_sets_the_member_is_a_fix_and_one_that_clears_it_is_none(tmp_path: Path) -> None:
     probe = "int virtio_pci_legacy_probe(struct virtio_pci_device *vp_dev) { vp_dev->is_avq = %s; return 0; }"
     assert judged(tmp_path / "a", f"if ({CALL}) continue;", legacy=probe % "vp_never_avq") is Status.FIXED
     assert judged(tmp_path / "b", f"if ({CALL}) continue;", legacy=probe % "NULL") is Status.AFFECTED
 
 
-def test_a_guard_in_a_helper_counts(tmp_path):
+def test_a_guard_in_a_helper_counts(tmp_path: Path) -> None:
     helper = (
         "static bool skips(struct virtio_pci_device *vp_dev) { if (!vp_dev->is_avq) return false; return "
         + CALL
@@ -89,14 +91,14 @@ def test_a_guard_in_a_helper_counts(tmp_path):
     assert judged(tmp_path / "b", "if (skips(vp_dev)) continue;", before=helper) is Status.AFFECTED
 
 
-def test_without_the_member_there_is_nothing_to_fix(tmp_path):
+def test_without_the_member_there_is_nothing_to_fix(tmp_path: Path) -> None:
     assert judged(tmp_path, "", member="int other;") is Status.NOT_AFFECTED
 
 
-def test_what_cannot_be_understood_is_unknown(tmp_path):
+def test_what_cannot_be_understood_is_unknown(tmp_path: Path) -> None:
     assert judged(tmp_path / "a", "") is Status.UNKNOWN
     assert judged(tmp_path / "b", f"if ({CALL}) continue;", member="int other;") is Status.UNKNOWN
 
 
-def test_a_tree_without_the_driver_says_nothing(tmp_path):
+def test_a_tree_without_the_driver_says_nothing(tmp_path: Path) -> None:
     assert source(tmp_path) is None

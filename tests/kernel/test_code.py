@@ -3,6 +3,7 @@
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ every_shape = pytest.mark.parametrize(("compiler", "options"), SHAPES)
 
 
 @every_shape
-def test_an_open_call_and_a_guarded_one_are_told_apart(compiler, options):
+def test_an_open_call_and_a_guarded_one_are_told_apart(compiler: str, options: str) -> None:
     (open_call,) = indirect_calls(compiled(OPEN, compiler, options), "f")
     assert (open_call.loaded_from, open_call.tested, open_call.tail) == (0x350, False, False)
     (guarded,) = indirect_calls(compiled(GUARDED, compiler, options), "f")
@@ -36,27 +37,27 @@ def test_an_open_call_and_a_guarded_one_are_told_apart(compiler, options):
 
 
 @every_shape
-def test_a_test_behind_the_call_is_none_in_front_of_it(compiler, options):
+def test_a_test_behind_the_call_is_none_in_front_of_it(compiler: str, options: str) -> None:
     (call,) = indirect_calls(compiled(LATE, compiler, options), "f")
     assert call.loaded_from == 0x350
     assert not call.tested
 
 
 @every_shape
-def test_a_tail_call_is_found(compiler, options):
+def test_a_tail_call_is_found(compiler: str, options: str) -> None:
     (call,) = indirect_calls(compiled(TAIL, compiler, options), "f")
     assert (call.loaded_from, call.tail, call.tested) == (0x350, True, False)
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_a_direct_call_is_no_indirect_one_and_its_target_has_a_name(compiler):
+def test_a_direct_call_is_no_indirect_one_and_its_target_has_a_name(compiler: str) -> None:
     program = compiled("void other(void); int f(void) { other(); return 1; }", compiler)
     assert indirect_calls(program, "f") == []
     assert any("<other+0x0>" in instruction.text(program) for instruction in listing(program, "f"))
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_a_listing_has_the_addresses_that_objdump_has(compiler, tmp_path):
+def test_a_listing_has_the_addresses_that_objdump_has(compiler: str, tmp_path: Path) -> None:
     program = compiled(OPEN, compiler)
     segment = next(segment for segment in program.image.segments if segment.executable)
     (tmp_path / "code").write_bytes(bytes(segment.data))
@@ -70,5 +71,5 @@ def test_a_listing_has_the_addresses_that_objdump_has(compiler, tmp_path):
     assert set(mine) <= addresses
 
 
-def test_a_function_that_is_not_there_has_no_instructions():
+def test_a_function_that_is_not_there_has_no_instructions() -> None:
     assert list(listing(compiled(OPEN, "x86_64-gcc"), "nothing")) == []

@@ -4,7 +4,7 @@
 import pytest
 
 from ejectable.errors import DamagedInput, Missing
-from ejectable.kernel.machine import Layouts, Machine
+from ejectable.kernel.machine import Layouts, Machine, Object, Outcome
 from tests.kernel.compiled import COMPILERS, compiled
 
 DEVICE = """
@@ -37,14 +37,14 @@ RETPOLINES = {
 every_compiler = pytest.mark.parametrize("compiler", COMPILERS)
 
 
-def on_stage(machine):
+def on_stage(machine: Machine) -> Object:
     device = machine.new("device", id=77)
     for index in (3, 4):
-        device.queues.append(machine.new("queue", index=index).list)
+        device.sub("queues").append(machine.new("queue", index=index).list)
     return device
 
 
-def asked_and_answered(compiler, options=""):
+def asked_and_answered(compiler: str, options: str = "") -> tuple[Object, Outcome]:
     machine = Machine(compiled(WALK, compiler, options), types=LAYOUTS)
     device = on_stage(machine)
     device.ask = machine.callback("ask", lambda _machine, arguments: arguments[1] * 10)
@@ -53,7 +53,7 @@ def asked_and_answered(compiler, options=""):
 
 @every_compiler
 @pytest.mark.parametrize("level", ["-O2", "-Os", "-O0"])
-def test_a_callback_is_called_with_its_arguments_and_its_answer_is_used(compiler, level):
+def test_a_callback_is_called_with_its_arguments_and_its_answer_is_used(compiler: str, level: str) -> None:
     device, outcome = asked_and_answered(compiler, level)
     assert (outcome.exit, outcome.value, outcome.fault) == ("returned", 70, None)
     assert [(call.name, call.arguments[0], call.arguments[1]) for call in outcome.calls] == [
@@ -64,7 +64,9 @@ def test_a_callback_is_called_with_its_arguments_and_its_answer_is_used(compiler
 
 @every_compiler
 @pytest.mark.parametrize("level", ["-O2", "-Os", "-O0"])
-def test_a_null_callback_is_a_fetch_of_address_0_at_the_return_address_with_the_arguments(compiler, level):
+def test_a_null_callback_is_a_fetch_of_address_0_at_the_return_address_with_the_arguments(
+    compiler: str, level: str
+) -> None:
     machine = Machine(compiled(WALK, compiler, level), types=LAYOUTS)
     device = on_stage(machine)
     outcome = machine.call("walk", device)
@@ -79,7 +81,7 @@ def test_a_null_callback_is_a_fetch_of_address_0_at_the_return_address_with_the_
 
 
 @pytest.mark.parametrize("compiler", RETPOLINES)
-def test_retpolines_and_return_thunks_do_what_they_stand_for(compiler):
+def test_retpolines_and_return_thunks_do_what_they_stand_for(compiler: str) -> None:
     assert asked_and_answered(compiler, RETPOLINES[compiler])[1].value == 70
     machine = Machine(compiled(WALK, compiler, RETPOLINES[compiler]), types=LAYOUTS)
     device = on_stage(machine)
@@ -103,14 +105,14 @@ def test_retpolines_and_return_thunks_do_what_they_stand_for(compiler):
         ("aarch64-clang", "-fsanitize=kcfi"),
     ],
 )
-def test_what_kernels_are_instrumented_with_changes_nothing(compiler, options):
+def test_what_kernels_are_instrumented_with_changes_nothing(compiler: str, options: str) -> None:
     _, outcome = asked_and_answered(compiler, options)
     assert outcome.value == 70, outcome.story()
     assert [call.name for call in outcome.calls] == ["ask", "ask"]
 
 
 @pytest.mark.parametrize("compiler", ["x86_64-clang", "aarch64-clang"])
-def test_with_kcfi_a_null_callback_faults_on_its_hash(compiler):
+def test_with_kcfi_a_null_callback_faults_on_its_hash(compiler: str) -> None:
     machine = Machine(compiled(WALK, compiler, "-fsanitize=kcfi"), types=LAYOUTS)
     fault = machine.call("walk", on_stage(machine)).fault
     assert fault is not None
@@ -119,18 +121,21 @@ def test_with_kcfi_a_null_callback_faults_on_its_hash(compiler):
 
 
 @pytest.mark.parametrize("compiler", ["x86_64-clang", "aarch64-clang"])
-def test_kcfi_still_stops_a_call_of_a_function_of_another_type(compiler):
+def test_kcfi_still_stops_a_call_of_a_function_of_another_type(compiler: str) -> None:
     source = WALK + 'void other(void) { asm volatile(""); } void (*keep)(void) = other;'
     program = compiled(source, compiler, "-fsanitize=kcfi")
     machine = Machine(program, types=LAYOUTS)
     device = on_stage(machine)
-    device.ask = program.symbols.get("other").address
+    other = program.symbols.get("other")
+    assert other is not None
+    device.ask = other.address
     outcome = machine.call("walk", device)
     assert outcome.exit == "trap"
     assert outcome.trap is not None
     assert outcome.trap.at.startswith("walk+")
 
 
+SYSREG_GUARD = "-mstack-protector-guard=sysreg -mstack-protector-guard-reg=sp_el0 -mstack-protector-guard-offset=1304"
 GUARDED = """
 void fill(char *buffer);
 int guarded(int n) { char buffer[64]; fill(buffer); return buffer[n] + 1; }
@@ -144,18 +149,17 @@ int guarded(int n) { char buffer[64]; fill(buffer); return buffer[n] + 1; }
         ("x86_64-gcc", "-fstack-protector-all -mstack-protector-guard-reg=gs -mstack-protector-guard-offset=40"),
         (
             "aarch64-gcc",
-            "-fstack-protector-all -mstack-protector-guard=sysreg"
-             " -mstack-protector-guard-reg=sp_el0 -mstack-protector-guard-offset=1304",
+            f"-fstack-protector-all {SYSREG_GUARD}",
         ),
     ],
 )
-def test_the_stack_protector_finds_its_canary_and_a_smashed_stack_is_a_trap(compiler, options):
+def test_the_stack_protector_finds_its_canary_and_a_smashed_stack_is_a_trap(compiler: str, options: str) -> None:
     if "guard" not in options:
         options += " -mstack-protector-guard=global"
     program = compiled(GUARDED, compiler, options)
     assert Machine(program).call("guarded", 0).value == 1
 
-    def smash(machine, arguments):
+    def smash(machine: Machine, arguments: tuple[int, ...]) -> int:
         machine.memory.write(arguments[0], b"\xff" * 200)
         return 0
 
@@ -166,7 +170,7 @@ def test_the_stack_protector_finds_its_canary_and_a_smashed_stack_is_a_trap(comp
 
 
 @every_compiler
-def test_calls_that_leave_are_recorded_and_answered_by_the_policy(compiler):
+def test_calls_that_leave_are_recorded_and_answered_by_the_policy(compiler: str) -> None:
     source = "int outside(long, int); int inside(long a) { return outside(a, 2) + 1; }"
     program = compiled(source, compiler)
     silent = Machine(program).call("inside", 9)
@@ -175,7 +179,7 @@ def test_calls_that_leave_are_recorded_and_answered_by_the_policy(compiler):
 
 
 @every_compiler
-def test_a_callee_runs_if_the_policy_lets_it_and_the_call_chain_is_told(compiler):
+def test_a_callee_runs_if_the_policy_lets_it_and_the_call_chain_is_told(compiler: str) -> None:
     source = """
     __attribute__((noinline, noipa)) static int deep(int *p) { return *p + 1; }
     __attribute__((noinline, noipa)) static int middle(int *p) { return deep(p) * 3; }
@@ -194,7 +198,7 @@ def test_a_callee_runs_if_the_policy_lets_it_and_the_call_chain_is_told(compiler
 
 
 @every_compiler
-def test_a_wild_write_is_a_fault_and_what_was_written_before_stays(compiler):
+def test_a_wild_write_is_a_fault_and_what_was_written_before_stays(compiler: str) -> None:
     source = "void put(int *good, int *bad) { *(volatile int *)good = 7; *(volatile int *)bad = 8; }"
     machine = Machine(compiled(source, compiler))
     good = machine.room()
@@ -205,7 +209,7 @@ def test_a_wild_write_is_a_fault_and_what_was_written_before_stays(compiler):
 
 
 @every_compiler
-def test_an_endless_loop_ends_with_the_budget(compiler):
+def test_an_endless_loop_ends_with_the_budget(compiler: str) -> None:
     program = compiled("int spin(volatile int *p) { while (!*p) ; return 1; }", compiler)
     machine = Machine(program, budget=5000)
     outcome = machine.call("spin", machine.room())
@@ -214,44 +218,44 @@ def test_an_endless_loop_ends_with_the_budget(compiler):
     assert outcome.value is None
 
 
-def test_a_string_instruction_without_an_end_ends_too():
+def test_a_string_instruction_without_an_end_ends_too() -> None:
     program = compiled('void fill(char *p) { asm volatile("rep stosb" : : "D"(p), "c"(-1L), "a"(0)); }', "x86_64-gcc")
     machine = Machine(program, budget=5000)
     assert machine.call("fill", machine.room()).exit in ("budget", "fault")
 
 
 @every_compiler
-def test_a_bug_is_a_trap(compiler):
+def test_a_bug_is_a_trap(compiler: str) -> None:
     outcome = Machine(compiled("void bug(void) { __builtin_trap(); }", compiler)).call("bug")
     assert (outcome.exit, outcome.trap and outcome.trap.kind) == ("trap", "bug")
 
 
 @every_compiler
-def test_the_same_experiment_gives_the_same_outcome(compiler):
+def test_the_same_experiment_gives_the_same_outcome(compiler: str) -> None:
     first, second = (asked_and_answered(compiler)[1] for _ in range(2))
     assert first == second
 
 
 @every_compiler
-def test_data_of_the_image_is_read_where_it_lies(compiler):
+def test_data_of_the_image_is_read_where_it_lies(compiler: str) -> None:
     source = "static int table[4000] = {1, 2, 3, [3999] = 9}; int look(int i) { return table[i]; } int *leak = table;"
     machine = Machine(compiled(source, compiler))
     assert [machine.call("look", index).value for index in (0, 2, 3, 3999)] == [1, 3, 0, 9]
 
 
-def test_a_function_that_is_not_there_is_missing():
+def test_a_function_that_is_not_there_is_missing() -> None:
     with pytest.raises(Missing, match="no function nothing"):
         Machine(compiled(WALK, "x86_64-gcc")).call("nothing")
 
 
-def test_a_type_that_is_not_there_is_missing():
+def test_a_type_that_is_not_there_is_missing() -> None:
     with pytest.raises(Missing):
         Machine(compiled(WALK, "x86_64-gcc")).new("device")
     with pytest.raises(Missing, match="no struct nothing"):
         Machine(compiled(WALK, "x86_64-gcc"), types=LAYOUTS).new("nothing")
 
 
-def test_objects_read_and_write_their_members():
+def test_objects_read_and_write_their_members() -> None:
     machine = Machine(compiled(WALK, "x86_64-gcc"), types=LAYOUTS)
     device = machine.new("device", id=-1, flag=300)
     assert (device.id, device.flag, device.ask) == ((1 << 64) - 1, 44, 0)
@@ -261,17 +265,17 @@ def test_objects_read_and_write_their_members():
     with pytest.raises(AttributeError, match="struct device has no member nothing"):
         _ = device.nothing
     queue = machine.new("queue")
-    device.queues.append(queue.list)
-    assert list(device.queues.entries()) == [int(queue.list)]
+    device.sub("queues").append(queue.list)
+    assert list(device.sub("queues").entries()) == [int(queue.list)]
 
 
-def test_an_object_larger_than_the_room_is_refused():
+def test_an_object_larger_than_the_room_is_refused() -> None:
     machine = Machine(compiled(WALK, "x86_64-gcc"))
     with pytest.raises(DamagedInput):
         machine.room(1 << 40)
 
 
-def test_contents_come_back_with_a_snapshot():
+def test_contents_come_back_with_a_snapshot() -> None:
     machine = Machine(compiled(WALK, "x86_64-gcc"), types=LAYOUTS)
     device = machine.new("device", id=5)
     before = machine.memory.snapshot()

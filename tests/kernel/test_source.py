@@ -25,7 +25,7 @@ int (*table[])(void) = { one, two };
 """
 
 
-def test_functions_are_found_with_their_bodies():
+def test_functions_are_found_with_their_bodies() -> None:
     read = CSource(SOURCE)
     assert [function.name for function in read.functions()] == ["taken"]
     taken = read.function("taken")
@@ -35,7 +35,7 @@ def test_functions_are_found_with_their_bodies():
     assert '"} /* */"' in taken.body
 
 
-def test_a_struct_is_found_by_its_name():
+def test_a_struct_is_found_by_its_name() -> None:
     read = CSource(SOURCE)
     assert read.struct("device") == ("int", "a", ";", "bool", "(", "*", "ask", ")", "(", "int", ")", ";")
     assert read.struct("inner") is None
@@ -43,7 +43,7 @@ def test_a_struct_is_found_by_its_name():
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.text(alphabet="(){}[];#if 0\n/*\"'\\ax", max_size=200))
-def test_anything_can_be_read(text):
+def test_anything_can_be_read(text: str) -> None:
     read = CSource(text)
     assert all(function.name for function in read.functions())
     assert read.struct("a") is None or isinstance(read.struct("a"), tuple)
