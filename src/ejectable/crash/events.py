@@ -25,6 +25,8 @@ def event_of(report: Report, source: str, context: Context) -> Event:
     trigger = report.match.trigger
     kind = _kind(report, facts)
     trace = _trace(report, facts)
+    if kind == "null-call":
+        trace = _with_caller(facts, trace)
     function = _function(report, facts, trace, kind)
     title = _title(report, facts, function, kind)
     frames = tuple(trace)
@@ -103,6 +105,19 @@ def _trace(report: Report, facts: Facts) -> list[Frame]:
             if not _idle(trace):
                 return trace
     return traces[0]
+
+
+def _with_caller(facts: Facts, trace: list[Frame]) -> list[Frame]:
+    """The trace of a jump to nowhere, its caller on top.
+
+    Where a call leaves its return address in a register, no frame of the stack shows who called: the callee would
+    have saved it, and here there is none. arm64's unwinder leaves that register out (32ed1205682e, "arm64:
+    stacktrace: Skip reporting LR at exception boundaries").
+    """
+    link = facts.link
+    if link is None or (trace and trace[0].function == link.function):
+        return trace
+    return [link, *trace]
 
 
 def _idle(trace: Sequence[Frame]) -> bool:

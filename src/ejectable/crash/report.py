@@ -58,6 +58,7 @@ class Facts(msgspec.Struct):
     taint: str | None = None
     hardware: str | None = None
     workqueue: str | None = None
+    link: Frame | None = None  # the return address that a call left in a register
     at: list[Frame] = msgspec.field(default_factory=list)  # lockdep's `at: func+0x1/0x2`, in order
     traces: list[list[Frame]] = msgspec.field(default_factory=list)
     registers: dict[str, str] = msgspec.field(default_factory=dict)
@@ -150,6 +151,9 @@ ARCHES = {
     "do_trap_ecall_u": "riscv64",
     "handle_syscall": "loongarch64",
 }
+# How lines begin that name the link register: `lr : func+0x1/0x2` (arm64), `LR is at func` (arm), ` ra : func`
+# (riscv), `ra: 9000 func` (loongarch), `LR [c000] func` (powerpc).
+LINKS = frozenset(("lr :", "LR i", " ra ", "ra :", "ra: ", "LR ["))
 SIGNS = re.compile("|".join(re.escape(sign) for sign in ARCHES))
 AT_BARE = re.compile(r"at: ")
 # The first four characters of lines that only structure a trace, or belong to user space.
@@ -289,6 +293,10 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
     if head == "Code":
         if facts.code is None and (match := CODE.match(text)):
             facts.code = match.group(1).strip()
+    elif head in LINKS and facts.link is None:
+        facts.link = location(text)
+    elif head == "  EC" and "IABT" in text:  # arm64's exception class: instruction abort
+        facts.fetch = True
     elif ": " in text and len(facts.registers) < 64:
         for name, value in REGISTERS.findall(text):
             facts.registers.setdefault(name, value)
