@@ -16,6 +16,7 @@ __all__ = [
     "EXIT_BAD_INPUT",
     "EXIT_OK",
     "EXIT_UNKNOWN",
+    "Applied",
     "Arch",
     "Assessment",
     "Claim",
@@ -290,8 +291,24 @@ class Claim(msgspec.Struct, frozen=True):
 class Remedy(msgspec.Struct, frozen=True):
     """One line of the plan of `fix`."""
 
-    remedy: str
+    remedy: str  # upgrade, force-legacy, instance-type, live, source-patch, detach-while-stopped, panic-policy
     state: Literal["recommended", "possible", "impossible", "done"]
     why: str
     commands: tuple[str, ...]  # that a person can paste
-    verified: bool
+    verified: bool  # that it helps was checked, not only believed
+    # Beyond the contract's core.
+    cost: str = ""  # what it takes: a reboot, a stop and start, nothing
+    details: tuple[str, ...] = ()  # what was found out on the way: shown with --verbose
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What became of `fix REMEDY --apply` (or `--undo`)."""
+
+    remedy: str
+    changes: tuple[str, ...]  # one sentence for each thing that was changed; empty where nothing had to be
+    verified: bool  # the remedy's own check passed afterwards
+    why: str  # what the check saw
+    reboot: bool = False  # it takes effect with the next boot
+    diff: tuple[str, ...] = ()  # of files, unified
+    next_steps: tuple[str, ...] = ()
+    undo: str | None = None  # the command that takes it back

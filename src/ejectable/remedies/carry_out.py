@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Planning over all remedies, and carrying one out: the order of precautions is the same for each."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from ejectable.errors import EjectableError, Missing, WrongUsage
+from ejectable.model import Applied, Remedy
+from ejectable.remedies.changes import Changes, interrupted
+from ejectable.remedies.registry import REMEDIES, remediation
+from ejectable.remedies.remediation import Remediation, Request
+from ejectable.remedies.situation import Situation
+
+__all__ = ["apply", "left_open", "plan", "state_folder", "undo"]
+
+
+def plan(situation: Situation, request: Request, names: Sequence[str] = ()) -> tuple[Remedy, ...]:
+    """The plan: every remedy (or those named), what helps first. Changes nothing.
+
+    Of those that are possible, the first one that removes the danger is `recommended`, and with it the first one to
+    live with meanwhile. Where nothing is needed, nothing is recommended.
+    """
+    chosen = [remediation(name) for name in names or REMEDIES]
+    lines = [(one, _planned(one, situation, request)) for one in chosen]
+    if not names and situation.needed:
+        lines = _ranked(lines)
+    order = ("done", "recommended", "possible", "impossible")
+    return tuple(line for _, line in sorted(lines, key=lambda pair: order.index(pair[1].state)))
+
+
+def _planned(one: Remediation, situation: Situation, request: Request) -> Remedy:
+    if one.where == "live" and not situation.root.live and one.applies:
+        return one.impossible("It works on a machine that runs, and this is a tree: run `ejectable fix` there.")
+    try:
+        return one.plan(situation, request)
+    except EjectableError as error:
+        return one.impossible(" ".join(filter(None, (error.message, error.hint))))
+
+
+def _ranked(lines: list[tuple[Remediation, Remedy]]) -> list[tuple[Remediation, Remedy]]:
+    given: set[bool] = {one.durable for one, line in lines if line.state == "done"}
+    ranked = []
+    for one, line in lines:
+        best = line
+        if line.state == "possible" and one.durable not in given:
+            given.add(one.durable)
+            best = msgspec.structs.replace(line, state="recommended")
+        ranked.append((one, best))
+    return ranked
+
+
+def apply(situation: Situation, name: str, request: Request) -> Applied:
+    """Carry a remedy out and check that it helped; what fails half-way is undone, and the error says so.
+
+    Raises `Missing` for a right or a tool that lacks, `WrongUsage` for a remedy that is for people or does not work
+    on a tree.
+    """
+    one = _ready(situation, name)
+    with (
+        _ending_softly(),
+        Changes.begin(
+            situation.root, name, undo=_undo_command(situation, name, request), folder=state_folder(one)
+        ) as changes,
+    ):
+        return one.apply(situation, request, changes)
+
+
+def undo(situation: Situation, name: str, request: Request) -> Applied:
+    """Take a remedy back; raises `WrongUsage` where it was never carried out."""
+    one = _ready(situation, name)
+    with _ending_softly(), Changes.begin(situation.root, name, undo="none", folder=state_folder(one)) as changes:
+        if changes.done:  # what an interrupted run had left was taken back already
+            return Applied(name, tuple(changes.done), verified=True, why="An interrupted change was taken back.")
+        return one.undo(situation, request, changes)
+
+
+def left_open(situation: Situation) -> tuple[str, ...]:
+    """What to say of changes that were begun and did not end."""
+    return tuple(
+        f"A change was interrupted (`fix {record.remedy}`, begun {record.started}): "
+        f"`ejectable fix {record.remedy} --undo` takes it back."
+        for record in interrupted(situation.root)
+    )
+
+
+def state_folder(one: Remediation) -> Path | None:
+    """Where the records are: the machine's, but for source trees the user's own (XDG Base Directory 0.8)."""
+    if one.where != "anywhere":
+        return None
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local/state") / "ejectable"
+
+
+def _ready(situation: Situation, name: str) -> Remediation:
+    one = remediation(name)
+    if not one.applies:
+        raise WrongUsage(f"`{name}` is for people to carry out.", hint=f"`ejectable fix {name}` shows the commands.")
+    if one.where == "live" and not situation.root.live:
+        raise WrongUsage(f"`{name}` works on the machine it runs on only.", hint="Leave --root away, over there.")
+    if one.needs_root and os.geteuid() != 0:
+        raise Missing(f"`{name}` changes this system: that takes root.", hint=f"sudo ejectable fix {name} --apply")
+    return one
+
+
+def _undo_command(situation: Situation, name: str, request: Request) -> str:
+    words = ["ejectable", "fix", name, *([request.target] if request.target else []), "--undo"]
+    return " ".join([*words, *([] if situation.root.live else ["--root", str(situation.root.path)])])
+
+
+@contextmanager
+def _ending_softly() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a change like Ctrl-C does: by undoing it. A second Ctrl-C must not stop the undoing."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        for each in kept:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    kept = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            kept[number] = signal.signal(number, end)
+    except ValueError:  # not in the main thread: whoever runs us there has the signals
+        kept = {}
+    try:
+        yield
+    finally:
+        for each, handler in kept.items():
+            signal.signal(each, handler)

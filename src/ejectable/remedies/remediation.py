@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What every remedy can do: say whether it helps here, be carried out, be taken back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import msgspec
+
+from ejectable.errors import WrongUsage
+from ejectable.model import Applied, Remedy
+from ejectable.remedies.changes import Changes
+from ejectable.remedies.situation import Situation
+
+__all__ = ["Remediation", "Request"]
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What was asked for beside the remedy's name; each remedy uses what concerns it."""
+
+    target: str | None = None  # source-patch: the tree
+    persist: bool = False  # live: also after a reboot, through DKMS
+    build: str | None = None  # source-patch: build virtio_pci.ko against these headers
+    to: str | None = None  # instance-type: the type to move to
+    instance: str | None = None  # instance-type, detach-while-stopped: instead of what the metadata service says
+    region: str | None = None
+    device: str | None = None  # detach-while-stopped: the node, the virtio device or the cloud's id of the disk
+
+
+class Remediation(ABC):
+    """One remedy. Planning changes nothing and never raises for a machine that it cannot help: it says why.
+
+    `plan` must work without root and without network, and say what it could not ask.
+    """
+
+    name: ClassVar[str]
+    durable: ClassVar[bool]  # it removes the danger, rather than living with it
+    applies: ClassVar[bool] = True  # `--apply` does it; else a person (or an API) has to
+    # "live": only the machine that this runs on; "tree": a mounted image as well; "anywhere": no machine is touched.
+    where: ClassVar[Literal["live", "tree", "anywhere"]] = "live"
+    needs_root: ClassVar[bool] = True
+
+    @abstractmethod
+    def plan(self, situation: Situation, request: Request) -> Remedy:
+        """Whether it helps here and what it would take. State `possible` where it does: who ranks comes later."""
+
+    @abstractmethod
+    def apply(self, situation: Situation, request: Request, changes: Changes) -> Applied:
+        """Carry it out, and check that it helped. Everything is changed through `changes`, which takes it back if
+        this raises. Raises `Missing`, `BadInput` or `WrongUsage` with what is in the way.
+        """
+
+    def undo(self, situation: Situation, request: Request, changes: Changes) -> Applied:
+        """Take it back; by default what the record of the change says."""
+        del situation, request
+        return _undone(self.name, changes.undo(self.name))
+
+    def impossible(self, why: str, *, commands: Sequence[str] = (), details: Sequence[str] = ()) -> Remedy:
+        """The plan line of a remedy that does not help here."""
+        return Remedy(self.name, "impossible", why, tuple(commands), verified=False, details=tuple(details))
+
+
+def _undone(name: str, said: Sequence[str]) -> Applied:
+    if not said:
+        raise WrongUsage(f"There is nothing to undo: no change of `{name}` is on record.")
+    return Applied(name, tuple(said), verified=True, why="Everything is as it was before.")

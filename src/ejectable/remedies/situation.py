@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machine that is to be helped, as `check` sees it: read when it is first asked for, and only once."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ejectable import host
+from ejectable.assess.in_use import InUse, find
+from ejectable.assess.kernels import status_of
+from ejectable.assess.machine import assess
+from ejectable.assess.verdicts import Verdicts
+from ejectable.intake import DEFAULT_LIMITS, Limits
+from ejectable.model import Assessment, Device, Status
+
+if TYPE_CHECKING:
+    from ejectable.advisories import Advisory
+
+__all__ = ["Situation"]
+
+
+class Situation:
+    """One machine. `offline` forbids asking anything over the network; `tell` is told what takes its time."""
+
+    def __init__(
+        self,
+        root: host.Root,
+        advisories: Mapping[str, "Advisory"],
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        offline: bool = False,
+        cache: bool = True,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.root = root
+        self.advisories = advisories
+        self.limits = limits
+        self.offline = offline
+        self.tell = tell
+        self.cache = cache
+        self.verdicts = Verdicts(enabled=cache)
+
+    def again(self) -> "Situation":
+        """The same machine, looked at anew: after something was changed."""
+        return Situation(
+            self.root,
+            self.advisories,
+            limits=self.limits,
+            offline=self.offline,
+            cache=self.cache,
+            tell=self.tell,
+        )
+
+    @cached_property
+    def facts(self) -> host.Facts:
+        """What the machine's files show."""
+        return host.read(self.root)
+
+    @cached_property
+    def in_use(self) -> InUse:
+        """The kernel that runs, judged."""
+        self.tell("reading the kernel in use")
+        return find(self.root, self.facts, self.advisories, self.limits, self.verdicts)
+
+    @cached_property
+    def assessment(self) -> Assessment:
+        """The answer of `check`."""
+        return assess(self.facts, self.in_use, self.advisories)
+
+    @property
+    def kernel_status(self) -> Status:
+        """The word for the code of the kernel in use, whatever its devices are."""
+        return status_of(self.in_use.report) if self.in_use.report else Status.UNKNOWN
+
+    @property
+    def endangered(self) -> tuple[Device, ...]:
+        """The devices whose unplugging would crash the machine, or may: that could not be decided."""
+        return tuple(device for device in self.assessment.devices if device.unplug != "safe")
+
+    @property
+    def needed(self) -> bool:
+        """Whether anything has to be done: something would crash or may, or the kernel has the defect."""
+        return self.assessment.status in (Status.AFFECTED, Status.UNKNOWN) or self.kernel_status is Status.AFFECTED
