@@ -15,9 +15,10 @@ BTF_START = bytes.fromhex("9feb0100") + struct.pack("<I", 24)
 
 def member_of_package(deb: Path, pattern: str) -> bytes:
     """The contents of the one file of a package whose path matches a shell `pattern`, such as ./boot/vmlinuz-*."""
-    outer = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
-    inner = subprocess.run(["tar", "xO", "--wildcards", pattern], stdin=outer.stdout, check=False, capture_output=True)
-    outer.wait()
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as outer:
+        inner = subprocess.run(
+            ["tar", "xO", "--wildcards", pattern], stdin=outer.stdout, check=False, capture_output=True
+        )
     if inner.returncode or not inner.stdout:
         raise Missing(f"{deb.name} holds no {pattern}.", hint="Is it a kernel image package?")
     return inner.stdout

@@ -261,9 +261,9 @@ def paired_tree(module: Module) -> Path:
             folder.mkdir(parents=True)
             shutil.copy(module.path(), folder)
             deb = fetch(f"linux-image-{module.release}", architecture_of(module.release))
-            outer = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
-            subprocess.run(["tar", "x", "-C", aside, "./boot"], stdin=outer.stdout, check=True)
-            if outer.wait():
+            with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as outer:
+                subprocess.run(["tar", "x", "-C", aside, "./boot"], stdin=outer.stdout, check=True)
+            if outer.returncode:
                 raise RuntimeError(f"{deb} could not be unpacked")
             aside.rename(root)
     return root

@@ -43,14 +43,14 @@ def source(family: str) -> Path:
             aside = folder.with_name(folder.name + ".part")
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-            outer = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
-            inner = subprocess.Popen(
-                ["tar", "xO", f"./usr/src/linux-source-{family}.tar.xz"], stdin=outer.stdout, stdout=subprocess.PIPE
-            )
-            subprocess.run(
-                ["nice", "-n", "10", "tar", "xJ", "--strip-components=1", "-C", aside], stdin=inner.stdout, check=True
-            )
-            if outer.wait() or inner.wait():
+            inside = f"./usr/src/linux-source-{family}.tar.xz"
+            with (
+                subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as outer,
+                subprocess.Popen(["tar", "xO", inside], stdin=outer.stdout, stdout=subprocess.PIPE) as inner,
+            ):
+                unpack: list[str | Path] = ["nice", "-n", "10", "tar", "xJ", "--strip-components=1", "-C", aside]
+                subprocess.run(unpack, stdin=inner.stdout, check=True)
+            if outer.returncode or inner.returncode:
                 raise Missing(f"{deb} could not be unpacked.", hint="Delete it, so that it is downloaded again.")
             aside.rename(folder)
     return folder

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Small valid inputs of every format, so that the fuzzer starts inside of each parser instead of at its door."""
 
+import gzip
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ejectable.intake import Compression
-from tests.kernel import synthetic
+from tests.kernel import kallsyms_tables, synthetic
 
 __all__ = ["seeds", "write_seeds"]
 
@@ -37,6 +40,44 @@ def _btf() -> Iterator[bytes]:
     yield struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings)) + types + strings
 
 
+# A little of everything that a module has: code with relocations, data, types in DWARF.
+PIECE = b"""
+struct list_head { struct list_head *next, *prev; };
+enum colour { RED, GREEN = 5, BLUE = -1 };
+struct device { int index; struct list_head vqs; const char *const name; };
+struct outer { struct device vdev; union { int legacy; long modern; }; int low : 3; int (*ask)(int); int names[7]; };
+struct outer outer = {{ 1 }};
+int asked(struct outer *o, enum colour c) { return o->ask ? o->ask(c) + outer.vdev.index : sizeof(*o); }
+const char info[] __attribute__((section(".modinfo"))) = "name=piece";
+"""
+
+
+def _objects() -> Iterator[bytes]:
+    for options in ("-O1 -gdwarf-5", "-O0 -gdwarf-4"):
+        with TemporaryDirectory() as folder:
+            made = Path(folder, "piece.o")
+            subprocess.run(["gcc", "-xc", "-c", *options.split(), "-", "-o", made], input=PIECE, check=True)
+            yield made.read_bytes()
+
+
+def _archives() -> Iterator[bytes]:
+    files = {"boot/vmlinux": b"content " * 70, "lib/modules/6.0.0/" + "long/" * 40 + "a.ko": b"x", "empty": b""}
+    yield b"\0" + synthetic.tar_of(files)
+    yield b"\1" + synthetic.cpio_newc(files)
+    yield b"\1" + synthetic.cpio_newc(files) + bytes(512) + synthetic.pack(synthetic.cpio_newc(files), Compression.GZIP)
+
+
+def _configs() -> Iterator[bytes]:
+    yield synthetic.CONFIG
+    yield b"IKCFG_ST" + gzip.compress(synthetic.CONFIG, mtime=0) + b"IKCFG_ED"
+
+
+def _kallsyms() -> Iterator[bytes]:
+    for layout, encoding in kallsyms_tables.LAYOUTS:
+        entries = [entry for entry in kallsyms_tables.many(300) if entry[0] >= kallsyms_tables.BASE]
+        yield kallsyms_tables.tables(entries, layout, encoding, at=kallsyms_tables.BASE)
+
+
 def _logs() -> Iterator[bytes]:
     folder = Path(__file__).parent.parent / "tests" / "crash" / "fixtures"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -50,8 +91,13 @@ def _source() -> Iterator[bytes]:
 SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "decompression": _packed,
     "streams": _packed,
+    "archive": _archives,
     "kernel_file": _kernel_files,
+    "module": _objects,
+    "config": _configs,
     "btf": _btf,
+    "dwarf": _objects,
+    "kallsyms": _kallsyms,
     "source": _source,
     "crash": _logs,
 }

@@ -50,6 +50,45 @@ def kernel_file(data: bytes) -> None:
                 kernel.module("virtio_pci")
 
 
+def module(data: bytes) -> None:
+    """A module: ELF sections, symbols, relocations."""
+    from ejectable.kernel.module import Module
+
+    read = Module(data, name="input")
+    read.symbols.at(0)
+    _ = (read.modinfo, read.elf.build_id, read.image, read.btf)
+
+
+def archive(data: bytes) -> None:
+    """The archives inside of packages, without what they are packed with: the first byte says which one."""
+    import io
+
+    from ejectable.kernel.containers import cpio, tar
+
+    stream, read = io.BytesIO(data[1:]), (tar.entries, cpio.initramfs_entries)[data[0] & 1 if data else 0]
+    for entry in read(stream, name="input", limit=LIMIT):
+        if entry.name.endswith("x"):
+            entry.read()
+
+
+def config(data: bytes) -> None:
+    """A configuration, embedded and beside the image."""
+    from ejectable.kernel.config import embedded_config, parse_config
+
+    parse_config(data)
+    embedded_config(memoryview(data), name="input")
+
+
+def dwarf(data: bytes) -> None:
+    """Debugging information."""
+    from ejectable.kernel.types.dwarf import load_dwarf
+
+    types = load_dwarf(data)
+    types.struct("outer")
+    types.member("outer", "vdev.vqs.next")
+    types.enum("colour")
+
+
 def btf(data: bytes) -> None:
     """Type information."""
     from ejectable.kernel.types.btf import load_btf
@@ -91,7 +130,8 @@ def crash(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (decompression, streams, kernel_file, btf, kallsyms, source, crash)
+    target.__name__: target
+    for target in (decompression, streams, archive, kernel_file, module, config, btf, dwarf, kallsyms, source, crash)
 }
 
 

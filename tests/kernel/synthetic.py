@@ -22,6 +22,7 @@ __all__ = [
     "ARM_BASE",
     "BANNER",
     "BUILD_ID",
+    "CONFIG",
     "PACKERS",
     "RELEASE",
     "TEXT",

@@ -131,6 +131,16 @@ def test_split_btf_goes_on_where_its_base_ends() -> None:
     assert types.enum("colour") == base.enum("colour")
 
 
+def test_a_name_that_stands_twice_among_the_strings_is_found_by_either() -> None:
+    w = Writer()
+    w.add(INT, "size", 4, 32)
+    w.add(INT, "twice", 4, 32)
+    w.members(STRUCT, "twice", 8, ("size", 1, 32))
+    found = load_btf(w.blob()).member("twice", "size")
+    assert found is not None
+    assert found.offset == 4
+
+
 def circles() -> dict[str, bytes]:
     found = {}
     w = Writer()

@@ -15,6 +15,7 @@ __all__ = ["entries"]
 
 BLOCK = 512
 MOST_EXTENDED = 1 << 20  # of a pax header or a long name
+MOST_DIGITS = 20  # of a 64-bit number
 REGULAR = (b"0", b"\0", b"7")
 
 
@@ -47,8 +48,10 @@ def entries(stream: BinaryIO, *, name: str, limit: int) -> Iterator[Entry]:
             elif kind == b"L":
                 extended["path"] = content.rstrip(b"\0").decode("utf-8", "replace")
             continue
-        if "size" in extended and extended["size"].isdecimal():
-            size = int(extended["size"])
+        if "size" in extended:
+            size = _decimal(extended["size"])
+            if size < 0:
+                raise DamagedInput("the size of a tar member is no number", path=name, offset=start)
         member = clean_name(extended.get("path") or _ustar_name(header))
         extended = {}
         # Links and devices have no content, whatever their size field says.
@@ -68,6 +71,11 @@ def _number(field: bytes) -> int:
         return int(field.strip(b" \0") or b"0", 8)
     except ValueError:
         return -1
+
+
+def _decimal(text: str) -> int:
+    """A number of pax; -1 if it is none. Python itself refuses numbers of thousands of digits, with an exception."""
+    return int(text) if text.isdecimal() and len(text) < MOST_DIGITS else -1
 
 
 def _ustar_name(header: bytes) -> str:

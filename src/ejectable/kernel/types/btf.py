@@ -271,14 +271,18 @@ class BtfTypes:
             yield from self.base._named(name, kinds)
 
     def _string_offsets(self, name: str) -> Iterator[int]:
-        """Where a name stands among the strings, those of the base included."""
+        """Where a name stands among the strings, those of the base included.
+
+        Most often once: but only what deduplicates BTF sees to that, and nothing asks for it.
+        """
         # In split BTF the first string has no other before it.
         if self._first_string and self._strings.startswith(name.encode() + b"\0"):
             yield self._first_string
         needle = b"\0" + name.encode() + b"\0"
         position = self._strings.find(needle) if name and "\0" not in name else -1
-        if position >= 0:
+        while position >= 0:
             yield self._first_string + position + 1
+            position = self._strings.find(needle, position + 1)
         if self.base is not None:
             yield from self.base._string_offsets(name)
 
