@@ -16,7 +16,7 @@ MACHINES: dict[Arch, int] = {"x86_64": 62, "aarch64": 183}  # e_machine, elf.h
 DEBIAN: dict[Arch, str] = {"x86_64": "amd64", "aarch64": "arm64"}
 PT_INTERP = 3
 # What init.sh calls.
-APPLETS = ("sh", "mount", "uname", "stty", "insmod", "rmmod", "dd", "ip", "ping", "sleep")
+APPLETS = ("sh", "mount", "uname", "stty", "insmod", "rmmod", "dd", "ip", "ping", "sleep", "cat")
 
 
 def busybox(arch: Arch, given: str | None = None) -> bytes:

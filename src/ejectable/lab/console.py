@@ -72,9 +72,10 @@ class Console:
         return b"".join((*self._transcript, left_out.encode(), "\n".join(self.tail).encode(), b"\n"))
 
     @property
-    def size(self) -> int:
-        """Bytes received."""
-        return self._read
+    def kernel_lines(self) -> list[str]:
+        """What the kernel said, without our own lines; as far as the transcript goes."""
+        lines = self.transcript.decode(errors="replace").splitlines()
+        return [line for line in lines if self._token not in line]
 
     def feed(self, data: bytes) -> None:
         """Take what came."""

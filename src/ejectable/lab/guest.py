@@ -57,8 +57,10 @@ def drivers_of(case: Case) -> tuple[str, ...]:
     return (*HOTPLUG.get(case.trigger, ()), *TRANSPORT, kind.module, *kind.extra_modules)
 
 
-def build(kernel: GuestKernel, case: Case, busybox: bytes, extra: Sequence[Module] = ()) -> bytes:
-    """The initramfs for one case; `extra` modules are loaded behind the drivers."""
+def build(
+    kernel: GuestKernel, case: Case, busybox: bytes, extra: Sequence[Module] = (), carried: Sequence[Module] = ()
+) -> bytes:
+    """The initramfs for one case; `extra` modules are loaded behind the drivers, `carried` ones when it is told to."""
     root = Initramfs()
     root.file("init", (resources.files("ejectable.lab") / "init.sh").read_bytes(), executable=True)
     root.file("bin/busybox", busybox, executable=True)
@@ -77,6 +79,8 @@ def build(kernel: GuestKernel, case: Case, busybox: bytes, extra: Sequence[Modul
         root.file(f"modules/{module.name}.ko", module.content)
         forced = f" {FORCE_LEGACY}" if module.name == "virtio_pci" and case.mode == "forced-legacy" else ""
         lines.append(f"{module.name}.ko{forced}\n")
+    for module in carried:
+        root.file(f"modules/{module.name}.ko", module.content)
     root.file("modules/load", "".join(lines).encode())
     return root.image
 

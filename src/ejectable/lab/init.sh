@@ -121,14 +121,19 @@ busy() {
     esac >/dev/null 2>&1
 }
 
+# Do what is told: `doing VERB "WORDS"`. What it says is part of the answer.
 doing() {
-    case $1 in
-    remove) echo 1 >"/sys/bus/pci/devices/$2/remove" ;;
-    unbind-pci) echo "$2" >/sys/bus/pci/drivers/virtio-pci/unbind ;;
-    unbind-virtio) echo "$2" >"/sys/bus/virtio/drivers/$3/unbind" ;;
-    rmmod) rmmod "$2" ;;
-    insmod) insmod "/modules/$2.ko" ;;
-    rescan) echo 1 >/sys/bus/pci/rescan ;;
+    verb=$1 words=$2
+    # shellcheck disable=SC2086  # these are words, and no patterns
+    { set -f && set -- $words && set +f; }
+    case $verb in
+    remove) echo 1 >"/sys/bus/pci/devices/$1/remove" ;;
+    unbind-pci) echo "$1" >/sys/bus/pci/drivers/virtio-pci/unbind ;;
+    unbind-virtio) echo "$1" >"/sys/bus/virtio/drivers/$2/unbind" ;;
+    rmmod) rmmod "$1" ;;
+    insmod) module=$1 && shift && insmod "/modules/$module.ko" "$@" ;;
+    read) cat "$1" ;;
+    sh) eval "$words" ;;
     suspend)
         # Two ways back: a byte on the serial port, and the alarm clock should that be deaf.
         for wakeup in /sys/class/tty/$EJECTABLE_TTY/power/wakeup; do echo enabled >"$wakeup"; done
@@ -138,9 +143,17 @@ doing() {
         echo 0 >/sys/class/rtc/rtc0/wakealarm
         return $status
         ;;
-    use) use "$2" "$3" ;;
+    use) use "$1" "$2" ;;
     *) echo "no such verb" && false ;;
     esac 2>&1
+}
+
+# Do it and answer: on one line, and no longer than printk takes (PRINTKRB_RECORD_MAX).
+carry_out() {
+    number=$1 verdict=ok
+    said=$(doing "$2" "$3") || verdict=failed
+    # shellcheck disable=SC2046  # words again
+    set -f && answer "$number" "$verdict" $(printf %.800s "$said")
 }
 
 load </modules/load
@@ -157,9 +170,6 @@ while :; do
         answer "$number" ok
         ;;
     '') ;;
-    *)
-        # shellcheck disable=SC2086
-        (said=$(doing "$verb" $words) && answer "$number" ok || answer "$number" "failed" $said) </dev/null &
-        ;;
+    *) carry_out "$number" "$verb" "$words" </dev/null & ;;
     esac
 done

@@ -115,9 +115,17 @@ def parts(case: Case, generation: int) -> Parts:
 
 
 def command_line(
-    case: Case, *, accelerator: str, kernel: str, initramfs: str, append: str, console_fd: int, qmp_fd: int
+    case: Case,
+    *,
+    accelerator: str,
+    kernel: str,
+    initramfs: str,
+    append: str,
+    console_fd: int,
+    qmp_fd: int,
+    plugged: bool = True,
 ) -> list[str]:
-    """The whole command line, the first device included. `kernel` and `initramfs` are paths."""
+    """The whole command line, the first device included where `plugged`. `kernel` and `initramfs` are paths."""
     arch = ARCHES[case.machine]
     native = case.trigger in ("pcie-hotplug", "shpc")
     machine = [case.machine]
@@ -150,4 +158,4 @@ def command_line(
         arguments += ["-object", "rng-builtin,id=entropy"]
     for bridge in slot_of(case).bridges:
         arguments += ["-device", bridge]
-    return arguments + parts(case, 0).arguments
+    return arguments + (parts(case, 0).arguments if plugged else [])

@@ -13,9 +13,9 @@ from pathlib import PurePosixPath
 import msgspec
 
 from ejectable.errors import BadInput, DamagedInput
-from ejectable.intake import decompress
+from ejectable.intake import decompress, open_regular, read_bounded
 
-__all__ = ["Module", "ModuleSet", "depends_of", "module_name", "needed"]
+__all__ = ["Module", "ModuleSet", "depends_of", "module_name", "needed", "read_module"]
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 MODULE_LIMIT = 64 << 20
@@ -36,6 +36,15 @@ class Module(msgspec.Struct, frozen=True):
 
     name: str
     content: bytes
+
+
+def read_module(path: str) -> Module:
+    """A module out of a file; raises `BadInput`, `DamagedInput` or `Missing`."""
+    name = module_name(path)
+    if name is None:
+        raise BadInput("expected a module (.ko, .ko.xz, .ko.zst, .ko.gz)", path=path)
+    with open_regular(path) as stream:
+        return Module(name, decompress(read_bounded(stream, MODULE_LIMIT, name=path), MODULE_LIMIT, name=path))
 
 
 class ModuleSet:

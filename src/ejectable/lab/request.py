@@ -11,16 +11,15 @@ from pathlib import Path
 import msgspec
 
 from ejectable.assess.proof import Prediction, Proof, claims_of, predict
-from ejectable.errors import BadInput, Missing, WrongUsage
+from ejectable.errors import Missing, WrongUsage
 from ejectable.intake import Limits as IntakeLimits
-from ejectable.intake import decompress, open_regular, read_bounded
 from ejectable.lab.accelerator import choose
 from ejectable.lab.busybox import busybox
 from ejectable.lab.case import Case
 from ejectable.lab.kernels import GuestKernel, open_kernel
 from ejectable.lab.machines import ARCHES
 from ejectable.lab.matrix import Plan, plan, values
-from ejectable.lab.modules import MODULE_LIMIT, Module, module_name
+from ejectable.lab.modules import Module, read_module
 from ejectable.lab.qemu import program
 from ejectable.lab.running import Limits
 from ejectable.lab.session import Done, Session
@@ -79,7 +78,7 @@ def perform(
     if not made.cases:
         return _proof(made)
     program(kernel.arch)
-    extra = tuple(_extra(path) for path in request.insmod)
+    extra = tuple(read_module(path) for path in request.insmod)
     user_space = busybox(kernel.arch, request.busybox)
     work = _perform(
         request, kernel=kernel, made=made, extra=extra, user_space=user_space, stage=stage, finished=finished
@@ -166,14 +165,6 @@ def _proof(
 def _default(kernel: GuestKernel, axis: str) -> tuple[str, ...]:
     first = {"device": "disk", "mode": "legacy", "panic-on-oops": "0", "io": "idle"}
     return (DEFAULTS[kernel.arch].get(axis) or first[axis],)
-
-
-def _extra(path: str) -> Module:
-    name = module_name(path)
-    if name is None:
-        raise BadInput("expected a module (.ko, .ko.xz, .ko.zst, .ko.gz)", path=path)
-    with open_regular(path) as stream:
-        return Module(name, decompress(read_bounded(stream, MODULE_LIMIT, name=path), MODULE_LIMIT, name=path))
 
 
 def _evidence(wanted: str | None) -> tuple[Path, bool]:
