@@ -15,12 +15,12 @@ from typing import Literal
 import msgspec
 
 from corpus.archive import cache_folder, locked
+from corpus.compilers import Compiler
 from ejectable.errors import Missing
 
-__all__ = ["Compiler", "Expected", "Manifest", "Opt", "build_once", "built", "manifest_of", "run_logged"]
+__all__ = ["Expected", "Manifest", "Opt", "build_once", "built", "manifest_of", "run_logged"]
 
 Expected = Literal["affected", "fixed", "not_affected"]
-Compiler = Literal["gcc-12", "clang-16"]
 Opt = Literal["O2", "Os"]
 
 

@@ -16,7 +16,8 @@ from typing import Literal
 import msgspec
 
 from corpus.archive import cache_folder, locked
-from corpus.builds import Compiler, Manifest, Opt, build_once, built, run_logged
+from corpus.builds import Manifest, Opt, build_once, built, run_logged
+from corpus.compilers import Compiler, command, llvm_suffix
 from corpus.patches import VARIANTS, apply
 from corpus.trees import source, source_version
 
@@ -94,10 +95,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The make command for this compiler and architecture, without its targets."""
         words = ["make", "-j2", "ARCH=arm64" if self.arch == "arm64" else "ARCH=x86_64"]
         if self.compiler == "clang-16":
-            return [*words, "LLVM=-16", "LLVM_IAS=1"]
+            return [*words, f"LLVM={llvm_suffix()}", "LLVM_IAS=1"]
         if self.arch == "arm64":
-            return [*words, "CROSS_COMPILE=aarch64-linux-gnu-", "CC=aarch64-linux-gnu-gcc-12"]
-        return [*words, "CC=gcc-12"]
+            cross = "aarch64-linux-gnu-"
+            return [*words, f"CROSS_COMPILE={cross}", f"CC={command('gcc-12', cross)}"]
+        return [*words, f"CC={command('gcc-12')}"]
 
 
 CONFIGS = {

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 from corpus.archive import cache_folder, fetch, locked
-from corpus.builds import Compiler, Expected, Opt, manifest_of
+from corpus.builds import Expected, Opt, manifest_of
+from corpus.compilers import Compiler
 from corpus.kernels import Form, Kernel, Payload
 from corpus.modules import DEFAULT_RELEASE, Module
 from corpus.patches import VARIANTS, Family, apply

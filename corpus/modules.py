@@ -16,9 +16,11 @@ from typing import Literal
 
 import msgspec
 
+from corpus import compilers
 from corpus.archive import cache_folder, fetch, locked
-from corpus.builds import Compiler, Manifest, Opt, build_once, run_logged
+from corpus.builds import Manifest, Opt, build_once, run_logged
 from corpus.carve import btf_of_package
+from corpus.compilers import Compiler
 from corpus.patches import VARIANTS, apply
 from corpus.trees import architecture_of, headers, source, source_version
 
@@ -31,8 +33,7 @@ obj-m := virtio_pci.o
 virtio_pci-y := virtio_pci_modern.o virtio_pci_common.o {legacy}
 ccflags-y += {flags}
 """
-# What gcc understands and clang 16 does not, among the options that gcc-configured headers give.
-# Drops what gcc understands and clang 16 does not, among the options that gcc-configured headers give.
+# Drops what gcc understands and clang does not, among the options that gcc-configured headers give.
 WRAPPER = """#!/bin/sh
 for word; do
 	shift
@@ -44,7 +45,7 @@ for word; do
 	*) set -- "$@" "$word" ;;
 	esac
 done
-exec clang-16 {target} -w -Qunused-arguments {flags} "$@"
+exec {clang} {target} -w -Qunused-arguments {flags} "$@"
 """
 
 
@@ -153,6 +154,7 @@ def _build(aside: Path, module: Module) -> Path:
         thunks = "-mretpoline-external-thunk -mfunction-return=thunk-extern" if module.retpoline else ""
         wrapper.write_text(
             WRAPPER.format(
+                clang=compilers.command("clang-16"),
                 target="--target=aarch64-linux-gnu" if arm else "--target=x86_64-linux-gnu",
                 flags="" if arm else thunks,
             )
@@ -160,7 +162,7 @@ def _build(aside: Path, module: Module) -> Path:
         wrapper.chmod(0o755)
         command.append(f"CC={wrapper}")
     else:
-        command.append(f"CC={'aarch64-linux-gnu-' if arm else ''}gcc-12")
+        command.append(f"CC={compilers.command('gcc-12', 'aarch64-linux-gnu-' if arm else '')}")
     run_logged(command, log)
     made = work / "virtio_pci.ko"
     tool = "aarch64-linux-gnu-" if arm else ""

@@ -26,6 +26,7 @@ __all__ = [
     "PACKERS",
     "RELEASE",
     "TEXT",
+    "absent",
     "ar",
     "arm64_image",
     "bzimage",
@@ -67,7 +68,7 @@ def pack(data: bytes, compression: Compression, *, with_size: bool = True) -> by
     return packed + (struct.pack("<I", len(data)) if appends and with_size else b"")
 
 
-def _absent(what: str) -> NoReturn:
+def absent(what: str) -> NoReturn:
     """Skip the test, saying what is missing; where everything must be there, fail."""
     if os.environ.get("CI"):
         pytest.fail(what)
@@ -76,7 +77,7 @@ def _absent(what: str) -> NoReturn:
 
 def tool(command: str, packages: str) -> str:
     """The path of a program that a test needs."""
-    return shutil.which(command) or _absent(f"{command} is missing: apt-get install {packages}")
+    return shutil.which(command) or absent(f"{command} is missing: apt-get install {packages}")
 
 
 def package_of(release: str, architecture: str) -> Path:
@@ -84,7 +85,7 @@ def package_of(release: str, architecture: str) -> Path:
     try:
         return fetch(f"linux-image-{release}", architecture)
     except Missing as error:
-        _absent(f"{error.message} {error.hint or ''}")
+        absent(f"{error.message} {error.hint or ''}")
 
 
 def refusal(read: Callable[[], object]) -> BadInput | None:

@@ -12,6 +12,8 @@ from ejectable.errors import BadInput, DamagedInput
 from ejectable.kernel.formats.elf import Elf
 from ejectable.kernel.types.btf import load_btf
 from ejectable.kernel.types.dwarf import DwarfTypes, load_dwarf
+from tests.kernel.compiled import clang
+from tests.kernel.synthetic import tool
 
 SOURCE = """
 typedef unsigned char u8; typedef _Bool bool;
@@ -43,7 +45,9 @@ VARIANTS = {
 def compiled(folder: Path, variant: str) -> Path:
     path = folder / f"{variant}.o"
     if not path.exists():
-        subprocess.run([*VARIANTS[variant], "-xc", "-c", "-", "-o", path], input=SOURCE.encode(), check=True)
+        name, *options = VARIANTS[variant]
+        compiler = clang() if name == "clang-16" else tool(name, "build-essential gcc-aarch64-linux-gnu")
+        subprocess.run([compiler, *options, "-xc", "-c", "-", "-o", path], input=SOURCE.encode(), check=True)
     return path
 
 

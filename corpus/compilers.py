@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The compilers that test kernels and modules are made with.
+
+Debian 12's are the reference: gcc-12, which Debian builds its 6.1 and 6.12 kernels with, and clang-16. Other
+distributions have other versions; the first that is installed serves, as in requirements/debian.txt.
+"""
+
+import shutil
+from functools import cache
+from typing import Literal
+
+from ejectable.errors import Missing
+
+__all__ = ["Compiler", "command", "llvm_suffix"]
+
+Compiler = Literal["gcc-12", "clang-16"]
+CANDIDATES: dict[Compiler, tuple[str, ...]] = {
+    "gcc-12": ("gcc-12", "gcc-13", "gcc-14", "gcc"),
+    "clang-16": ("clang-16", "clang-17", "clang-18", "clang-19", "clang"),
+}
+PACKAGES: dict[Compiler, str] = {"gcc-12": "gcc-12, or gcc-12-aarch64-linux-gnu", "clang-16": "clang-16"}
+
+
+@cache
+def command(compiler: Compiler, cross: str = "") -> str:
+    """The command of a compiler, `cross` in front of it ("aarch64-linux-gnu-"); raises `Missing`."""
+    for name in CANDIDATES[compiler]:
+        if shutil.which(f"{cross}{name}"):
+            return f"{cross}{name}"
+    raise Missing(f"{cross}{compiler} was not found, nor a later one.", hint=f"apt-get install {PACKAGES[compiler]}")
+
+
+def llvm_suffix() -> str:
+    """What the kernel's `make LLVM=` takes for the tools that belong to the clang that is there: "-16", or "1"."""
+    version = command("clang-16").removeprefix("clang")
+    return version or "1"
