@@ -11,13 +11,13 @@ from types import FrameType
 import msgspec
 
 from ejectable.errors import EjectableError, Missing, WrongUsage
-from ejectable.model import Applied, Remedy
+from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies.changes import Changes, interrupted
 from ejectable.remedies.registry import REMEDIES, remediation
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
 
-__all__ = ["apply", "left_open", "plan", "state_folder", "undo"]
+__all__ = ["apply", "left_open", "plan", "state_folder", "status", "undo"]
 
 
 def plan(situation: Situation, request: Request, names: Sequence[str] = ()) -> tuple[Remedy, ...]:
@@ -44,7 +44,7 @@ def _planned(one: Remediation, situation: Situation, request: Request) -> Remedy
 
 
 def _ranked(lines: list[tuple[Remediation, Remedy]]) -> list[tuple[Remediation, Remedy]]:
-    given: set[bool] = {one.durable for one, line in lines if line.state == "done"}
+    given = {one.durable for one, line in lines if line.state == "done" and one.survives_reboot}
     ranked = []
     for one, line in lines:
         best = line
@@ -78,6 +78,11 @@ def undo(situation: Situation, name: str, request: Request) -> Applied:
         if changes.done:  # what an interrupted run had left was taken back already
             return Applied(name, tuple(changes.done), verified=True, why="An interrupted change was taken back.")
         return one.undo(situation, request, changes)
+
+
+def status(situation: Situation, name: str | None, request: Request) -> Status:
+    """The word that the plan is about: the machine's, or that of what a named remedy was pointed at."""
+    return remediation(name).status(situation, request) if name else situation.assessment.status
 
 
 def left_open(situation: Situation) -> tuple[str, ...]:

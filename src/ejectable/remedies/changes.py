@@ -163,6 +163,7 @@ class Changes:
         there = Path(self.root.outside(step.path))
         now = _content(there)
         if now == step.before:
+            self._drop(step.made_folders)
             return ""
         same = now == step.after or (step.in_place and now is not None and now.strip() == (step.after or b"").strip())
         if not same:
@@ -172,15 +173,18 @@ class Changes:
                 there.write_bytes((step.before or b"").strip() + b"\n")
             elif step.before is None:
                 there.unlink()
-                for folder in reversed(step.made_folders):
-                    with suppress(OSError):  # not empty: somebody else uses it by now
-                        Path(self.root.outside(folder)).rmdir()
+                self._drop(step.made_folders)
             else:
                 write_atomically(there, step.before, mode=step.mode_before or 0o644)
         except OSError as error:
             return f"{step.path} could not be restored: {error.strerror}."
         self._told(step.path, _what(step.after), _what(step.before))
         return f"{step.path} is as it was before."
+
+    def _drop(self, made: Sequence[str]) -> None:
+        for folder in reversed(made):
+            with suppress(OSError):  # not empty: somebody else uses it by now; or it was never made
+                Path(self.root.outside(folder)).rmdir()
 
     def _command_back(self, step: CommandStep) -> str:
         if not step.undo:
@@ -221,7 +225,11 @@ class Changes:
         while parts:
             resolved = self.root.resolve("/" + "/".join(parts))
             if resolved is not None:
-                return "/".join([resolved.rstrip("/"), *reversed(missing)])
+                real = resolved.rstrip("/")
+                # A link that leads nowhere below the root would lead somewhere outside of it.
+                if missing and Path(self.root.outside(f"{real}/{missing[-1]}")).is_symlink():
+                    raise BadInput("expected a folder, found a link to nothing", path=f"{real}/{missing[-1]}")
+                return "/".join([real, *reversed(missing)])
             missing.append(parts.pop())
         return "/" + "/".join(reversed(missing))
 

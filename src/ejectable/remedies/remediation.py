@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from ejectable.errors import WrongUsage
-from ejectable.model import Applied, Remedy
+from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.situation import Situation
 
@@ -35,6 +35,7 @@ class Remediation(ABC):
 
     name: ClassVar[str]
     durable: ClassVar[bool]  # it removes the danger, rather than living with it
+    survives_reboot: ClassVar[bool] = True  # once done, it need not be followed by another one
     applies: ClassVar[bool] = True  # `--apply` does it; else a person (or an API) has to
     # "live": only the machine that this runs on; "tree": a mounted image as well; "anywhere": no machine is touched.
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "live"
@@ -43,6 +44,11 @@ class Remediation(ABC):
     @abstractmethod
     def plan(self, situation: Situation, request: Request) -> Remedy:
         """Whether it helps here and what it would take. State `possible` where it does: who ranks comes later."""
+
+    def status(self, situation: Situation, request: Request) -> Status:
+        """The word for what is to be remedied: the machine's, unless the remedy is for something else (a tree)."""
+        del request
+        return situation.assessment.status
 
     @abstractmethod
     def apply(self, situation: Situation, request: Request, changes: Changes) -> Applied:

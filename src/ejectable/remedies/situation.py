@@ -79,5 +79,6 @@ class Situation:
 
     @property
     def needed(self) -> bool:
-        """Whether anything has to be done: something would crash or may, or the kernel has the defect."""
-        return self.assessment.status in (Status.AFFECTED, Status.UNKNOWN) or self.kernel_status is Status.AFFECTED
+        """Whether anything has to be done: something would crash or may, or the kernel has the defect on disk."""
+        bad = (Status.AFFECTED, Status.MITIGATED)
+        return self.assessment.status in (Status.AFFECTED, Status.UNKNOWN) or self.kernel_status in bad

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ejectable fix`: what do I do about it, and is it done?"""
+
+from typing import Annotated
+
+import typer
+
+from ejectable.cli.options import Common, choose, command_app, examples, with_common
+from ejectable.cli.terminal import Terminal
+from ejectable.errors import WrongUsage
+
+__all__ = ["app", "fix"]
+
+app = command_app()
+
+
+@app.command(
+    epilog=examples(
+        "ejectable fix                              # the plan for this machine; changes nothing",
+        "ejectable fix upgrade                      # what the newest kernel package would do",
+        "sudo ejectable fix upgrade --apply         # ... and install it",
+        "sudo ejectable fix live --apply            # repair the running kernel, without a reboot",
+        "sudo ejectable fix live --undo",
+        "ejectable fix source-patch ~/src/linux     # show the patch; --apply makes it",
+        "sudo ejectable fix panic-policy --apply    # while it stays affected",
+        "ejectable fix --root /mnt/image --format json",
+    )
+)
+@with_common
+def fix(  # noqa: PLR0917  (options are given by name; Typer needs them positional)
+    remedy: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[REMEDY]",
+            show_default=False,
+            help="upgrade, force-legacy, instance-type, live, source-patch, detach-while-stopped or panic-policy; "
+            "none: the whole plan.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[TREE]", show_default=False, help="With source-patch: the kernel source tree."),
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Carry the remedy out, and verify it.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the remedy back.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask nothing over the network.")] = False,
+    root: Annotated[
+        str, typer.Option("--root", metavar="DIR", help="Plan for a mounted image or a captured tree instead.")
+    ] = "/",
+    persist: Annotated[bool, typer.Option("--persist", help="With live: after a reboot too, through DKMS.")] = False,
+    build: Annotated[
+        str | None,
+        typer.Option("--build", metavar="HEADERS", help="With source-patch: build and judge virtio_pci.ko as well."),
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="TYPE", help="With instance-type: this type.")] = None,
+    instance: Annotated[
+        str | None, typer.Option("--instance", metavar="ID", help="With the cloud's remedies: this instance.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option("--region", metavar="ID", help="With the cloud's remedies: this region.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="NAME", help="With detach-while-stopped: vdb, virtio1 or a disk's id."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what was found out for each remedy.")] = False,
+    *,
+    common: Common,
+) -> int:
+    """What do I do about it, and is it done?
+
+    Without --apply it changes nothing: it prints a plan for this machine, the best remedy first, and for each what it
+    costs, whether it is possible here, and the commands. What --apply does is recorded, and --undo takes it back.
+    """
+    from ejectable import host
+    from ejectable.advisories import registry
+    from ejectable.model import EXIT_OK, exit_code
+    from ejectable.remedies import REMEDIES, Request, Situation, carry_out
+    from ejectable.report import document
+    from ejectable.report.fix import Answer, as_document, as_text
+
+    if remedy is not None and remedy not in REMEDIES:
+        raise WrongUsage(f"There is no remedy {remedy!r}.", hint=f"There are: {', '.join(REMEDIES)}.")
+    if apply and undo:
+        raise WrongUsage("--apply and --undo are opposites.", hint="Give one of them.")
+    if (apply or undo) and remedy is None:
+        raise WrongUsage("Which remedy?", hint="`ejectable fix` shows the plan; then `ejectable fix REMEDY --apply`.")
+    if target is not None and remedy != "source-patch":
+        raise WrongUsage(f"`{remedy}` takes no {target!r}.", hint="Only source-patch takes a tree: its folder.")
+
+    terminal = Terminal(common)
+    request = Request(
+        target=target, persist=persist, build=build, to=to, instance=instance, region=region, device=device
+    )
+    with terminal.progress("reading this machine") as progress:
+        situation = Situation(
+            host.Root(root),
+            choose(registry(), common.advisory),
+            limits=common.limits,
+            offline=offline,
+            cache=common.cache,
+            tell=lambda label: progress.advance(0, label),
+        )
+        if remedy is not None and (apply or undo):
+            applied = (carry_out.apply if apply else carry_out.undo)(situation, remedy, request)
+            after = situation.again()
+            answer = Answer(carry_out.status(after, remedy, request), applied.why, (), applied)
+            code = EXIT_OK if applied.verified else exit_code([answer.status])
+        else:
+            plan = carry_out.plan(situation, request, (remedy,) if remedy else ())
+            status = carry_out.status(situation, remedy, request)
+            about = situation.assessment.summary if target is None else plan[0].why
+            notes = carry_out.left_open(situation)
+            answer = Answer(status, about, plan, notes=notes, one=remedy is not None)
+            code = exit_code([status])
+    if common.json:
+        terminal.document(document.encode(as_document(answer)))
+    else:
+        terminal.print(
+            *as_text(answer, colour=terminal.colour, width=terminal.width, verbose=verbose, quiet=common.quiet)
+        )
+    return common.leave(code)
