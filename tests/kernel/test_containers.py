@@ -132,6 +132,17 @@ def test_an_initramfs_is_archives_in_a_row(compression: Compression, tmp_path: P
     assert kernel.module_names() == {"veth"}
 
 
+@pytest.mark.parametrize("first", [each for each in Compression if each is not Compression.NONE])
+def test_archives_follow_each_other_however_each_is_packed(first: Compression, tmp_path: Path) -> None:
+    """init/initramfs.c, unpack_to_rootfs(): packed, plain, zeroes, packed otherwise, and a boot configuration."""
+    modules = [synthetic.cpio_newc({f"lib/modules/{RELEASE}/kernel/{name}.ko": name.encode()}) for name in "abc"]
+    second = Compression.XZ if first is not Compression.XZ else Compression.GZIP
+    packed = [synthetic.pack(modules[0], first, with_size=False), modules[1]]
+    packed += [bytes(200), synthetic.pack(modules[2], second, with_size=False), b"a = 1\n", b"#BOOTCONFIG\n"]
+    kernel = only(written(tmp_path / "initrd.img", b"".join(packed)))
+    assert kernel.module_names() == {"a", "b", "c"}
+
+
 def test_packages_without_a_kernel_say_so(tmp_path: Path) -> None:
     headers = {"usr/include/linux/virtio_pci.h": b"", "usr/src/linux-headers-6.8/Makefile": b""}
     for name in ("linux-libc-dev", "linux-headers-6.8"):

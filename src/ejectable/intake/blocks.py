@@ -5,11 +5,13 @@
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
-__all__ = ["LZ4_FRAME_MAGIC", "LZ4_LEGACY_MAGIC", "LZO_MAGIC", "lz4_legacy_blocks", "lzo_blocks"]
+__all__ = ["LZ4_FRAME_MAGIC", "LZ4_LEGACY_MAGIC", "LZO_MAGIC", "Pieces", "lz4_legacy_blocks", "lzo_blocks"]
 
 Read = Callable[[int], bytes | memoryview]
+# Unpacked bytes, piece by piece; and at the end, what was read and turned out to be none of them.
+Pieces = Generator[bytes, None, bytes]
 
 LZO_MAGIC = b"\x89LZO\x00\r\n\x1a\n"
 LZ4_LEGACY_MAGIC = b"\x02\x21\x4c\x18"
@@ -23,7 +25,7 @@ LZ4_LEGACY_PACKED = LZ4_LEGACY_BLOCK + LZ4_LEGACY_BLOCK // 255 + 16  # the worst
 LZO_BLOCK = 256 << 10
 
 
-def lz4_legacy_blocks(read: Read, size: int | None = None) -> Iterator[bytes]:
+def lz4_legacy_blocks(read: Read, size: int | None = None) -> Pieces:
     """Unpack the blocks of one or more legacy frames; `size`, where known, is that of the whole.
 
     The frame has no end mark. In a kernel image it is followed by its unpacked size (scripts/Makefile.lib,
@@ -45,7 +47,7 @@ def lz4_legacy_blocks(read: Read, size: int | None = None) -> Iterator[bytes]:
         # only one that could be taken for the packed size of another.
         last = total and (not full or len(head) < 4 or packed > LZ4_LEGACY_PACKED or packed == total)
         if last:
-            return
+            return head
         block = read(packed) if packed <= LZ4_LEGACY_PACKED else b""
         if not packed or len(block) < packed:
             raise EOFError("a block is cut off")
@@ -53,6 +55,7 @@ def lz4_legacy_blocks(read: Read, size: int | None = None) -> Iterator[bytes]:
         total += len(unpacked)
         full = len(unpacked) == LZ4_LEGACY_BLOCK
         yield unpacked
+    return b""
 
 
 class _Exactly:
@@ -76,7 +79,7 @@ LZO_ADLER32_UNPACKED, LZO_ADLER32_PACKED = 0x1, 0x2
 LZO_EXTRA_FIELD, LZO_CRC32_UNPACKED, LZO_CRC32_PACKED, LZO_FILTER = 0x40, 0x100, 0x200, 0x800
 
 
-def lzo_blocks(read: Read) -> Iterator[bytes]:
+def lzo_blocks(read: Read) -> Pieces:
     """Unpack the blocks of an lzop file, up to its end mark; raises `EOFError` if it is cut off."""
     import lzallright
 
@@ -96,6 +99,7 @@ def lzo_blocks(read: Read) -> Iterator[bytes]:
         if len(unpacked) != size:
             raise EOFError(f"a block unpacks to {len(unpacked)} bytes instead of {size}")
         yield unpacked
+    return b""
 
 
 def _lzo_header(source: _Exactly) -> int:

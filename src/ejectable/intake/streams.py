@@ -8,14 +8,14 @@ import bz2
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from ejectable.errors import DamagedInput
-from ejectable.intake.blocks import LZ4_LEGACY_MAGIC, lz4_legacy_blocks, lzo_blocks
+from ejectable.intake.blocks import LZ4_LEGACY_MAGIC, Pieces, lz4_legacy_blocks, lzo_blocks
 from ejectable.intake.compression import LZMA_MEMORY, ZSTD_STEP, ZSTD_WINDOW, Compression, sniff
 
-__all__ = ["open_decompressed"]
+__all__ = ["beyond", "open_decompressed"]
 
 # Packed bytes asked of the file at once, and unpacked bytes asked of a decoder at once.
 CHUNK = 1 << 18
@@ -41,10 +41,34 @@ def open_decompressed(stream: BinaryIO, *, name: str) -> BinaryIO:
     return io.BufferedReader(_Unpacker(pieces, compression, name), CHUNK)
 
 
-class _Unpacker(io.RawIOBase):
-    """A raw stream over an iterator of unpacked pieces."""
+def beyond(unpacked: BinaryIO, stream: BinaryIO) -> BinaryIO:
+    """What follows in `stream` behind that which `unpacked = open_decompressed(stream)` unpacked, read to its end."""
+    raw = unpacked.raw if isinstance(unpacked, io.BufferedReader) else None
+    return io.BufferedReader(_Beyond(raw.leftover, stream)) if isinstance(raw, _Unpacker) else stream
 
-    def __init__(self, pieces: Iterator[bytes], compression: Compression, name: str) -> None:
+
+class _Beyond(io.RawIOBase):
+    """Some bytes that were read already, and the rest of the stream that they were read from."""
+
+    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+        self._head = head
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._head[: len(buffer)] or self._stream.read(len(buffer))
+        self._head = self._head[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+class _Unpacker(io.RawIOBase):
+    """A raw stream over unpacked pieces. `leftover` is what was read and belongs to no piece, once all were given."""
+
+    def __init__(self, pieces: Pieces, compression: Compression, name: str) -> None:
+        self.leftover = b""
         self._pieces = pieces
         self._compression = compression
         self._name = name
@@ -56,14 +80,15 @@ class _Unpacker(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._piece:
             try:
-                piece = next(self._pieces, None)
+                piece = next(self._pieces)
+            except StopIteration as end:
+                self.leftover = end.value or b""
+                return 0
             except Exception as error:
                 # Each library has an exception tree of its own, some raise plain RuntimeError or MemoryError.
                 raise DamagedInput(f"damaged or cut-off {self._compression} stream ({error})", path=self._name) from (
                     error
                 )
-            if piece is None:
-                return 0
             self._piece = memoryview(piece)
         size = min(len(buffer), len(self._piece))
         buffer[:size] = self._piece[:size]
@@ -71,8 +96,8 @@ class _Unpacker(io.RawIOBase):
         return size
 
 
-def _pieces(source: BinaryIO, compression: Compression) -> Iterator[bytes]:
-    """Unpack stream after stream; raises `EOFError` if one is cut off."""
+def _pieces(source: BinaryIO, compression: Compression) -> Pieces:
+    """Unpack stream after stream, and give what was read beyond; raises `EOFError` if one is cut off."""
     new = _decoders()[compression]
     packed = b""
     while True:
@@ -88,7 +113,7 @@ def _pieces(source: BinaryIO, compression: Compression) -> Iterator[bytes]:
         if len(packed) < 16:
             packed += source.read(CHUNK)
         if sniff(packed[:16]) is not compression:
-            return
+            return packed
 
 
 def _decoders() -> dict[Compression, Callable[[], Any]]:

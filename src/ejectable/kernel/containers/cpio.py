@@ -5,11 +5,12 @@ Layout: Documentation/driver-api/early-userspace/buffer-format.rst. An initramfs
 a row, each packed or not, with zeroes between them.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator
 from typing import BinaryIO
 
 from ejectable.errors import DamagedInput
-from ejectable.intake import Compression, open_decompressed, sniff
+from ejectable.intake import Compression, beyond, open_decompressed, sniff
 from ejectable.kernel.containers.archive import Entry, clean_name, entry_of
 from ejectable.kernel.containers.exact import Exact
 
@@ -19,6 +20,7 @@ MAGICS = (b"070701", b"070702")  # the second one has checksums, which the kerne
 STRIPPED = b"07070X"  # rpm's form for files of 4 GiB and more
 HEADER = 110
 MOST_NAME = 4096 + 1  # PATH_MAX
+HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]*")
 TRAILER = "TRAILER!!!"
 S_IFMT, S_IFREG = 0o170000, 0o100000
 MOST_NESTED = 4
@@ -57,18 +59,19 @@ def _archive(source: Exact, magic: bytes) -> Iterator[Entry]:
 
 
 def _fields(header: bytes, name: str, offset: int) -> list[int]:
-    try:
-        return [int(header[at : at + 8], 16) for at in range(0, len(header), 8)]
-    except ValueError:
-        raise DamagedInput("the header of a cpio member is damaged", path=name, offset=offset) from None
+    # Python takes a sign, blanks and underscores for parts of a number.
+    if not HEXADECIMAL.fullmatch(header):
+        raise DamagedInput("the header of a cpio member is damaged", path=name, offset=offset)
+    return [int(header[at : at + 8], 16) for at in range(0, len(header), 8)]
 
 
-def initramfs_entries(stream: BinaryIO, *, name: str, limit: int, nested: int = 0) -> Iterator[Entry]:
-    """The regular files of all the archives in a row, packed or not."""
+def initramfs_entries(stream: BinaryIO, *, name: str, limit: int, nested: int = 0) -> Generator[Entry, None, int]:
+    """The regular files of all the archives in a row, packed or not; at the end, how many bytes they unpacked to."""
     from io import BufferedReader
 
     buffered = stream if isinstance(stream, BufferedReader) else BufferedReader(stream)  # type: ignore[type-var]
     source = Exact(buffered, name=name, limit=limit)
+    used = 0  # by the streams before `source`
     while True:
         # The kernel accepts zeroes before every archive (init/initramfs.c, unpack_to_rootfs).
         head = buffered.peek(16)[:16]
@@ -77,12 +80,18 @@ def initramfs_entries(stream: BinaryIO, *, name: str, limit: int, nested: int = 
             source.skip(len(window) - len(window.lstrip(b"\0")), "the padding between archives")
             head = buffered.peek(16)[:16]
         if not head:
-            return
+            return used + source.position
         if head[:6] in MAGICS:
             yield from _archive(source, source.take(6, "the header of a cpio member"))
         elif sniff(head) is not Compression.NONE and nested < MOST_NESTED:
             inner = open_decompressed(buffered, name=name)
-            yield from initramfs_entries(inner, name=name, limit=limit - source.position, nested=nested + 1)
-            return
+            used += source.position
+            used += yield from initramfs_entries(inner, name=name, limit=limit - used, nested=nested + 1)
+            buffered = BufferedReader(beyond(inner, buffered))  # type: ignore[type-var]
+            source = Exact(buffered, name=name, limit=limit - used)
+        elif used + source.position:
+            # A boot configuration may be appended (Documentation/admin-guide/bootconfig.rst); of anything else the
+            # kernel complains, and boots with the archives before it.
+            return used + source.position
         else:
             raise DamagedInput("neither a cpio archive nor a packed one", path=name, offset=source.position)
