@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from ejectable.crash import taint
-from ejectable.crash.blame import blame, caller_of_stall, caller_of_wait
+from ejectable.crash.blame import blame, caller_of_stall, caller_of_wait, interrupted, named
 from ejectable.crash.cause import trigger_of
 from ejectable.crash.context import Context
 from ejectable.crash.fingerprint import fingerprint
@@ -99,11 +99,11 @@ def _trace(report: Report, facts: Facts) -> list[Frame]:
     if not traces:
         return []
     if report.match.trigger.way == "stall":
-        # Of several CPUs, the one that is stuck: whose trace went through a timer's interrupt or an NMI, else the
-        # first one that is not idle.
-        for trace in traces:
-            if not _idle(trace):
-                return trace
+        # Of several CPUs, the one that is stuck: whose trace went through a timer's interrupt, else the first one
+        # that is not idle.
+        busy = [trace for trace in traces if not _idle(trace)]
+        stuck = (trace for trace in busy if any(interrupted(base(frame.function)) for frame in trace))
+        return next(stuck, busy[0] if busy else traces[0])
     return traces[0]
 
 
@@ -157,18 +157,18 @@ def _function(report: Report, facts: Facts, trace: Sequence[Frame], kind: EventK
     if way == "stall":
         ip = [facts.ip.function] if facts.ip else []
         return (
-            caller_of_stall([*ip, *reliable])
+            caller_of_stall([*ip, *reliable], trigger.name)
             or blame([*ip, *reliable], trigger.name)
             or blame([*ip, *doubtful], trigger.name)
         )
     if way == "leak":
         return blame(reliable, "leak") or blame(doubtful, "leak")
-    if way == "at":
-        found = blame([frame.function for frame in facts.at[:1]], trigger.name)
-        if found is None and facts.at:
-            found = blame([frame.function for frame in facts.at], trigger.name)
-        if found is not None:
-            return found
+    if way == "at" and (found := _at(facts, trigger.name)):
+        return found
+    if trigger.name == "page-state" and (found := blame([f.function for f in facts.allocated], trigger.name)):
+        return found  # who had the page knows what it did with it; who found out does not
+    if kind == "undefined-instruction" and facts.ip is not None:
+        return named(facts.ip.function)  # the instruction is its own, whoever called
     first: list[str] = []
     if way == "named":
         name = next((group for group in reversed(report.match.groups) if group), None)
@@ -178,8 +178,16 @@ def _function(report: Report, facts: Facts, trace: Sequence[Frame], kind: EventK
     return (
         blame([*first, *reliable], trigger.name)
         or blame([*first, *doubtful], trigger.name)
-        or (base(first[0]) if first else None)
+        or (named(first[0]) if first else None)
     )
+
+
+def _at(facts: Facts, wording: str) -> str | None:
+    """Whom lockdep's own words blame: who took the first lock so that it may be taken in an interrupt, or wants one."""
+    if found := blame([frame.function for frame in facts.became], wording):
+        return found
+    places = [frame.function for frame in facts.at]
+    return blame(places[:1], wording) or blame(places, wording)
 
 
 def _named(text: str | None) -> str | None:

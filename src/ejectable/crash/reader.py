@@ -28,6 +28,7 @@ MOST_EVENTS = 2000  # listed of one log; of one bug, MOST_ALIKE
 MOST_ALIKE = 50
 MOST_OPEN = 32  # reports at once, one per speaker
 GAP = 40  # lines without evidence after which a report is over
+PANIC_WINDOW = 12  # lines between a warning and a panic that comes before the warning's trace
 TRAP_WINDOW = 25  # lines between a report's head and its die line
 FOLLOW_WINDOW = 400  # lines within which a panic belongs to what came before
 
@@ -260,6 +261,13 @@ class Reader:
             and self._last.match.groups == match.groups
         ):
             return  # repeated every ten seconds: one event
+        if report is not None and trigger.role == "panic" and self._interrupts(report, line.text):
+            # Older kernels panic between the words of a warning and its trace (__warn() in kernel/panic.c).
+            report.add(line.text, self.line)
+            panic = Report(match, line, self.line)
+            panic.follows, panic.ended = report.follows or report.number, True
+            self._emit(panic, events)
+            return
         if report is not None:
             if trigger.kind == report.match.trigger.kind and trigger.kind == "rcu-stall" and len(report.texts) < 12:
                 report.add(line.text, self.line)
@@ -273,6 +281,16 @@ class Reader:
             self._emit(self._open.pop(oldest), events)
         self._open[line.speaker] = new
         self._last = new
+
+    @staticmethod
+    def _interrupts(report: Report, text: str) -> bool:
+        """Whether a panic is the consequence of a report whose trace is still to come."""
+        return (
+            len(report.texts) < PANIC_WINDOW
+            and not any("+0x" in one and one[:1] == " " for one in report.texts)
+            and report.match.trigger.role != "panic"
+            and bool(CONSEQUENCE.search(text))
+        )
 
     @staticmethod
     def _same_trap(report: Report, match: Match) -> bool:

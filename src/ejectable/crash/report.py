@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ejectable.crash.frames import frames_of, location
+from ejectable.crash.blame import interrupted, trapped
+from ejectable.crash.frames import base, frames_of, location
 from ejectable.crash.lines import Line
 from ejectable.crash.trigger import Match
 from ejectable.model import Frame
@@ -60,6 +61,8 @@ class Facts(msgspec.Struct):
     workqueue: str | None = None
     link: Frame | None = None  # the return address that a call left in a register
     at: list[Frame] = msgspec.field(default_factory=list)  # lockdep's `at: func+0x1/0x2`, in order
+    became: list[Frame] = msgspec.field(default_factory=list)  # how a lock became safe in interrupts, as lockdep tells
+    allocated: list[Frame] = msgspec.field(default_factory=list)  # who allocated a bad page, as its owner tells
     traces: list[list[Frame]] = msgspec.field(default_factory=list)
     registers: dict[str, str] = msgspec.field(default_factory=dict)
     code: str | None = None
@@ -119,7 +122,7 @@ OTHER_TRACE = re.compile(
     r"|^NMI backtrace for cpu|^Showing all locks|^\d+ locks? held by|^(?:irq event|hardirqs|"
     r"softirqs) |^other info that|^NMI watchdog:|^\s*-+\[ cut here|^(?:Reported|Value changed|"
     r"page last|page_owner|kfence-#)"
-    r"|^(?:read|write|assert|race)\b.{0,60}(?: to |at )0x"
+    r"|^(?:read|write|assert|race)\b.{0,60}(?: to |at )0x|^\.{3} which became|^\s*task:\S.{0,40} state:"
 )
 USER_REGS = re.compile(
     r"^\s*(?:</?TASK>\s*)?(?:RIP: (?:0033|002b|0023):|RSP: 002b|Exception stack\(|"
@@ -250,6 +253,10 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
         trace = []
         facts.traces.append(trace)
         collecting = trace
+        if text.startswith("page last allocated") and not facts.allocated:
+            facts.allocated = trace
+        elif "which became" in text and not facts.became:
+            facts.became = trace
     if "omm" in text and (match := HEADER.search(text)):
         if facts.pid is None:
             facts.pid = _int(match.group(2))
@@ -279,7 +286,9 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
             facts.die = _int(match.group(1))
         if facts.error is None and (match := ERROR.search(text)):
             facts.error = next((group for group in match.groups() if group), None)
-    if (
+    if collecting and text.lstrip()[:5] == "RIP: ":
+        _interrupted(facts, text, collecting)
+    elif (
         facts.ip is None
         and facts.ip_address is None
         and ("P" in text or "pc" in text or "epc" in text or "era" in text or "ERA" in text)
@@ -324,6 +333,18 @@ def _task(facts: Facts, text: str) -> None:
             facts.cpu, facts.process, facts.pid = _int(match.group(1)), match.group(2), _int(match.group(3))
     elif " by " in text and (match := BY_TASK.search(text)) and match.group(3):
         facts.process, facts.pid = match.group(2), _int(match.group(3))
+
+
+def _interrupted(facts: Facts, text: str, trace: list[Frame]) -> None:
+    """The registers of what was interrupted, within a trace: it has no frame of its own there, so this line is it."""
+    frame = location(text)
+    if frame is None or USER_REGS.match(text) or len(trace) >= MOST_FRAMES:
+        return
+    above = base(trace[-1].function)
+    if trapped(above) and facts.ip is None and facts.ip_address is None:
+        facts.ip = frame
+    if trapped(above) or interrupted(above):
+        trace.append(frame)
 
 
 def _instruction_pointer(facts: Facts, text: str) -> None:
