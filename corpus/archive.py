@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Packages from the archive that this machine's apt is set up for, kept in a cache outside the tree.
+"""Packages from Debian 12's archive, kept in a cache outside the tree, whatever Debian or Ubuntu this runs on.
 
-apt runs with a state directory of its own, so that arm64 packages can be fetched on an amd64 machine (and the
-other way round) without adding a foreign architecture to the system, and without root.
+apt runs with sources and a state directory of its own, so that arm64 packages can be fetched on an amd64 machine (and
+the other way round) without adding anything to the system, and without root. EJECTABLE_DEBIAN names a mirror.
 """
 
 import fcntl
@@ -19,6 +19,8 @@ from ejectable.errors import Missing
 __all__ = ["cache_folder", "fetch", "locked", "offered", "versions"]
 
 ARCHITECTURES = ("amd64", "arm64")
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # package debian-archive-keyring, on Ubuntu too
+SUITES = ("debian bookworm", "debian bookworm-updates", "debian-security bookworm-security")
 
 
 def cache_folder() -> Path:
@@ -42,10 +44,16 @@ def _options() -> tuple[str, ...]:
     """Apt's options for a private state with both architectures; its lists are fetched once a day at most."""
     if shutil.which("apt-get") is None:
         raise Missing("apt-get was not found.", hint="Test kernels come from Debian's archive; run this on Debian.")
+    if not Path(KEYRING).exists():
+        raise Missing(f"{KEYRING}: no such file.", hint="Install the package debian-archive-keyring.")
     root = cache_folder() / "apt"
     for folder in ("state/lists/partial", "cache/archives/partial"):
         (root / folder).mkdir(parents=True, exist_ok=True)
+    mirror = os.environ.get("EJECTABLE_DEBIAN", "http://deb.debian.org").rstrip("/")
+    sources = "".join(f"deb [signed-by={KEYRING}] {mirror}/{suite} main\n" for suite in SUITES)
     options = (
+        f"-oDir::Etc::SourceList={root}/sources.list",
+        "-oDir::Etc::SourceParts=-",
         f"-oDir::State={root}/state",
         f"-oDir::Cache={root}/cache",
         "-oDir::State::status=/var/lib/dpkg/status",
@@ -59,8 +67,12 @@ def _options() -> tuple[str, ...]:
     with locked("apt"):
         import time
 
+        listed = root / "sources.list"
+        if not listed.exists() or listed.read_text(encoding="utf-8") != sources:
+            listed.write_text(sources, encoding="utf-8")
+            stamp.unlink(missing_ok=True)
         if not stamp.exists() or time.time() - stamp.stat().st_mtime > 86400:
-            # A source that knows nothing of arm64 makes noise, not failure; a missing package is noticed later.
+            # What goes wrong here is noticed when a package is missing.
             subprocess.run(["apt-get", *options, "update"], check=False, capture_output=True)
             stamp.touch()
     return options
