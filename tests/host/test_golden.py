@@ -18,6 +18,9 @@ from corpus.archive import cache_folder
 from ejectable.cli.app import run
 from ejectable.report import document
 from tests.host.trees import LEGACY_DISK, MODERN_NIC, RELEASE, Device, Machine, affected_module
+from tests.intake.test_files import as_nobody, public_folder
+
+__all__ = ["public_folder"]
 
 pytestmark = pytest.mark.kernels
 GOLDEN = Path(__file__).with_name("golden")
@@ -49,6 +52,14 @@ def _no_image(tree: Path) -> None:
     shutil.rmtree(tree / "boot")
 
 
+def _no_module_notes(tree: Path) -> None:
+    shutil.rmtree(tree / "sys/module/virtio_pci/notes")
+
+
+def _no_virtio_bus(tree: Path) -> None:
+    shutil.rmtree(tree / "sys/bus/virtio")
+
+
 CASES = {
     "affected-panic-1": Case(2, "affected", _affected(panic_on_oops=1)),
     "affected-panic-0": Case(2, "affected", _affected(panic_on_oops=0, kdump=0)),
@@ -72,6 +83,10 @@ CASES = {
     "no-sysfs": Case(3, "unknown", _affected(sysfs=False)),
     "affected-unproven": Case(2, "affected", _affected(version=""), _no_notes),
     "fixed-unproven": Case(3, "unknown", lambda: Machine(module=affected_module("fixed"), version=""), _no_notes),
+    "module-unproven": Case(3, "unknown", lambda: Machine(module=affected_module("fixed")), _no_module_notes),
+    "affected-module-unproven": Case(2, "affected", _affected(), _no_module_notes),
+    "affected-virtio-bus-hidden": Case(2, "affected", _affected(), _no_virtio_bus),
+    "affected-newer-installed": Case(2, "affected", _affected(waiting=True)),
     "mounted-image": Case(3, "unknown", _affected(sysfs=False, procfs=False)),
 }
 
@@ -90,20 +105,24 @@ def test_the_transcript_is_as_it_was_agreed(name: str, tmp_path: Path, capsys: p
     code = run(["check", "--root", str(tree)])
     shown = capsys.readouterr()
     assert not shown.err
-    lines = shown.out.splitlines()
-    assert len(lines) <= 24, "it fits a screen"
-    assert max(map(len, lines)) <= 80
-    golden = GOLDEN / f"{name}.txt"
-    if os.environ.get("EJECTABLE_GOLDEN") == "write":
-        golden.write_text(shown.out, encoding="utf-8")
-    assert shown.out == golden.read_text(encoding="utf-8")
+    _as_agreed(name, shown.out)
     assert code == case.code
 
     assert run(["check", "--root", str(tree), "--format", "json"]) == case.code
     answer = json.loads(capsys.readouterr().out)
     jsonschema.validate(answer, json.loads(document.schema("check")), format_checker=jsonschema.FormatChecker())
     assert answer["status"] == case.status
-    assert answer["summary"] in " ".join(line.strip() for line in lines[:2])
+    assert answer["summary"] in " ".join(line.strip() for line in shown.out.splitlines()[:2])
+
+
+def _as_agreed(name: str, shown: str) -> None:
+    lines = shown.splitlines()
+    assert len(lines) < 24, "with the prompt below it, it fits a screen"
+    assert max(map(len, lines)) <= 80
+    golden = GOLDEN / f"{name}.txt"
+    if os.environ.get("EJECTABLE_GOLDEN") == "write":
+        golden.write_text(shown, encoding="utf-8")
+    assert shown == golden.read_text(encoding="utf-8")
 
 
 def test_an_affected_machine_names_device_kernel_and_outcome(
@@ -177,6 +196,20 @@ def test_a_changed_kernel_is_not_answered_from_what_was_kept(
     module.write_bytes(affected_module("fixed").read_bytes())
     assert run(["check", "--root", str(tree)]) == 3, "the file is not the module that is loaded any more"
     capsys.readouterr()
+
+
+def test_without_root_it_says_what_root_would_add(
+    public_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(public_folder / "cache"))
+    tree = Machine(module=affected_module()).build(public_folder / "tree")
+    # Ubuntu keeps /boot/vmlinuz-* for root's eyes.
+    image = tree / f"boot/vmlinuz-{RELEASE}"
+    image.chmod(0o600 if os.geteuid() == 0 else 0)
+    with as_nobody():
+        code = run(["check", "--root", str(tree)])
+    _as_agreed("without-root", capsys.readouterr().out)
+    assert code == 3
 
 
 def test_a_damaged_image_is_a_note_not_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

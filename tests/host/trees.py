@@ -21,6 +21,7 @@ from corpus.modules import faulty_module
 __all__ = [
     "LEGACY_DISK",
     "MODERN_NIC",
+    "NEWER",
     "RELEASE",
     "Device",
     "Machine",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 RELEASE = "6.1.0-50-cloud-amd64"
-PACKAGE = f"linux-image-{RELEASE}"
+NEWER = "6.12.117+deb12-cloud-amd64"  # redesigned, virtio_pci built in
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -58,6 +59,7 @@ class Machine(msgspec.Struct, frozen=True):
     module: Path | None = None  # virtio_pci.ko on disk
     loaded: Path | None = None  # the one that is loaded, where it is another
     image: bool = True
+    waiting: bool = False  # a newer kernel is installed, and was not booted
     panic_on_oops: int | None = 1
     panic: int = 10
     kdump: int | None = 1
@@ -118,6 +120,9 @@ class Machine(msgspec.Struct, frozen=True):
     def _boot(self, root: Path) -> None:
         (root / "boot").mkdir()
         shutil.copy(boot_image(), root / f"boot/vmlinuz-{RELEASE}")
+        if self.waiting:
+            shutil.copy(boot_image(NEWER), root / f"boot/vmlinuz-{NEWER}")
+            (root / "boot/vmlinuz").symlink_to(f"vmlinuz-{NEWER}")
         if self.module:
             folder = root / f"usr/lib/modules/{RELEASE}/kernel/drivers/virtio"
             folder.mkdir(parents=True)
@@ -164,25 +169,27 @@ def notes(build_id: str) -> bytes:
     return other + struct.pack("<III", 4, len(raw), 3) + b"GNU\0" + raw
 
 
-def package_files(*names: str) -> dict[str, bytes]:
+def package_files(*names: str, release: str = RELEASE) -> dict[str, bytes]:
     """Files of Debian's package by their names, unpacked once and kept beside it."""
-    kept = cache_folder() / "extracted" / RELEASE
+    kept = cache_folder() / "extracted" / release
     with locked("extracted"):
         kept.mkdir(parents=True, exist_ok=True)
         if not all((kept / name).exists() for name in names):
             wanted = [f"*/{name}" for name in names]
-            with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", fetch(PACKAGE)], stdout=subprocess.PIPE) as package:
+            with subprocess.Popen(
+                ["dpkg-deb", "--fsys-tarfile", fetch(f"linux-image-{release}")], stdout=subprocess.PIPE
+            ) as package:
                 strip = ["--wildcards", "--transform=s,.*/,,", "-C", str(kept)]
                 subprocess.run(["tar", "x", *strip, *wanted], stdin=package.stdout, check=True)
     return {name: (kept / name).read_bytes() for name in names}
 
 
 @cache
-def boot_image() -> Path:
+def boot_image(release: str = RELEASE) -> Path:
     """Debian's vmlinuz."""
-    name = f"vmlinuz-{RELEASE}"
-    package_files(name)
-    return cache_folder() / "extracted" / RELEASE / name
+    name = f"vmlinuz-{release}"
+    package_files(name, release=release)
+    return cache_folder() / "extracted" / release / name
 
 
 @cache

@@ -21,7 +21,7 @@ class Shelf:
     """The modules of one release below a root (an `ejectable.kernel.modules.ModuleShelf`).
 
     Of the module that is loaded, only a file with its build-id counts: an upgrade may have replaced the file. `notes`
-    says what was passed over or could not be proven.
+    says what was passed over; `unproven`, that a file was taken for want of a build-id to compare.
     """
 
     def __init__(self, root: host.Root, running: host.Running | None, limits: Limits) -> None:
@@ -29,6 +29,7 @@ class Shelf:
         self._running = running
         self._limits = limits
         self.notes: list[str] = []
+        self.unproven = False
 
     def find(self, release: str | None, module: str) -> Iterator[tuple[str, bytes]]:
         """Name and content of each file that may be this module; only virtio_pci is looked for."""
@@ -42,6 +43,7 @@ class Shelf:
                 with open_regular(self._root.outside(path)) as file:
                     data = read_bounded(file, self._limits.in_memory, name=path)
                 if wanted is None or self._build_id(path, data) == wanted:
+                    self.unproven = wanted is None
                     yield path, data
                 else:
                     self.notes.append(f"{path} is another build than the module that is loaded.")

@@ -6,7 +6,7 @@ while the old code goes on running. What proves it is the build-id, which the ru
 /sys/kernel/notes and /sys/module/*/notes; where it shows none, its whole banner with the time of its build.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -14,19 +14,20 @@ import msgspec
 from ejectable import host
 from ejectable.assess import memory
 from ejectable.assess.disk import Shelf, open_image
-from ejectable.assess.kernels import judge
+from ejectable.assess.kernels import judge, status_of
 from ejectable.assess.verdicts import Verdicts, identity
 from ejectable.errors import EjectableError
 from ejectable.intake.limits import Limits
-from ejectable.model import KernelReport, Status
+from ejectable.model import Device, Finding, KernelReport, Status
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
     from ejectable.kernel.artefact import Kernel
 
-__all__ = ["InUse", "find"]
+__all__ = ["InUse", "believable", "find"]
 
 MAX_OPENED = 6  # images to open in search of the right one
+NOT_REACHED = "vulnerable_code_not_in_execute_path"  # OpenVEX; here: it cannot drive a legacy device at all
 Match = Literal["build-id", "banner", "other", "undecided"]
 
 
@@ -35,8 +36,9 @@ class InUse(msgspec.Struct, frozen=True):
 
     report: KernelReport | None
     notes: tuple[str, ...] = ()
-    # A kernel on disk of the same release, or the one that boots next, that is not the one that runs.
+    # The kernel on disk that boots next, where that is not the one that runs.
     on_disk: KernelReport | None = None
+    refused: tuple[str, ...] = ()  # files that this user may not read
 
 
 def find(
@@ -44,7 +46,8 @@ def find(
 ) -> InUse:
     """Find the kernel in use and judge it. Damaged files on the way become notes, never errors."""
     search = _Search(root, facts, advisories, limits, verdicts)
-    return search.mounted() if facts.running is None else search.running(facts.running)
+    found = search.mounted() if facts.running is None else search.running(facts.running)
+    return msgspec.structs.replace(found, notes=tuple(search.notes), refused=tuple(search.refused))
 
 
 class _Search:
@@ -62,32 +65,49 @@ class _Search:
         self.limits = limits
         self.verdicts = verdicts
         self.notes: list[str] = []
+        self.refused: list[str] = []
         self.others: list[KernelReport] = []
 
     def running(self, running: host.Running) -> InUse:
         on_disk = self._on_disk(running)
         in_memory = memory.judged(self.root, running, self.advisories, self.limits, self.verdicts, self.notes)
-        if on_disk and in_memory is None and running.patched:
-            on_disk = memory.doubted(on_disk, running.patched)
+        if on_disk and running.patched:
+            on_disk = memory.doubted(on_disk, running.patched, in_memory)
         found = memory.merged(on_disk, in_memory)
-        return InUse(found, tuple(self.notes), self.others[0] if self.others else None)
+        if found:
+            found = believable(found, self.facts.devices or ())
+        return InUse(found, on_disk=self._boots_next(running))
 
     def mounted(self) -> InUse:
         """Nothing runs here: the kernel that would boot, as far as links and names tell."""
-        releases = host.releases(self.root)
-        newest = releases[-1] if releases else None
-        for path in ("/boot/vmlinuz", "/vmlinuz", "/boot/Image"):
-            resolved = self.root.resolve(path) if self.root.file(path) else None
-            if resolved:
-                newest = resolved.rpartition("/")[2].partition("-")[2] or newest
-                break
-        for candidate in host.candidates(self.root, newest)[:MAX_OPENED]:
-            report = self._judged(candidate.path, None)
-            if report:
-                self.notes.append("Nothing runs in this tree: the kernel that would boot was judged.")
-                return InUse(msgspec.structs.replace(report, running=False), tuple(self.notes))
-        self.notes.append("Nothing runs in this tree, and there is no kernel in it.")
-        return InUse(None, tuple(self.notes))
+        release = host.boots_next(self.root)
+        found = host.candidates(self.root, release)
+        # Where the one that would boot cannot be judged, another one's verdict is no answer.
+        named = [candidate for candidate in found if candidate.named_for_it] or list(found)
+        report = self._judged(named[0].path, None) if named else None
+        if report is None:
+            self.notes.append("Nothing runs in this tree, and no kernel in it could be judged.")
+            return InUse(None)
+        self.notes.append("Nothing runs in this tree: the kernel that would boot was judged.")
+        others = {candidate.release for candidate in found} - {None, release}
+        if others:
+            count = "1 other kernel is" if len(others) == 1 else f"{len(others)} other kernels are"
+            self.notes.append(f"{count} installed: `ejectable kernel {self.root.path / 'boot'}` judges them all.")
+        return InUse(msgspec.structs.replace(report, running=False))
+
+    def _boots_next(self, running: host.Running) -> KernelReport | None:
+        """The kernel that was installed and not booted yet, judged; `None` where the one that runs boots again."""
+        if self.others:
+            return self.others[0]
+        release = host.boots_next(self.root)
+        if self.facts.container or release is None or release == running.release:
+            return None
+        named = [candidate for candidate in host.candidates(self.root, release) if candidate.named_for_it]
+        report = self._judged(named[0].path, None) if named else None
+        if report:
+            word = status_of(report).replace("_", " ")
+            self.notes.append(f"{named[0].path} is installed and was not booted yet: it is {word}.")
+        return report
 
     def _on_disk(self, running: host.Running) -> KernelReport | None:
         candidates = host.candidates(self.root, running.release)
@@ -122,9 +142,14 @@ class _Search:
             kernel = open_image(self.root, path, shelf, self.limits)
             report = self._report(kernel, path, running)
         except EjectableError as error:
-            self.notes.append(f"{path} could not be judged: {error.message}")
+            if isinstance(error.__cause__, PermissionError):
+                self.refused.append(path)
+                self.notes.append(f"{path} may not be read by this user.")
+            else:
+                self.notes.append(f"{path} could not be judged: {error.message}")
             return None
-        report = self._vouched(report, running)
+        if running is not None:
+            report = self._vouched(report, running, shelf)
         self.notes += shelf.notes
         if running and report.running is None:
             self.notes.append(f"Nothing shows that {path} is what runs: no build-id and no banner to compare.")
@@ -140,21 +165,20 @@ class _Search:
             "banner": " (its banner is the running kernel's)",
         }.get(match, "")
         if match == "undecided" and running is not None:
-            report = _unproven(report)
+            report = _unproven(report, "the running kernel")
         proven = None if match == "undecided" else bool(how)
         return msgspec.structs.replace(report, path=path, source=f"{path}{how}", running=proven)
 
-    def _vouched(self, report: KernelReport, running: host.Running | None) -> KernelReport:
-        """The report, unless the code that counts was not in what was read: then nothing can be said.
+    def _vouched(self, report: KernelReport, running: host.Running, shelf: Shelf) -> KernelReport:
+        """The report, unless nothing shows that the code that counts was in what was read: then nothing can be said.
 
-        A machine that has virtio PCI devices with drivers has a virtio_pci; where neither the image nor a module
-        that is proven to be the loaded one holds it, its absence from the files is no absence of the defect.
+        A machine that drives virtio PCI devices has a virtio_pci; where neither the image nor a module that is proven
+        to be the loaded one holds it, its absence from the files is no absence of the defect.
         """
-        if report.virtio_pci in ("builtin", "module") or running is None:
+        if report.virtio_pci == "builtin" or not self._in_action(running):
             return report
-        bound = any(device.transport == "pci" and device.driver for device in self.facts.devices or ())
-        if not (bound or running.module_loaded or running.module_build_id):
-            return report
+        if report.virtio_pci == "module":
+            return _unproven(report, "the virtio_pci module that is loaded") if shelf.unproven else report
         reason = "The virtio_pci module that is loaded was not found on disk, so its code could not be read."
         return msgspec.structs.replace(
             report,
@@ -165,6 +189,12 @@ class _Search:
             ),
         )
 
+    def _in_action(self, running: host.Running) -> bool:
+        """Whether there is, or may be, a virtio_pci at work."""
+        devices = self.facts.devices
+        bound = devices is None or any(device.transport == "pci" and device.driver for device in devices)
+        return bound or running.module_loaded or running.module_build_id is not None
+
     def _key(self, path: str, running: host.Running | None) -> tuple[str, ...] | None:
         files = [path]
         if running and running.release:
@@ -173,7 +203,10 @@ class _Search:
             about = [identity(self.root.outside(file)) for file in files]
         except OSError:
             return None
-        ids = [running.build_id or "", running.module_build_id or "", running.banner or ""] if running else []
+        ids = []
+        if running:
+            ids = [running.build_id or "", running.module_build_id or "", running.banner or ""]
+            ids.append("in action" if self._in_action(running) else "idle")
         return (*sorted(self.advisories), *about, "running", *ids)
 
 
@@ -188,21 +221,38 @@ def _match(kernel: "Kernel", running: host.Running | None) -> Match:
     return "undecided"
 
 
-def _unproven(report: KernelReport) -> KernelReport:
+def _unproven(report: KernelReport, what: str) -> KernelReport:
     """The report of a file that has the right name, and nothing else that says it is what runs.
 
     An upgrade replaces the file of a release while the old code runs on: a good word about the file is none about
     the machine. A bad one is a warning that stands.
     """
-    reason = "Nothing shows that this file is the same build as the running kernel. Of the file: "
-    return msgspec.structs.replace(
-        report,
-        findings=tuple(
-            finding
-            if finding.status in (Status.AFFECTED, Status.UNKNOWN)
-            else msgspec.structs.replace(
-                finding, status=Status.UNKNOWN, justification=None, reason=reason + finding.reason
+    reason = f"Nothing shows that this file is the same build as {what}. Of the file: "
+    return _without_good_words(report, lambda finding: reason + finding.reason)
+
+
+def believable(report: KernelReport, devices: Sequence[Device]) -> KernelReport:
+    """The report, unless a device refutes it: a kernel that cannot drive a legacy device does not drive one."""
+    seen = next((device for device in devices if device.transport == "pci" and device.mode == "legacy"), None)
+    if seen is None or not any(finding.justification == NOT_REACHED for finding in report.findings):
+        return report
+
+    def refuted(finding: Finding) -> str | None:
+        if finding.justification != NOT_REACHED:
+            return None
+        return f"{seen.name} is driven as legacy, which refutes what was read: {finding.reason}"
+
+    return _without_good_words(report, refuted)
+
+
+def _without_good_words(report: KernelReport, why: Callable[[Finding], str | None]) -> KernelReport:
+    """The report with `unknown` in place of each good word that there is a reason against."""
+    findings = []
+    for finding in report.findings:
+        reason = None if finding.status in (Status.AFFECTED, Status.UNKNOWN) else why(finding)
+        if reason is not None:
+            finding = msgspec.structs.replace(  # noqa: PLW2901
+                finding, status=Status.UNKNOWN, justification=None, reason=reason
             )
-            for finding in report.findings
-        ),
-    )
+        findings.append(finding)
+    return msgspec.structs.replace(report, findings=tuple(findings))

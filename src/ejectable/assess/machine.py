@@ -112,7 +112,7 @@ def _summary(  # noqa: PLR0917  (called once, a few lines up)
     if status is Status.UNKNOWN:
         open_ones = [device for device in devices or () if device.unplug == "unknown"]
         if devices is None:
-            return f"The virtio devices of this machine could not be seen ({names})."
+            return _unseen(report, kernel, names)
         return f"What unplugging {nouns(open_ones)} does could not be decided ({names})."
     if status is Status.MITIGATED:
         return f"Kernel {kernel} carries the defect, but it is repaired while it runs ({names})."
@@ -123,9 +123,17 @@ def _summary(  # noqa: PLR0917  (called once, a few lines up)
         return f"Kernel {kernel} does not have the faulty code ({names})."
     if not devices:
         return f"This machine has no virtio device ({names})."
+    # Legacy devices exist on other buses too, where they are harmless: then it takes a longer sentence to be exact.
+    how = "driven as legacy" if all(device.mode == "modern" for device in devices) else "a legacy PCI device"
     if len(devices) == 1:
-        return f"Its only virtio device is not driven as legacy ({names})."
-    return f"None of its {len(devices)} virtio devices is driven as legacy ({names})."
+        return f"Its only virtio device is not {how} ({names})."
+    return f"None of its {len(devices)} virtio devices is {how} ({names})."
+
+
+def _unseen(report: KernelReport | None, kernel: str, names: str) -> str:
+    if report and status_of(report) is Status.AFFECTED:
+        return f"Kernel {kernel} has the defect; whether a device here is legacy could not be seen ({names})."
+    return f"The virtio devices of this machine could not be seen ({names})."
 
 
 def _notes(facts: host.Facts, in_use: InUse, status: Status, devices: Sequence[Device] | None) -> tuple[str, ...]:
@@ -148,6 +156,15 @@ def _notes(facts: host.Facts, in_use: InUse, status: Status, devices: Sequence[D
     if running and running.lockdown == "confidentiality":
         notes.append("Kernel lockdown is at `confidentiality`: even root cannot read the code in memory.")
     notes += in_use.notes
-    if status is Status.UNKNOWN and facts.live and not facts.superuser:
-        notes.append("Root would see more: the code as it runs (/proc/kcore), and every file in /boot.")
+    if not facts.superuser:
+        more = ["the code as it runs, live patches included (/proc/kcore)"] if _kcore_helps(facts) else []
+        more += in_use.refused[:2]
+        if more:
+            notes.append(f"Root would see more: {', and '.join(more)}.")
     return tuple(dict.fromkeys(notes))
+
+
+def _kcore_helps(facts: host.Facts) -> bool:
+    """Whether the memory of the running kernel is there, and would be readable for root."""
+    running = facts.running
+    return facts.live and running is not None and running.has_memory and running.lockdown != "confidentiality"

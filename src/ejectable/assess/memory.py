@@ -76,16 +76,18 @@ def merged(on_disk: KernelReport | None, in_memory: KernelReport | None) -> Kern
     )
 
 
-def doubted(report: KernelReport, patched: tuple[str, ...]) -> KernelReport:
+def doubted(report: KernelReport, patched: tuple[str, ...], in_memory: KernelReport | None) -> KernelReport:
     """The report of a file on disk, where live patches replace functions that its findings rest on.
 
-    What replaces them cannot be seen without memory: neither `affected` nor a good word can be said of it.
+    What replaces them is seen in memory only. Where that decided nothing, neither `affected` nor a good word can be
+    said of the file.
     """
     names = {patch.rpartition("/")[2] for patch in patched}
+    decided = {f.advisory for f in in_memory.findings if f.status is not Status.UNKNOWN} if in_memory else set()
     findings = []
     for finding in report.findings:
         hit = sorted(name for name in names if any(name in item.detail for item in finding.evidence))
-        if hit:
+        if hit and finding.advisory not in decided:
             finding = msgspec.structs.replace(  # noqa: PLW2901
                 finding,
                 status=Status.UNKNOWN,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["next_steps"]
 
+GOOD = (Status.FIXED, Status.NOT_AFFECTED)
+
 
 def next_steps(
     facts: host.Facts, in_use: "InUse", status: Status, devices: Sequence[Device], outcome: Outcome
@@ -23,10 +25,15 @@ def next_steps(
     if status is Status.UNKNOWN:
         return _unknown(facts, in_use)
     word = status_of(in_use.report) if in_use.report else Status.UNKNOWN
+    waiting = in_use.on_disk
     if word is Status.AFFECTED:
+        if waiting and status_of(waiting) in GOOD:
+            return (f"Reboot when convenient: {waiting.path} is installed and does not have the defect.",)
         return ("Upgrade the kernel when convenient, and run `ejectable check` again: see `ejectable fix`.",)
     if status is Status.MITIGATED:
         return ("Upgrade the kernel before the next reboot: the repair lives in memory only.",)
+    if waiting and status_of(waiting) is Status.AFFECTED:
+        return (f"Before you reboot: {waiting.path} boots next and has the defect; see `ejectable fix`.",)
     return ()
 
 
@@ -39,7 +46,7 @@ def _affected(facts: host.Facts, in_use: "InUse", devices: Sequence[Device], out
     if facts.forced_legacy or (facts.running and facts.running.force_legacy):
         where = ", ".join(facts.forced_legacy) or "the options of virtio_pci"
         steps.append(f"Remove virtio_pci.force_legacy from {where} and reboot: transitional devices are then modern.")
-    if in_use.on_disk and status_of(in_use.on_disk) in (Status.FIXED, Status.NOT_AFFECTED):
+    if in_use.on_disk and status_of(in_use.on_disk) in GOOD:
         steps.append(f"Reboot: {in_use.on_disk.path} is installed and does not have the defect.")
     steps.append("Run `ejectable fix`: it says which kernel has the fix, and what else helps here.")
     if outcome.panic_on_oops == 0:
@@ -54,9 +61,9 @@ def _unknown(facts: host.Facts, in_use: "InUse") -> tuple[str, ...]:
     steps = []
     if facts.container:
         steps.append("Run `ejectable check` on the host: the kernel and its devices are the host's.")
-    elif facts.live and not facts.superuser:
+    elif not facts.superuser and (facts.live or in_use.refused):
         steps.append("Run it as root: `sudo ejectable check`.")
-    if in_use.on_disk and status_of(in_use.on_disk) in (Status.FIXED, Status.NOT_AFFECTED):
+    if in_use.on_disk and status_of(in_use.on_disk) in GOOD:
         steps.append(f"Reboot: {in_use.on_disk.path} is installed and does not have the defect.")
     elif in_use.report is None and not facts.container:
         steps.append("Get the package of the running kernel and judge it: `ejectable kernel PACKAGE`.")

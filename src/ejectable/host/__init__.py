@@ -2,7 +2,7 @@
 """A machine, read: devices, release, kernel in use, panic policy, cloud. Everything below one root, nothing beyond."""
 
 from ejectable.host.facts import Facts, read
-from ejectable.host.installed import Candidate, candidates, module_files, releases
+from ejectable.host.installed import Candidate, boots_next, candidates, module_files, releases
 from ejectable.host.policy import Policy
 from ejectable.host.root import Root
 from ejectable.host.running import Running, build_id, read_running
@@ -13,6 +13,7 @@ __all__ = [
     "Policy",
     "Root",
     "Running",
+    "boots_next",
     "build_id",
     "candidates",
     "module_files",

@@ -11,6 +11,7 @@ from ejectable.model import Device
 __all__ = ["read_devices"]
 
 BUS = "/sys/bus/virtio/devices"
+PCI = "/sys/bus/pci/devices"
 MAX_DEVICES = 4096
 
 # Device ids: include/uapi/linux/virtio_ids.h, and section 5 of the virtio specification 1.3.
@@ -48,23 +49,72 @@ KINDS = {
 # The bus of the parent → the transport that runs there.
 TRANSPORTS = {"pci": "pci", "platform": "mmio", "ccw": "ccw", "vdpa": "vdpa", "rpmsg": "rproc", "uml": "uml"}
 VERSION_1 = 32  # VIRTIO_F_VERSION_1, include/uapi/linux/virtio_config.h
-FIRST_MODERN_ID = 0x1040  # PCI device ids from here on exist for modern devices only: virtio 1.3, section 4.1.2
+# PCI device ids from here on exist for modern devices only, and virtio_pci_legacy.c turns them away: virtio 1.3,
+# section 4.1.2.
+FIRST_MODERN_ID = 0x1040
 
 
 def read_devices(root: Root, slots: Slots) -> tuple[Device, ...] | None:
-    """Every device on the virtio bus, by number, with `unplug` still open; `None` if sysfs could not be seen."""
+    """Every device on the virtio bus, by number, with `unplug` still open; `None` if sysfs could not be seen.
+
+    A PCI function that virtio-pci drives and whose virtio device does not show is listed too, by its address.
+    """
     names = root.list(BUS)
-    if names is None:
-        # A sysfs without a virtio bus is a kernel without virtio; no sysfs at all is no answer.
-        buses = root.list("/sys/bus")
-        return () if buses and "virtio" not in buses else None
-    return tuple(_device(root, name, slots) for name in sorted(names, key=_number)[:MAX_DEVICES])
+    if names is None and not _has_no_virtio(root):
+        return None
+    found = [_device(root, name, slots) for name in sorted(names or (), key=_number)[:MAX_DEVICES]]
+    return (*found, *_hidden(root, {device.address for device in found}, slots))
+
+
+def _has_no_virtio(root: Root) -> bool:
+    """Whether this is a sysfs, and one without a virtio bus: a kernel without virtio. No sysfs at all is no answer.
+
+    Sandboxes for containers (gVisor) show a few files that look like one. Every Linux has the platform bus
+    (drivers/base/platform.c); a tree that somebody captured need not hold it.
+    """
+    buses = root.list("/sys/bus")
+    return bool(buses) and "virtio" not in (buses or ()) and (not root.live or "platform" in (buses or ()))
+
+
+def _hidden(root: Root, seen: set[str | None], slots: Slots) -> list[Device]:
+    """What virtio-pci drives although the virtio bus does not show it: that bus is hidden, or was not captured."""
+    found: list[Device] = []
+    for address in (root.list(PCI) or ())[:MAX_DEVICES]:
+        if address in seen or root.link(f"{PCI}/{address}/driver") != "virtio-pci":
+            continue
+        parent = root.resolve(f"{PCI}/{address}") or f"{PCI}/{address}"
+        below = [name for name in root.list(parent) or () if re.fullmatch(r"virtio\d{1,9}", name)]
+        if below:
+            found += [_described(root, name, f"{parent}/{name}", slots) for name in below]
+            continue
+        number = root.number(f"{parent}/device")
+        modern = number is not None and number >= FIRST_MODERN_ID
+        found.append(
+            Device(
+                name=address,
+                transport="pci",
+                address=address,
+                kind=KINDS.get(number - FIRST_MODERN_ID, "unknown") if modern and number else "unknown",
+                driver=None,
+                nodes=(),
+                mode="modern" if modern else "unknown",
+                hotpluggable=slots.hotpluggable(parent),
+                unplug="unknown",
+                reason="virtio-pci drives it, and its virtio device does not show",
+            )
+        )
+    return found
 
 
 def _device(root: Root, name: str, slots: Slots) -> Device:
     path = root.resolve(f"{BUS}/{name}") or f"{BUS}/{name}"
     if path == f"{BUS}/{name}":
         path = _below_pci(root, name) or path
+    return _described(root, name, path, slots)
+
+
+def _described(root: Root, name: str, path: str, slots: Slots) -> Device:
+    """The device at a resolved path."""
     parent = path.rpartition("/")[0]
     address = parent.rpartition("/")[2] if parent != BUS else None
     transport = _transport(root, parent, address or "")
@@ -86,8 +136,8 @@ def _device(root: Root, name: str, slots: Slots) -> Device:
 
 def _below_pci(root: Root, name: str) -> str | None:
     """Where the device really is, in a tree that was captured without its links."""
-    for address in (root.list("/sys/bus/pci/devices") or ())[:MAX_DEVICES]:
-        path = root.resolve(f"/sys/bus/pci/devices/{address}/{name}")
+    for address in (root.list(PCI) or ())[:MAX_DEVICES]:
+        path = root.resolve(f"{PCI}/{address}/{name}")
         if path:
             return path
     return None

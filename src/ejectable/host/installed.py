@@ -7,12 +7,13 @@ import msgspec
 
 from ejectable.host.root import Root
 
-__all__ = ["Candidate", "candidates", "module_files", "releases"]
+__all__ = ["Candidate", "boots_next", "candidates", "module_files", "releases"]
 
 IMAGE = re.compile(r"(?:vmlinuz|vmlinux|Image|kernel|bzImage)[-_]?(.*)", re.DOTALL)
 MODULES = ("/lib/modules", "/usr/lib/modules")
 MODULE_NAMES = tuple(f"virtio_pci.ko{suffix}" for suffix in ("", ".xz", ".zst", ".gz"))
 MAX_IMAGES = 256
+MAX_DEP = 16 << 20
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -65,23 +66,52 @@ def candidates(root: Root, release: str | None) -> tuple[Candidate, ...]:
 
 
 def module_files(root: Root, release: str) -> tuple[str, ...]:
-    """Where virtio_pci.ko of a release is, from the root; updates come before what they update, as depmod has it."""
+    """Where virtio_pci.ko of a release is, from the root; the one that modprobe would load comes first."""
     if "/" in release or release in (".", ".."):
         return ()
-    found = []
+    found: list[str] = []
     for base in MODULES:
-        for folder in ("updates", "extra", "kernel/drivers/virtio"):
-            for name in MODULE_NAMES:
-                path = root.resolve(f"{base}/{release}/{folder}/{name}")
-                if path and root.file(path) and path not in found:
-                    found.append(path)
+        for name in (*_listed(root, f"{base}/{release}"), *_usual()):
+            path = root.resolve(f"{base}/{release}/{name}")
+            if path and root.file(path) and path not in found:
+                found.append(path)
     return tuple(found)
+
+
+def _listed(root: Root, folder: str) -> tuple[str, ...]:
+    """What modules.dep names, which is what modprobe goes by: `PATH.ko: PATHS it needs` (modules.dep(5))."""
+    for line in (root.read(f"{folder}/modules.dep", MAX_DEP) or b"").splitlines():
+        path = line.partition(b":")[0].decode("utf-8", "replace")
+        if path.rpartition("/")[2].replace("-", "_") in MODULE_NAMES:
+            return (path,)
+    return ()
+
+
+def _usual() -> tuple[str, ...]:
+    """The usual places, updates before what they update, as depmod.d(5) has it by default."""
+    folders = ("updates", "updates/dkms", "extra", "weak-updates", "kernel/drivers/virtio")
+    return tuple(f"{folder}/{name}" for folder in folders for name in MODULE_NAMES)
 
 
 def releases(root: Root) -> tuple[str, ...]:
     """The releases that have modules installed, newest last as far as names tell."""
     names = {name for base in MODULES for name in root.list(base) or () if root.is_dir(f"{base}/{name}")}
     return tuple(sorted(names, key=_natural))
+
+
+def boots_next(root: Root) -> str | None:
+    """The release that boots next, as far as links and names tell; `None` where no kernel is installed.
+
+    Debian and Ubuntu keep a link to it, Raspberry Pi and the like a file without a release in its name; elsewhere the
+    boot loader's menu begins with the newest.
+    """
+    for path in ("/boot/vmlinuz", "/vmlinuz", "/boot/Image"):
+        resolved = root.resolve(path) if root.file(path) else None
+        if resolved and (release := resolved.rpartition("/")[2].partition("-")[2]):
+            return release
+    images = {match[1] for name in root.list("/boot") or () if (match := IMAGE.fullmatch(name)) and match[1]}
+    found = sorted(images & set(releases(root)) or set(releases(root)) or images, key=_natural)
+    return found[-1] if found else None
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

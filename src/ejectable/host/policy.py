@@ -38,13 +38,14 @@ def forced_legacy(root: Root, command_line: str | None) -> tuple[str, ...]:
         # The kernel takes - for _ in a parameter's name (kernel/params.c, dash2underscore); a bare name means yes.
         name, _, value = word.partition("=")
         if name.replace("-", "_") == "virtio_pci.force_legacy":
-            places = [] if value[:1] in ("0", "n", "N") else ["the kernel command line"]
+            # kstrtobool() looks at the first letter, and for `off` at the second one too (lib/kstrtox.c).
+            places = [] if value[:1] in tuple("0nNfF") or value[:2].lower() == "of" else ["the kernel command line"]
     for folder in MODPROBE_FOLDERS:
         for name in root.list(folder) or ():
             if not name.endswith(".conf"):
                 continue
             for line in (root.text(f"{folder}/{name}") or "").splitlines():
-                if re.match(r"\s*options\s+virtio[-_]pci\s(.*\s)?force[-_]legacy(=[1yY]|\s|$)", line):
+                if re.match(r"\s*options\s+virtio[-_]pci\s(.*\s)?force[-_]legacy(=([1yYtT]|on|On|ON)|\s|$)", line):
                     places.append(f"{folder}/{name}")
                     break
     return tuple(dict.fromkeys(places))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The answer of `ejectable check`: one screen of text, or a document."""
 
+import re
 from typing import Any
 
-from ejectable.model import Assessment, Device, KernelReport, Outcome
+from ejectable.model import Assessment, Device, KernelReport, Outcome, Status
 from ejectable.report import document
 from ejectable.report.text import MARKS, bullets, columns, paint, wrap
 
@@ -83,6 +84,11 @@ def _about(assessment: Assessment, *, width: int) -> list[str]:
         word = ", ".join(f"{finding.advisory} {finding.status.replace('_', ' ')}" for finding in report.findings)
         kernel = f"{report.release or host.kernel_release or 'unknown release'}, {word}; read in {report.source}"
     lines += wrap(kernel, width=width, first="Kernel   ")
+    for finding in report.findings if report else ():
+        if finding.status is Status.UNKNOWN:
+            # Its first sentence; all of it is in the evidence.
+            why = re.split(r"(?<=\.) (?=[A-Z])", finding.reason, maxsplit=1)[0]
+            lines += wrap(why, width=width, first="         ")
     return lines + wrap(_oops(assessment.outcome), width=width, first="Oops     ")
 
 

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""No good word about a machine rests on a file, a name or a gap that proves nothing."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ejectable import host
+from ejectable.assess import memory
+from ejectable.assess.in_use import InUse, believable
+from ejectable.assess.machine import assess
+from ejectable.host.devices import read_devices
+from ejectable.host.slots import Slots
+from ejectable.model import Device, Evidence, EvidenceKind, Finding, KernelReport, Status
+from tests.host.trees import LEGACY_DISK, RELEASE, Machine
+
+ADVISORY = "CVE-2024-42134"
+DISK = Device(
+    name="virtio1",
+    transport="pci",
+    address="0000:00:06.0",
+    kind="disk",
+    driver="virtio_blk",
+    nodes=("vdb",),
+    mode="legacy",
+    hotpluggable=True,
+    unplug="unknown",
+    reason="",
+)
+
+
+def _report(status: Status, justification: str | None = None, detail: str = "vp_del_vqs() tests it") -> KernelReport:
+    finding = Finding(
+        ADVISORY,
+        status,
+        justification,
+        "It was read.",
+        (Evidence(EvidenceKind.DISASSEMBLY, status, detail),),
+        conflict=False,
+    )
+    return KernelReport(
+        path="/boot/vmlinuz",
+        member=None,
+        release=RELEASE,
+        banner=None,
+        arch="x86_64",
+        build_id=None,
+        format="bzImage",
+        virtio_pci="builtin",
+        findings=(finding,),
+    )
+
+
+def _status(report: KernelReport) -> Status:
+    return report.findings[0].status
+
+
+def test_a_legacy_device_refutes_a_kernel_that_could_not_drive_it() -> None:
+    claimed = _report(Status.NOT_AFFECTED, "vulnerable_code_not_in_execute_path")
+    assert _status(believable(claimed, ())) is Status.NOT_AFFECTED
+    assert _status(believable(claimed, (msgspec.structs.replace(DISK, mode="modern"),))) is Status.NOT_AFFECTED
+    assert _status(believable(claimed, (msgspec.structs.replace(DISK, transport="mmio"),))) is Status.NOT_AFFECTED
+    refuted = believable(claimed, (DISK,))
+    assert _status(refuted) is Status.UNKNOWN
+    assert refuted.findings[0].justification is None
+    assert "virtio1 is driven as legacy" in refuted.findings[0].reason
+    # A kernel that never had the code is another claim: legacy devices are at home there.
+    never = _report(Status.NOT_AFFECTED, "vulnerable_code_not_present")
+    assert believable(never, (DISK,)) == never
+
+
+@pytest.mark.parametrize("said", [Status.AFFECTED, Status.FIXED])
+def test_a_live_patch_that_memory_does_not_explain_leaves_no_word_standing(said: Status) -> None:
+    patched = ("livepatch_1: virtio_pci/vp_del_vqs",)
+    assert _status(memory.doubted(_report(said), patched, None)) is Status.UNKNOWN
+    assert _status(memory.doubted(_report(said), patched, _report(Status.UNKNOWN))) is Status.UNKNOWN
+    assert _status(memory.doubted(_report(said), patched, _report(Status.FIXED))) is said, "memory decides later"
+    assert _status(memory.doubted(_report(said), ("livepatch_1: vmlinux/do_exit",), None)) is said
+
+
+def _facts(tree: Path) -> host.Facts:
+    return host.read(host.Root(tree))
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        (Status.FIXED, Status.FIXED),
+        (Status.AFFECTED, Status.UNKNOWN),
+        (Status.UNKNOWN, Status.UNKNOWN),
+    ],
+)
+def test_devices_that_cannot_be_seen_are_not_taken_for_none(word: Status, expected: Status, tmp_path: Path) -> None:
+    tree = Machine(sysfs=False, image=False).build(tmp_path)
+    facts = _facts(tree)
+    assert facts.devices is None
+    assert assess(facts, InUse(_report(word)), {}).status is expected
+
+
+def test_a_sandbox_that_only_looks_like_sysfs_is_no_machine_without_virtio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sys/bus/pci/devices").mkdir(parents=True)
+    root = host.Root(tmp_path)
+    assert read_devices(root, Slots(root)) == (), "a captured tree holds what was captured"
+    monkeypatch.setattr(root, "live", True)
+    assert read_devices(root, Slots(root)) is None
+    (tmp_path / "sys/bus/platform").mkdir()
+    assert read_devices(root, Slots(root)) == ()
+
+
+def test_what_virtio_pci_drives_is_listed_even_where_its_virtio_device_is_hidden(tmp_path: Path) -> None:
+    tree = Machine(devices=(LEGACY_DISK,), image=False, running_build_id="ab").build(tmp_path)
+    (tree / "sys/bus/virtio/devices/virtio0").unlink()
+    (device,) = _facts(tree).devices or ()
+    assert (device.name, device.mode, device.nodes) == ("virtio0", "legacy", ("vdb",))
+    here = tree / "sys/devices/pci0000:00/0000:00:06.0"
+    (here / "virtio0").rename(tmp_path / "gone")
+    (device,) = _facts(tree).devices or ()
+    assert (device.name, device.mode, device.hotpluggable) == ("0000:00:06.0", "unknown", True)
+    (here / "driver").unlink()
+    (here / "driver").symlink_to("../../../bus/pci/drivers/vfio-pci")
+    assert _facts(tree).devices == (), "a function that was given to a guest runs no vp_del_vqs() here"
+
+
+def test_the_module_that_modprobe_would_load_comes_first(tmp_path: Path) -> None:
+    base = tmp_path / f"lib/modules/{RELEASE}"
+    for name in ("kernel/drivers/virtio/virtio_pci.ko", "vendor/virtio-pci.ko.xz", "updates/dkms/virtio_pci.ko"):
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).touch()
+    there = f"/lib/modules/{RELEASE}"
+    usual = (f"{there}/updates/dkms/virtio_pci.ko", f"{there}/kernel/drivers/virtio/virtio_pci.ko")
+    assert host.module_files(host.Root(tmp_path), RELEASE) == usual
+    (base / "modules.dep").write_text("kernel/fs/ext4.ko: \nvendor/virtio-pci.ko.xz: kernel/drivers/virtio/virtio.ko\n")
+    assert host.module_files(host.Root(tmp_path), RELEASE) == (f"{there}/vendor/virtio-pci.ko.xz", *usual)
+    (base / "modules.dep").write_text("../../../../etc/virtio_pci.ko:\n")
+    (tmp_path / "etc").mkdir()
+    assert host.module_files(host.Root(tmp_path), RELEASE) == usual
+    assert host.module_files(host.Root(tmp_path), "../6.1") == ()
+
+
+def test_the_kernel_that_boots_next_is_the_linked_one_else_the_newest(tmp_path: Path) -> None:
+    root = host.Root(tmp_path)
+    assert host.boots_next(root) is None
+    (tmp_path / "boot").mkdir()
+    for release in ("6.8.0-9-generic", "6.8.0-31-generic"):
+        (tmp_path / f"boot/vmlinuz-{release}").touch()
+        (tmp_path / f"lib/modules/{release}").mkdir(parents=True)
+    (tmp_path / "lib/modules/6.11.0-removed").mkdir()
+    assert host.boots_next(root) == "6.8.0-31-generic"
+    (tmp_path / "boot/vmlinuz").symlink_to("vmlinuz-6.8.0-9-generic")
+    assert host.boots_next(root) == "6.8.0-9-generic"
+
+
+def test_a_fixed_machine_is_warned_of_an_affected_kernel_that_boots_next(tmp_path: Path) -> None:
+    facts = _facts(Machine(devices=(), image=False, running_build_id="ab").build(tmp_path))
+    waiting = msgspec.structs.replace(_report(Status.AFFECTED), path="/boot/vmlinuz-6.8.0-31-generic")
+    answer = assess(facts, InUse(_report(Status.FIXED), on_disk=waiting), {})
+    assert answer.status is Status.FIXED
+    assert answer.next_steps == (
+        "Before you reboot: /boot/vmlinuz-6.8.0-31-generic boots next and has the defect; see `ejectable fix`.",
+    )
