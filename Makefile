@@ -50,7 +50,7 @@ fuzz: .venv/dev.stamp ## fuzz each parser with atheris, FUZZ_SECONDS=60 each (FU
 	@set -e; for target in $(FUZZ_TARGETS); do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 	    $(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0; done
 
-.PHONY: demo lab-matrix lab-verdicts
+.PHONY: demo lab-matrix lab-verdicts lab-soak
 demo: .venv/dev.stamp ## the whole story with real parts: one kernel lives, the same with the defect dies
 	@$(BIN)/python -m corpus.demo
 
@@ -59,3 +59,6 @@ lab-matrix: .venv/dev.stamp ## try every combination in the lab, write docs/lab-
 
 lab-verdicts: .venv/dev.stamp ## a score of kernels: is what their code says what happens? writes docs/lab-verdicts.md
 	$(BIN)/python -m corpus.lab_verdicts
+
+lab-soak: .venv/dev.stamp ## the lab a hundred times in a row, and a hundred cycles in a run: no leak, no flake
+	$(BIN)/python -m corpus.lab_soak $(ARGS)

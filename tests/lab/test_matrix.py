@@ -73,7 +73,6 @@ def test_what_qemu_cannot_do_is_named() -> None:
     assert "has no PCIe" in reason(kernel(), trigger="pcie-hotplug")
     assert "runs aarch64 kernels" in reason(kernel(), machine="virt")
     assert "modern interface only" in reason(kernel(), device="vsock")
-    assert "no I/O" in reason(kernel(), device="balloon", io="busy")
 
 
 def test_what_the_kernel_cannot_do_is_named() -> None:

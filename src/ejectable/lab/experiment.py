@@ -102,6 +102,7 @@ class Experiment:
             verdict = Over(late, f"it took longer than {limit:.0f} s in all")
         finally:
             verdict_s = time.monotonic() - started
+            rig.rest()
             await qmp.close()
             await qemu.stop()
             listening.cancel()

@@ -14,7 +14,7 @@ from ejectable.lab.case import Case
 from ejectable.lab.devices import KINDS
 from ejectable.model import Arch
 
-__all__ = ["ARCHES", "PROGRAMS", "Parts", "Slot", "command_line", "console_of", "parts", "slot_of"]
+__all__ = ["ARCHES", "MEMORY_MIB", "PROGRAMS", "Parts", "Slot", "command_line", "console_of", "parts", "slot_of"]
 
 PROGRAMS: dict[Arch, str] = {"x86_64": "qemu-system-x86_64", "aarch64": "qemu-system-aarch64"}
 ARCHES: dict[str, Arch] = {"pc": "x86_64", "q35": "x86_64", "virt": "aarch64"}

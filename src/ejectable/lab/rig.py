@@ -15,7 +15,7 @@ from ejectable.lab import guest
 from ejectable.lab.case import GUEST_SIDE, Case
 from ejectable.lab.devices import KINDS
 from ejectable.lab.guest import View
-from ejectable.lab.machines import parts
+from ejectable.lab.machines import MEMORY_MIB, parts
 from ejectable.lab.qmp import QmpRefused
 from ejectable.lab.running import Late, Over, RunningGuest
 from ejectable.model import Event
@@ -26,6 +26,7 @@ POLL_S = 0.1
 WAKE_S = 0.5  # between two bytes that are to wake a sleeping guest
 GETTING_GOING_S = 0.2  # I/O needs a moment until there is always some in flight
 BALLOON_BYTES = 16 << 20
+PUMP_S = 0.02  # between two sizes that a busy balloon is asked for
 
 
 class Refused(Exception):
@@ -45,6 +46,7 @@ class Rig:
         self.cycles = 0
         self._tell = tell
         self._generation = 0 if plugged else -1
+        self._pump: asyncio.Task[None] | None = None  # keeps a balloon busy
 
     # Steps of a story
 
@@ -68,6 +70,7 @@ class Rig:
         """Wait until the guest has the device and can use it; as the guest sees it then."""
         running = self.running
         self._tell("using the device")
+        self.rest()
         try:
             view = await running.until(self._bound(), running.limits.device)
         except Late:
@@ -82,7 +85,10 @@ class Rig:
             raise await running.dead_or(f"the device could not be used: {said}")
         await self._used_from_outside()
         if self.case.under_io:
-            await running.ask(f"busy {self.case.device} {view.name}", running.limits.heartbeat)
+            if self.case.device == "balloon":  # which only the host can move
+                self._pump = asyncio.create_task(self._pump_balloon())
+            else:
+                await running.ask(f"busy {self.case.device} {view.name}", running.limits.heartbeat)
             await asyncio.sleep(GETTING_GOING_S)
         return view
 
@@ -101,6 +107,7 @@ class Rig:
             await running.until(self._gone(), running.limits.unplug)
         except Late:
             raise await running.dead_or("the device did not go away") from None
+        self.rest()
         self.view = None
 
     async def plug(self) -> None:
@@ -123,6 +130,12 @@ class Rig:
                 await self.load(KINDS[self.case.device].module)
             except Refused as refused:
                 raise Over("no-unplug", f"the driver could not be loaded again: {refused}") from None
+
+    def rest(self) -> None:
+        """End what keeps a device busy from outside; what the guest does ends with the device."""
+        if self._pump is not None:
+            self._pump.cancel()
+            self._pump = None
 
     async def cycle(self) -> None:
         """Unplug the device that works, plug another, and see that one work."""
@@ -264,7 +277,7 @@ class Rig:
         running = self.running
         try:
             if self.case.device == "balloon":
-                full = (await running.qmp.execute("query-balloon"))["actual"]
+                full = MEMORY_MIB << 20
                 await running.qmp.execute("balloon", {"value": full - BALLOON_BYTES})
                 await running.until(self._balloon_is_not(full), running.limits.use)
                 await running.qmp.execute("balloon", {"value": full})
@@ -278,6 +291,14 @@ class Rig:
             raise Over("no-unplug", f"QEMU could not use the device: {refused}") from None
         except (ConnectionError, TimeoutError):
             raise Over("no-unplug", await running.ended("its control channel broke")) from None
+
+    async def _pump_balloon(self) -> None:
+        full = MEMORY_MIB << 20
+        with suppress(QmpRefused, ConnectionError, TimeoutError):  # the device is gone
+            while True:
+                for value in (full - BALLOON_BYTES, full):
+                    await self.running.qmp.execute("balloon", {"value": value})
+                    await asyncio.sleep(PUMP_S)
 
     async def _balloon_is_not(self, size: int) -> None:
         while True:
