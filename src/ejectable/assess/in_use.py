@@ -39,6 +39,8 @@ class InUse(msgspec.Struct, frozen=True):
     # The kernel on disk that boots next, where that is not the one that runs.
     on_disk: KernelReport | None = None
     refused: tuple[str, ...] = ()  # files that this user may not read
+    # PCI addresses of devices that were repaired while the kernel runs, whatever is true of the others.
+    repaired: tuple[str, ...] = ()
 
 
 def find(
@@ -74,9 +76,13 @@ class _Search:
         if on_disk and running.patched:
             on_disk = memory.doubted(on_disk, running.patched, in_memory)
         found = memory.merged(on_disk, in_memory)
+        repaired: tuple[str, ...] = ()
         if found:
             found = believable(found, self.facts.devices or ())
-        return InUse(found, on_disk=self._boots_next(running))
+            found, repaired = memory.repaired(
+                self.root, running, found, self.facts.devices, self.advisories, self.limits, self.notes
+            )
+        return InUse(found, on_disk=self._boots_next(running), repaired=repaired)
 
     def mounted(self) -> InUse:
         """Nothing runs here: the kernel that would boot, as far as links and names tell."""

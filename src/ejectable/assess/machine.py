@@ -14,6 +14,8 @@ The machine's word follows from its devices first, because a defect that no devi
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ejectable import host
 from ejectable.assess.in_use import InUse
 from ejectable.assess.kernels import status_of
@@ -32,7 +34,7 @@ GOOD = (Status.FIXED, Status.NOT_AFFECTED, Status.MITIGATED)
 def assess(facts: host.Facts, in_use: InUse, advisories: Mapping[str, "Advisory"]) -> Assessment:
     """What the facts of a machine and the findings of its kernel add up to."""
     report = in_use.report
-    devices = None if facts.devices is None else tuple(_exposed(d, report, advisories) for d in facts.devices)
+    devices = None if facts.devices is None else tuple(_exposed(d, in_use, advisories) for d in facts.devices)
     status = _status(devices, report)
     outcome = _outcome(facts, status)
     return Assessment(
@@ -55,9 +57,16 @@ def nouns(devices: Sequence[Device]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _exposed(device: Device, report: KernelReport | None, advisories: Mapping[str, "Advisory"]) -> Device:
+def _exposed(device: Device, in_use: InUse, advisories: Mapping[str, "Advisory"]) -> Device:
     """The device with the worst that any advisory says of unplugging it."""
+    report = in_use.report
     findings = {finding.advisory: finding for finding in report.findings} if report else {}
+    if device.address in in_use.repaired:
+        findings = {
+            name: msgspec.structs.replace(finding, status=Status.MITIGATED)
+            for name, finding in findings.items()
+            if finding.status is Status.AFFECTED
+        } | {name: finding for name, finding in findings.items() if finding.status is not Status.AFFECTED}
     said = [advisory.expose(findings.get(name, _nothing(name)), device) for name, advisory in advisories.items()]
     return min(said, key=lambda one: WORST.index(one.unplug), default=device)
 

@@ -2,25 +2,26 @@
 """The code of the running kernel out of its memory, and what it adds to what was read on disk."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ejectable import host
 from ejectable.assess.kernels import judge
 from ejectable.assess.verdicts import Verdicts
-from ejectable.errors import EjectableError
+from ejectable.errors import EjectableError, Missing
 from ejectable.intake.limits import Limits
-from ejectable.model import Finding, KernelReport, Status
+from ejectable.model import Device, Evidence, EvidenceKind, Finding, KernelReport, Status
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
+    from ejectable.kernel.memory import MemoryKernel
 
-__all__ = ["doubted", "judged", "merged"]
+__all__ = ["doubted", "judged", "merged", "open_memory", "repaired"]
 
-KCORE = "/proc/kcore"
+KCORE, KALLSYMS = "/proc/kcore", "/proc/kallsyms"
 
 
 def judged(  # noqa: PLR0917  (called once, by in_use)
@@ -32,26 +33,13 @@ def judged(  # noqa: PLR0917  (called once, by in_use)
     notes: list[str],
 ) -> KernelReport | None:
     """What the advisories say of the code in memory; `None` where it may not be read. Adds to `notes` why not."""
-    kcore, kallsyms = root.file(KCORE), root.file("/proc/kallsyms")
-    if kcore is None or kallsyms is None:
+    if root.file(KCORE) is None or root.file(KALLSYMS) is None:
         return None
     key = _key(root, running, advisories)
     if kept := verdicts.get(key):
         return kept
-    from ejectable.kernel.memory import MemoryKernel
-
     try:
-        kernel = MemoryKernel(
-            kcore=kcore,
-            kallsyms=kallsyms,
-            btf_folder=root.outside(root.resolve("/sys/kernel/btf") or "/sys/kernel/btf"),
-            release=running.release,
-            banner=running.banner,
-            build_id=running.build_id,
-            patched=running.patched,
-            limits=limits,
-        )
-        with closing(kernel):
+        with closing(open_memory(root, running, limits)) as kernel:
             report = judge(kernel, advisories)
     except EjectableError as error:
         if root.live:
@@ -60,6 +48,89 @@ def judged(  # noqa: PLR0917  (called once, by in_use)
     report = msgspec.structs.replace(report, source=f"{KCORE} (the code as it runs)", running=True)
     verdicts.put(key, report)
     return report
+
+
+def open_memory(root: host.Root, running: host.Running, limits: Limits) -> "MemoryKernel":
+    """The memory of the running kernel; close it. Raises an `EjectableError` where it may not be read."""
+    from ejectable.kernel.memory import MemoryKernel
+
+    kcore, kallsyms = root.file(KCORE), root.file(KALLSYMS)
+    if kcore is None or kallsyms is None:
+        raise Missing(f"There is no {KCORE if kcore is None else KALLSYMS} here.", hint="Is /proc mounted?")
+    return MemoryKernel(
+        kcore=kcore,
+        kallsyms=kallsyms,
+        btf_folder=root.outside(root.resolve("/sys/kernel/btf") or "/sys/kernel/btf"),
+        release=running.release,
+        banner=running.banner,
+        build_id=running.build_id,
+        patched=running.patched,
+        limits=limits,
+    )
+
+
+def repaired(  # noqa: PLR0917  (called once, by in_use)
+    root: host.Root,
+    running: host.Running,
+    report: KernelReport,
+    devices: Sequence[Device] | None,
+    advisories: Mapping[str, "Advisory"],
+    limits: Limits,
+    notes: list[str],
+) -> tuple[KernelReport, tuple[str, ...]]:
+    """The report, `mitigated` where a module repaired each device that is there; and the addresses of those repaired.
+
+    Never from the cache: devices come and go. Where the module is loaded and memory may not be read, nobody knows.
+    """
+    modules = root.text("/proc/modules", 4 << 20) or ""
+    covered: tuple[str, ...] = ()
+    findings = []
+    for finding in report.findings:
+        alive = _alive(advisories.get(finding.advisory))
+        if finding.status is Status.AFFECTED and alive is not None and alive.loaded(modules):
+            try:
+                with closing(open_memory(root, running, limits)) as kernel:
+                    found = alive.repairs(kernel)
+            except EjectableError as error:
+                finding = _undecided(finding, alive.MODULE, error.message)  # noqa: PLW2901
+            else:
+                covered += found.repaired
+                notes.append(f"The module {alive.MODULE} is loaded: {found.detail}.")
+                finding = _repaired(finding, found.repaired, found.bare, found.detail, devices)  # noqa: PLW2901
+        findings.append(finding)
+    return msgspec.structs.replace(report, findings=tuple(findings)), covered
+
+
+def _alive(advisory: "Advisory | None") -> Any:
+    """The part of the advisory that knows how its devices are repaired; `None` where it has none."""
+    try:
+        return advisory.part("alive") if advisory else None
+    except ModuleNotFoundError:
+        return None
+
+
+def _undecided(finding: Finding, module: str, why: str) -> Finding:
+    return msgspec.structs.replace(
+        finding,
+        status=Status.UNKNOWN,
+        reason=f"The module {module} is loaded, and whether it repaired every device could not be seen: {why} Of the "
+        f"kernel: {finding.reason}",
+    )
+
+
+def _repaired(
+    finding: Finding, repaired: Sequence[str], bare: Sequence[str], detail: str, devices: Sequence[Device] | None
+) -> Finding:
+    """The finding, `mitigated` if each device that sysfs shows as legacy, or does not tell of, is one of `repaired`."""
+    wanted = {d.address for d in devices or () if d.transport == "pci" and d.mode != "modern"}
+    if not repaired or bare or not wanted <= set(repaired):
+        return finding
+    return msgspec.structs.replace(
+        finding,
+        status=Status.MITIGATED,
+        reason=f"The kernel is affected, and each legacy device was repaired while it runs: {detail}.",
+        evidence=(Evidence(EvidenceKind.EXECUTED, Status.MITIGATED, f"in memory: {detail}"), *finding.evidence),
+    )
 
 
 def merged(on_disk: KernelReport | None, in_memory: KernelReport | None) -> KernelReport | None:

@@ -109,6 +109,18 @@ class CoreFile:
             segments.append(Segment(vaddr, data, size, bool(flags & PF_X), f"memory {number}"))
         return Image(self.arch, segments)
 
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes as they are now, not kept: data changes while it is looked at. Raises `DamagedInput` for no memory."""
+        for _, _, offset, vaddr, _, _, length, _ in self._loads:
+            if offset < 1 << 63 and vaddr <= address and address + size <= vaddr + length:
+                try:
+                    data = os.pread(self._file.fileno(), size, offset + address - vaddr)
+                except OSError:  # EFAULT, EIO: not backed by memory
+                    continue
+                if len(data) == size:
+                    return data
+        raise DamagedInput(f"there is no memory at {address:#x}", path=self.path)
+
     def close(self) -> None:
         """Close the file; no segment can be read any more."""
         self._file.close()
@@ -175,6 +187,17 @@ class MemoryKernel(Kernel):
     def format(self) -> str:
         """It was not packed at all."""
         return "memory"
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes of the kernel's memory as they are now; raises `DamagedInput` where there is none."""
+        return self._core.read(address, size)
+
+    def module_of(self, address: int) -> str | None:
+        """The module that has a symbol at just this address; `None` for the kernel's own, and for none."""
+        for module, symbols in self._kallsyms.items():
+            if module is not None and any(found == address for found, _, _ in symbols):
+                return module
+        return None
 
     @cached_property
     def _kallsyms(self) -> Mapping[str | None, list[tuple[int, str, str]]]:
