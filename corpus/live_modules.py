@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ejectable_live.ko for kernels of the corpus, built as the product builds it, and kept in the cache.
+
+for_debian("6.1.0-50-cloud-amd64")     for Debian's kernel with the faulty virtio_pci.ko
+for_small("amd64-kasan")               for a small kernel with the faulty callback built in
+"""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from corpus.archive import cache_folder, fetch, locked
+from corpus.kernels import CONFIGS, build_tree, small_kernel
+from corpus.modules import faulty_module, vmlinux_btf
+from corpus.trees import architecture_of, headers
+from ejectable.errors import Missing
+from ejectable.kernel.artefact import Kernel, open_kernels
+from ejectable.remedies.live.build import build
+from ejectable.remedies.live.target import MODULE, SOURCES, Target, layout_of, source
+from ejectable.remedies.live.toolchain import compiler_for, read_headers
+
+__all__ = ["for_debian", "for_small", "target_of_debian", "uts_version"]
+
+CROSS = "aarch64-linux-gnu-"
+
+
+def uts_version(banner: str) -> str:
+    """What `uname -v` says under the kernel with this banner: it begins with "#"."""
+    match = re.search(r"(#\d+ .*)", banner.strip())
+    if match is None:
+        raise Missing(f"{banner!r} names no version.")
+    return match[1]
+
+
+def target_of_debian(release: str, variant: str = "affected") -> Target:
+    """Debian's kernel, with the faulty callback in its virtio_pci.ko."""
+    from ejectable.kernel.module import Module
+    from ejectable.kernel.types.btf import load_btf
+
+    module = faulty_module(release, variant)
+    driver = Module(module.read_bytes(), name=module.name)
+    kernel = _first(fetch(f"linux-image-{release}", architecture_of(release)))
+    assert driver.btf is not None
+    types = load_btf(driver.btf, base=load_btf(vmlinux_btf(release).read_bytes()))
+    return Target(
+        release, uts_version(kernel.banner or ""), kernel.build_id or "", driver.elf.build_id, layout_of(types)
+    )
+
+
+def for_debian(release: str) -> Path:
+    """The module for Debian's kernel."""
+    arm = architecture_of(release) == "arm64"
+    return _kept(release, lambda: target_of_debian(release), lambda: headers(release), arm=arm)
+
+
+def for_small(config: str = "amd64-gcc") -> Path:
+    """The module for a small kernel."""
+
+    def target() -> Target:
+        kernel = _first(small_kernel(config=config))
+        assert kernel.vmlinux is not None
+        assert kernel.vmlinux.types is not None
+        layout = layout_of(kernel.vmlinux.types)
+        return Target(kernel.release or "", uts_version(kernel.banner or ""), kernel.build_id or "", None, layout)
+
+    return _kept(config, target, lambda: build_tree(config), arm=CONFIGS[config].arch == "arm64")
+
+
+def _first(path: Path) -> Kernel:
+    found = next(iter(open_kernels(path)))
+    assert isinstance(found, Kernel), found
+    return found
+
+
+def _kept(name: str, target: Callable[[], Target], tree: Callable[[], Path], *, arm: bool) -> Path:
+    """Built once for each state of the sources."""
+    state = hashlib.sha256(b"".join(source(file) for file in SOURCES)).hexdigest()[:16]
+    kept = cache_folder() / "live" / f"{name}-{state}" / f"{MODULE}.ko"
+    with locked(f"live-{name}"):
+        if not kept.exists():
+            aim = target()
+            found = read_headers(tree(), aim.release)
+            compiler = compiler_for(found, cross=CROSS if arm else "")
+            extra = ("ARCH=arm64", f"CROSS_COMPILE={CROSS}") if arm else ()
+            with tempfile.TemporaryDirectory(prefix="live-") as folder:
+                made = build(aim, Path(folder), found, compiler, extra=extra)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(made, kept.with_suffix(".part"))
+            kept.with_suffix(".part").rename(kept)
+    return kept

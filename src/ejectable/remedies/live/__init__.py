@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Repair the kernel that runs, without a reboot: a small module of ours, and every precaution around it."""
