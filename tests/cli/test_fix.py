@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ejectable fix` as it is typed: exit codes, documents, the first line, and that nothing changes without --apply."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from ejectable.cli.app import run
+from ejectable.report import document
+from tests.host.trees import Machine, affected_module
+
+pytestmark = pytest.mark.kernels
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def affected(tmp_path: Path) -> Path:
+    return Machine(module=affected_module(), panic_on_oops=0).build(tmp_path / "machine")
+
+
+def fingerprint(tree: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(tree.rglob("*")):
+        about = path.lstat()
+        digest.update(f"{path}:{about.st_mode}:{about.st_mtime_ns}:{about.st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def test_the_plan_is_read_only_and_its_first_line_answers(affected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = fingerprint(affected)
+    assert run(["fix", "--offline", "--root", str(affected)]) == 2
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("AFFECTED  Unplugging vdb would hang this machine (CVE-2024-42134).")
+    assert "panic-policy  RECOMMENDED" in rest
+    assert fingerprint(affected) == before
+
+
+def test_the_plan_is_a_document_of_its_schema(affected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fix", "--offline", "--root", str(affected), "--format", "json"]) == 2
+    plan = json.loads(capsys.readouterr().out)
+    jsonschema.validate(plan, json.loads(document.schema("fix")), cls=jsonschema.Draft202012Validator)
+    assert plan["status"] == "affected"
+    assert plan["applied"] is None
+    assert [line["state"] for line in plan["plan"]].count("done") == 0
+
+
+def test_applying_and_undoing_answer_0_and_are_documents_of_the_schema(
+    affected: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path for path in affected.rglob("*") if "var/lib" not in str(path)}
+    for option, undo in (("--apply", "ejectable fix panic-policy --undo"), ("--undo", None)):
+        assert run(["fix", "panic-policy", option, "--root", str(affected), "--format", "json"]) == 0
+        done = json.loads(capsys.readouterr().out)
+        jsonschema.validate(done, json.loads(document.schema("fix")), cls=jsonschema.Draft202012Validator)
+        assert done["status"] == "affected", "the machine stays what it is"
+        assert done["applied"]["verified"] is True
+        assert done["applied"]["undo"] == undo
+        assert done["applied"]["changes"]
+    assert {path for path in affected.rglob("*") if "var/lib" not in str(path)} - before == {affected / "var"}
+
+
+def test_a_machine_with_nothing_to_fear_answers_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = Machine(module=affected_module("fixed")).build(tmp_path / "machine")
+    assert run(["fix", "--offline", "--root", str(tree)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("FIXED")
+    assert "RECOMMENDED" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fix", "prayer"], "There is no remedy 'prayer'."),
+        (["fix", "--apply"], "Which remedy?"),
+        (["fix", "panic-policy", "--apply", "--undo"], "opposites"),
+        (["fix", "panic-policy", "somewhere"], "takes no 'somewhere'"),
+        (["fix", "--advisory", "CVE-1999-0001"], "no advisory"),
+    ],
+)
+def test_wrong_usage_is_64_with_a_way_out(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 64
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert not captured.out
+
+
+def test_without_root_applying_says_how(
+    affected: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert run(["fix", "panic-policy", "--apply", "--root", str(affected)]) == 69
+    assert "sudo ejectable fix panic-policy --apply" in capsys.readouterr().err
+
+
+def test_an_interrupted_change_is_told(affected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = affected / "var/lib/ejectable/changes"
+    changes.mkdir(parents=True)
+    record = {"number": 1, "remedy": "panic-policy", "started": "2026-01-01T00:00:00Z", "state": "open", "steps": []}
+    (changes / "000001.json").write_text(json.dumps(record))
+    run(["fix", "--offline", "--root", str(affected)])
+    assert "A change was interrupted (`fix panic-policy`" in " ".join(capsys.readouterr().out.split())
