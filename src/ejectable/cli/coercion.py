@@ -44,7 +44,9 @@ class _Plain:
 
 def use_plain_types(command: Any) -> None:
     """Give the parameters of plain types (str, int, flags, a choice of strings, lists of str) our own conversion."""
-    for param in command.params:
+    # --help is made when it is first asked for, and kept.
+    help_option = command.get_help_option(typer.Context(command, **command.context_settings))
+    for param in [*command.params, *([help_option] if help_option else [])]:
         about = getattr(param, "type_descriptor", None)
         if about is None or not hasattr(param, "_runtime_param") or getattr(about, "is_file", True):
             continue
