@@ -225,6 +225,8 @@ class Module:
                 # A reference to what is thrown away (.discard, .exit on some configurations): nothing runs it.
                 continue
             try:
+                if offset >= len(target):
+                    raise relocations.Refused(f"it lies outside of the section's {len(target)} bytes")
                 apply(target, offset, info & 0xFFFF_FFFF, value + addend, place + offset)
             except (relocations.Refused, struct.error) as error:
                 raise DamagedInput(
