@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A verdict on a kernel, `check` on this machine, and the start of the program."""
+"""A verdict on a kernel: against a process that only unpacks it, and against vmlinux-to-elf."""
 
 import subprocess
 import tempfile
@@ -63,17 +63,6 @@ def _symbols() -> Sequence[Command]:
     )
 
 
-def _check() -> Sequence[Command]:
-    return (Command("ejectable check", (TOOL, "check"), VERDICTS),)
-
-
-def _start() -> Sequence[Command]:
-    return (
-        Command("ejectable --version", (TOOL, "--version")),
-        Command("ejectable --help", (TOOL, "--help")),
-    )
-
-
 BENCHMARKS = (
     Group(
         "kernel: a verdict on Debian's 6.12 vmlinuz",
@@ -87,11 +76,5 @@ BENCHMARKS = (
         "kernel: a verdict against vmlinux-to-elf's symbols alone",
         _symbols,
         (Limit("ejectable kernel", times_faster=5, than="kallsyms-finder"),),
-    ),
-    Group("check: this machine, with a warm cache", _check, (Limit("ejectable check", seconds=0.4),)),
-    Group(
-        "start",
-        _start,
-        (Limit("ejectable --version", seconds=0.15), Limit("ejectable --help", seconds=0.3)),
     ),
 )
