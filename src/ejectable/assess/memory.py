@@ -2,6 +2,7 @@
 """The code of the running kernel out of its memory, and what it adds to what was read on disk."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,8 @@ def judged(  # noqa: PLR0917  (called once, by in_use)
         with closing(open_memory(root, running, limits)) as kernel:
             report = judge(kernel, advisories)
     except EjectableError as error:
-        if root.live:
+        # Who is not root may not, and need not be told why; as root, it is the kernel's lockdown or configuration.
+        if root.live and not (isinstance(error.__cause__, PermissionError) and os.geteuid()):
             notes.append(f"The code in memory could not be read: {error.message}")
         return None
     report = msgspec.structs.replace(report, source=f"{KCORE} (the code as it runs)", running=True)

@@ -65,7 +65,7 @@ def _unknown(facts: host.Facts, in_use: "InUse") -> tuple[str, ...]:
         steps.append("Run it as root: `sudo ejectable check`.")
     if in_use.on_disk and status_of(in_use.on_disk) in GOOD:
         steps.append(f"Reboot: {in_use.on_disk.path} is installed and does not have the defect.")
-    elif in_use.report is None and not facts.container:
+    elif in_use.report is None and not steps:
         steps.append("Get the package of the running kernel and judge it: `ejectable kernel PACKAGE`.")
     steps.append("Until it is decided, unplug no virtio device while this machine runs.")
     return tuple(steps)

@@ -13,6 +13,7 @@ from ejectable.cli.options import Common
 __all__ = ["Progress", "Terminal"]
 
 PROGRESS_AFTER_S = 1.0
+REFRESH_HZ = 4  # a serial console has a thousand characters a second to give
 
 
 class Terminal:
@@ -33,12 +34,13 @@ class Terminal:
 
     @property
     def width(self) -> int:
-        """Columns to fill: the terminal's, at most 100; 80 where the output goes elsewhere."""
-        if not _is_terminal(sys.stdout):
-            return 80
-        with suppress(OSError, ValueError):
-            return max(40, min(os.get_terminal_size(sys.stdout.fileno()).columns, 100))
-        return 80
+        """Columns to fill: the terminal's, at most 100; 80 where they are not known, or the output goes elsewhere."""
+        columns = 0
+        if _is_terminal(sys.stdout):
+            with suppress(OSError, ValueError):
+                columns = os.get_terminal_size(sys.stdout.fileno()).columns
+        # A serial console says 0.
+        return max(40, min(columns, 100)) if columns else 80
 
     def print(self, *lines: str) -> None:
         """Write lines of the answer. A character that the stream's encoding lacks is shown as its escape."""
@@ -125,6 +127,7 @@ class Progress:
                 TimeElapsedColumn(),
                 console=Console(stderr=True),
                 transient=True,
+                refresh_per_second=REFRESH_HZ,
             )
             self._task = self._bar.add_task(self._label, total=self._total, completed=self._done)
             self._bar.start()
