@@ -17,11 +17,22 @@ from ejectable.crash.passed_over import (
     HANG_ANCHORS,
     INTERRUPTED,
     SKIP,
+    TELLS,
     TRAP,
     WAITING,
 )
 
-__all__ = ["blame", "bottom", "caller_of_stall", "caller_of_wait", "interrupted", "named", "skipped", "trapped"]
+__all__ = [
+    "blame",
+    "bottom",
+    "caller_of_stall",
+    "caller_of_wait",
+    "first_left",
+    "interrupted",
+    "named",
+    "skipped",
+    "trapped",
+]
 
 # SYSCALL_DEFINE() makes several functions of one, and their names changed with the years (include/linux/syscalls.h
 # and the architectures' asm/syscall_wrapper.h): SyS_read and SYSC_read, then __x64_sys_read, __se_sys_read,
@@ -52,6 +63,15 @@ def blame(functions: Iterable[str], wording: str = "") -> str | None:
             break
         return named(plain)
     return None
+
+
+def first_left(functions: Iterable[str]) -> str | None:
+    """Where all are passed over: the first that does more than report, else the first."""
+    names = [base(function) for function in functions]
+    for name in names:
+        if not TELLS.match(name) and not bottom(name):
+            return named(name)
+    return named(names[0]) if names else None
 
 
 @lru_cache(maxsize=8192)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from ejectable.crash import taint
-from ejectable.crash.blame import blame, caller_of_stall, caller_of_wait, interrupted, named
+from ejectable.crash.blame import blame, caller_of_stall, caller_of_wait, first_left, interrupted, named
 from ejectable.crash.cause import trigger_of
 from ejectable.crash.context import Context
 from ejectable.crash.fingerprint import fingerprint
@@ -178,7 +178,7 @@ def _function(report: Report, facts: Facts, trace: Sequence[Frame], kind: EventK
     return (
         blame([*first, *reliable], trigger.name)
         or blame([*first, *doubtful], trigger.name)
-        or (named(first[0]) if first else None)
+        or (first_left([*first, *reliable]) if first else None)
     )
 
 

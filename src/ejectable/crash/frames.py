@@ -37,8 +37,8 @@ SUFFIX = re.compile(r"\.(?:isra|constprop|part|cold|llvm|lto_priv|clone|prop|res
 
 @lru_cache(maxsize=8192)
 def base(name: str) -> str:
-    """The name in the source: without what the compiler appended."""
-    return SUFFIX.sub("", name) if "." in name[1:] else name
+    """The name in the source: without what the compiler appended, and without the dot of 64-bit PowerPC's ABI v1."""
+    return SUFFIX.sub("", name.lstrip(".")) if "." in name else name
 
 
 @lru_cache(maxsize=8192)

@@ -336,7 +336,7 @@ def _from_base64(text: str) -> bytes:
 # Words that stand in what kernels and loggers write, and seldom elsewhere.
 LOGGISH = re.compile(
     (
-        rb"\[ *\d{1,9}\.\d{3,9}\]|^\w{3} [ \d]\d \d\d:\d\d:\d\d|^\d{4}-\d\d-\d\d[T ]\d\d:\d\d|"
+        rb"\[ *\d{1,9}\.\d{3,9}\]|^\w{3} [ \d]\d \d\d:\d\d:\d\d|^\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d|"
         rb"Linux version |<\d{1,3}>|\+0x[0-9a-f]+/0x[0-9a-f]+"
         rb"|\d+,\d+,\d+,|Call [Tt]race:|MESSAGE|__REALTIME_TIMESTAMP|\"msg\"|^\[\w{3} \w{3}|"
         rb"kernel: | login: |Kernel panic|systemd|^\w+#\d+ Part\d+"
@@ -355,7 +355,7 @@ def _must_be_a_log(sample: bytes, source: str, damaged: str | None = None) -> No
             path=source,
             hint="Was it collected with enough rights? Try `dmesg` as root.",
         )
-    if LOGGISH.search(sample):
+    if LOGGISH.search(sample) or _first_trigger(sample) is not None:
         return
     strange = sum(
         sample.count(bytes((byte,))) for byte in (0, 1, 2, 3, 4, 5, 6, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is passed over when a function is blamed: what every caller in the kernel may be standing in.
 
-Families, by what they do. A name matches as a whole; `\\w*` stands where a family has many members.
+Families, by what they do. A pattern matches a name as a whole.
 """
 
 import re
 
-__all__ = ["BOTTOM", "DISPATCH", "EXTRA", "HANG_ANCHORS", "INTERRUPTED", "SKIP", "TRAP", "WAITING"]
+__all__ = ["BOTTOM", "DISPATCH", "EXTRA", "HANG_ANCHORS", "INTERRUPTED", "SKIP", "TELLS", "TRAP", "WAITING"]
 
 
 def _family(text: str) -> str:
@@ -16,7 +16,7 @@ def _family(text: str) -> str:
 # What prints, warns, traps, unwinds and checks: it only tells of what its caller did.
 REPORTING = _family(
     r"""
-    dump_stack\w* __dump_stack show_stack\w* show_trace\w* show_regs\w* \w*dump_backtrace\w* unwind_backtrace\w*
+    dump_stack\w* __dump_stack show_stack\w* show_regs\w* \w*dump_backtrace\w* unwind_backtrace\w*
     \w*walk_stack\w* sched_show_task print_\w* \w*printk\w* \w*panic\w* \w*report_bug\w* \w*fixup_bug\w*
     \w*warn_slowpath\w* \w*__warn\w* warn_alloc\w* warn_bogus\w* \w*do_error\w* \w*do_trap\w* \w*_trap
     \w*invalid_op \w*asm_exc_\w* exc_(?!page_fault)\w* handle_bug die die_\w* __die\w* oops_\w* \w*oops_end
@@ -25,14 +25,14 @@ REPORTING = _family(
     __dabt_svc __und_svc __pabt_svc do_undefinstr bug_handler brk_handler do_debug_exception call_break_hook
     do_el1_\w* bad_mode arm64_serror_panic vectors program_check_\w* _exception\w* \w*kasan\w* \w*kmsan\w*
     \w*kcsan\w* \w*kfence\w* __asan_\w* \w*hwasan\w* __msan_\w* __tsan_\w* __sanitizer\w* __csan\w* \w*ubsan\w*
-    handle_overflow check_memory_region\w* check_region_inline check_heap_object check_noncircular
+    handle_overflow check_memory_region\w* check_region_inline \w*check_(?:heap_|stack_)?object\w* check_noncircular
     check_prev_add\w* check_prevs_add validate_chain valid_state \w*mark_lock\w* mark_usage \w*held_locks
     mark_irqflags \w*lockdep\w* \w*might_(?:fault|sleep|resched)\w* __schedule_bug schedule_debug
     check_preemption_disabled debug_smp_processor_id __this_cpu_preempt_check \w*debug_object\w*
     debug_print_object debug_check_no_obj\w* __debug_check\w* \w*_is_static_object \w*fortify_\w*
     __stack_chk_fail stack_trace_(?:save|consume)\w* save_stack\w* \w*stack_depot\w* arch_stack_walk\w*
-    trace_(?:hard|soft)irq\w* \w*perf_trace\w* __bpf_trace_\w* \w*traceiter\w* trace_event_raw_event_\w*
-    perf_tp_\w* bad_page\w* object_err slab_err slab_bug slab_pad_check check_bytes_and_report check_object
+    \w*perf_trace\w* __bpf_trace_\w* \w*traceiter\w* trace_event_raw_event_\w*
+    perf_tp_\w* bad_page\w* object_err slab_err slab_bug slab_pad_check check_bytes_and_report
     \w*debug_processing check_slab bust_spinlocks nmi_\w* default_do_nmi do_nmi\w* nmi end_repeat_nmi
     arch_trigger_\w* \w*show_all_\w* __report_\w* kgdb\w* notify_die spin_bug spin_dump rwlock_bug do_raw_\w*
     hardlockup\w* watchdog_(?:timer_fn|overflow\w*|check\w*|hardlockup\w*|trigger\w*|buddy\w*)
@@ -45,7 +45,7 @@ REPORTING = _family(
 # Locks, references, lists, trees, bits, timers and work: what the caller handed in was wrong.
 STRUCTURES = _family(
     r"""
-    \w*lock_acquire\w* \w*lock_release\w* lock_is_held\w* \w*lock_class\w* lock_acquired lock_contended
+    \w*lock_acquire\w* \w*lock_release\w* \w*lock_class\w* lock_acquired lock_contended
     \w*spin_(?:try)?lock\w* \w*spin_unlock\w* \w*(?:read|write)_(?:try|un)?lock\w* \w*raw_spin_rq\w*
     queued_\w*lock\w* native_queued_\w* pv_queued_\w* pv_wait\w* __pv_\w* kvm_wait virt_spin_lock \w*osq_\w*
     mcs_\w* (?:__|rt_|ww_|_)?mutex_\w* __ww_mutex\w* down \w*down_(?:read|write|trylock|interruptible|killable)\w*
@@ -59,7 +59,8 @@ STRUCTURES = _family(
     \w*del_timer\w* \w*timer_delete\w* try_to_del_timer\w* \w*timer_\w*_sync \w*stop_timer_sync detach_if_pending
     lock_timer_base __mod_timer \w*flush_work\w* __cancel_work\w* cancel_(?:delayed_)?work\w* try_to_grab_pending
     \w*flush_workqueue\w* \w*drain_workqueue \w*destroy_workqueue \w*queue_(?:delayed_)?work\w* insert_work
-    kthread_stop cleanup_srcu_struct iput iput_final ihold \w*dput drop_nlink put_device ida_free
+    trace_(?:hard|soft)irq\w* kthread_stop cleanup_srcu_struct
+    iput iput_final ihold \w*dput drop_nlink put_device ida_free
     (?:un)?lock_page\w* __sw_hweight\w*
     """
 )
@@ -94,6 +95,7 @@ LIBRARY = _family(
     usb_control_msg\w* usb_hcd_submit_urb usb_submit_urb
     """
 )
+TELLS = re.compile(rf"(?:{REPORTING})\Z")
 SKIP = re.compile(rf"(?:{REPORTING}|{STRUCTURES}|{ALLOCATORS}|{LIBRARY})\Z")
 
 URB = r"usb_submit_urb|usb_start_wait_urb|usb_bulk_msg|usb_interrupt_msg|usb_control_msg"
@@ -178,11 +180,11 @@ DISPATCH = re.compile(
     r"\w*sys_accept\w*|kernel_accept|sock_do_ioctl|sock_ioctl|compat_sock_ioctl|nfnetlink_rcv_msg|"
     r"rtnetlink_rcv_msg|genl_rcv_msg|netlink_dump"
     r"|(?:compat_)?(?:sys|SYSC|SyS|__sys|___sys|__do_sys|__se_sys|__x64_sys|__arm64_sys)_(?:socketpair|connect|ioctl)"
-    r"|__do_fault|\w*do_page_fault|do_user_addr_fault|page_fault|exc_page_fault|__fput|task_work_run|"
+    r"|__do_fault|\w*do_page_fault|page_fault|__fput|task_work_run|"
     r"exit_to_user\w*|\w*smp_call_function\w*|resume_user_mode_work)\Z"
 )
 INTERRUPTED = re.compile(
-    r"(?:asm_)?(?:sysvec_)?(?:\w*apic_timer_interrupt|reschedule_interrupt|call_function\w*interrupt|"
+    r"(?:asm_)?(?:sysvec_)?(?:\w*apic_timer_interrupt\w*|reschedule_interrupt|call_function\w*interrupt|"
     r"irq_work_interrupt)|asm_sysvec_\w+|(?:asm_)?common_interrupt|ret_from_intr|el1_irq|el1h_64_irq\w*|__irq_svc|"
     r"timer_interrupt_common|asm_exc_nmi|end_repeat_nmi|retint_kernel|restore_regs_and_return_to_kernel"
 )

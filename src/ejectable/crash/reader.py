@@ -38,6 +38,9 @@ PLAIN = frozenset("DEFGHIJKLMNOPQRTUVWXYZabdefghijklmnopqrstuvwxyz0123456789 CRS
 ENDINGS = frozenset("-=L")
 RULED = ("kasan", "kmsan", "kcsan", "ubsan")
 
+# Reports of which further lines look like a beginning: within how many lines, or with which words.
+REPEATED = {"leak": (3, ("unreferenced ",)), "slab": (1, ("INFO: ",)), "rcu-stall": (12, ())}
+
 printk = PRINTK.match
 LOST = Match(Trigger("lost", re.compile(""), "other", "Oops in {f} (its beginning is missing)", trap=True), ())
 ORPHAN = re.compile(
@@ -246,14 +249,11 @@ class Reader:
             report.gap = 0
             report.died = report.died or "[#" in line.text
             return
-        if (
-            report is not None
-            and trigger.name == "leak"
-            and report.match.trigger.name == "leak"
-            and len(report.texts) < 3
-        ):
-            report.add(line.text, self.line)
-            return
+        if report is not None and trigger.name == report.match.trigger.name and trigger.name in REPEATED:
+            first, further = REPEATED[trigger.name]
+            if len(report.texts) < first or line.text.startswith(further):
+                report.add(line.text, self.line)
+                return
         if (
             trigger.name == "netdevice"
             and self._last is not None
@@ -269,9 +269,6 @@ class Reader:
             self._emit(panic, events)
             return
         if report is not None:
-            if trigger.kind == report.match.trigger.kind and trigger.kind == "rcu-stall" and len(report.texts) < 12:
-                report.add(line.text, self.line)
-                return
             self._emit(report, events)
             del self._open[line.speaker]
         new = Report(match, line, self.line)

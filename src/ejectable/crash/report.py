@@ -232,7 +232,7 @@ def _read(texts: Sequence[str]) -> Facts:
     return facts
 
 
-MOST_FRAMES = 400
+MOST_FRAMES = 1200  # where a stack overflows, the trace is as long as the recursion
 MOST_TRACES = 400
 MOST_MODULES = 300
 
@@ -249,7 +249,11 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
         trace: list[Frame] = []
         facts.traces.append(trace)
         return trace
-    if facts.traces and facts.traces[-1] and OTHER_TRACE.match(text) and len(facts.traces) < MOST_TRACES:
+    if (
+        (("which became" in text) if not facts.traces else facts.traces[-1])
+        and OTHER_TRACE.match(text)
+        and len(facts.traces) < MOST_TRACES
+    ):
         trace = []
         facts.traces.append(trace)
         collecting = trace

@@ -17,6 +17,8 @@ BLOCK = 1 << 20
 WORDS = (
     b"race:",
     b"BUG: ",
+    b"WARNING: ",
+    b"VFS: ",
     b"Kernel panic - not",
     b"unwind_backtrace",
     b"unregister_netdevice: waiting",

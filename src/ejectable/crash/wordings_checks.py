@@ -6,6 +6,16 @@ from ejectable.crash.trigger import BUG, Trigger, wording
 __all__ = ["CHECKS"]
 
 LOCKDEP = r"(?<![A-Za-z_])(?:WARNING|INFO|BUG): "
+# `WARNING: CPU: 1 PID: 2 at file.c:3 function`; since v6.19 `WARNING: [condition] file.c:3 at function`.
+WARNED = r"(?<![A-Za-z_])WARNING: "
+AT = WARNED + r"(?:CPU: ?\d+ PID: ?\d+ )?at "
+CONDITION = r"(?:\[.{0,200}?\] )?"
+
+
+def _warned(file: str, function: str) -> str:
+    """WARN() in a file, by a function, in either order."""
+    return rf"{AT}\S*{file}\S* {function}|{WARNED}{CONDITION}\S*{file}:\d+ at {function}"
+
 
 CHECKS: tuple[Trigger, ...] = (
     # Locks (kernel/locking/lockdep.c).
@@ -39,7 +49,7 @@ CHECKS: tuple[Trigger, ...] = (
         "lockdep",
         "BUG: Invalid wait context in {f}",
     ),
-    wording("nested-lock", LOCKDEP + r"Nested lock was not taken", "lockdep", "Nested lock was not taken in {f}"),
+    wording("nested-lock", LOCKDEP + r"Nested lock was not taken", "lockdep", "Nested lock was not taken in {f}", "at"),
     wording(
         "rcu-usage",
         LOCKDEP + r"[Ss]uspicious RCU usage|\[ INFO: suspicious RCU usage",
@@ -74,14 +84,14 @@ CHECKS: tuple[Trigger, ...] = (
     ),
     wording(
         "hung-task",
-        r"INFO: task (\S.{0,40}?:\d+) (?:<\w+> )?blocked for more than \d+ seconds",
+        r"(?:INFO: task (\S.{0,40}?)|^.{0,40}):\d+ (?:<\w+> )?blocked (?:in I/O wait )?for more than \d+ seconds",
         "hung-task",
         "INFO: task hung in {f}",
         "hang",
     ),
     wording(
         "hung-task",
-        r"INFO: task (\S.{0,40}?:\d+) can't die for more than \d+ seconds",
+        r"INFO: task (\S.{0,40}?):\d+ can't die for more than \d+ seconds",
         "hung-task",
         "INFO: task can't die in {f}",
         "hang",
@@ -114,18 +124,28 @@ CHECKS: tuple[Trigger, ...] = (
         "last",
         bare=True,
     ),
-    wording("spinlock", BUG + r"(spinlock|rwlock|rt_spinlock) ([a-z ]+?)(?: on CPU|,|$)", "bug", "BUG: {0} {1} in {f}"),
+    wording("spinlock", BUG + r"(spinlock|rwlock|rt_spinlock) ([a-z ]+?)(?: on |,|$)", "bug", "BUG: {0} {1} in {f}"),
     # Memory.
-    wording("page-state", BUG + r"Bad page state", "bug", "BUG: Bad page state in {f}"),
+    wording("page-state", BUG + r"Bad page (state|cache)", "bug", "BUG: Bad page {0} in {f}"),
     wording("page-map", BUG + r"Bad page map", "bug", "BUG: Bad page map in {f}"),
     wording(
         "mm-counter", BUG + r"(Bad rss-counter state|non-zero \w+ on freeing mm)", "bug", "BUG: {0}", "none", bare=True
     ),
     wording(
         "dentry",
-        BUG + r"Dentry .{1,120} still in use \(-?\d+\) \[unmount of ([^\]]+)\]",
+        BUG + r"Dentry .{1,120} still in use(?: \(-?\d+\) \[(unmount) of)?",
         "bug",
-        "BUG: Dentry still in use [unmount of {0}]",
+        "BUG: Dentry still in use in {0}",
+        "none",
+        bare=True,
+    ),
+    wording(
+        "busy-inodes",
+        r"^VFS: (Busy inodes after unmount|Close: file count is (?:0|zero))",
+        "bug",
+        "VFS: {0} (use-after-free)",
+        "none",
+        bare=True,
     ),
     wording("slab", r"^BUG (?=[a-zA-Z])([\w:.-]+)(?: \([^)]*\))?: (\S.{2,60})", "bug", "BUG: {1} in {f}"),
     wording("leak", BUG + r"memory leak", "other", "memory leak in {f}", "leak"),
@@ -137,65 +157,43 @@ CHECKS: tuple[Trigger, ...] = (
         "leak",
         role="die",
     ),
+    wording(
+        "slab", r"^INFO: (Freed|Allocated) in ([\w.]+)\+0x", "bug", "slab corruption in {f} (its beginning is missing)"
+    ),
     wording("any-bug", r"^" + r"(?:\w{2,20}: )?BUG: (\S.{2,100})", "bug", "BUG: {0}"),
     # Warnings, in each format: since v3.16 with CPU and PID, before that with a place only, since v6.19 the other
     # way round.
     wording(
         "odebug",
-        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*lib/debugobjects\.c\S* debug_",
+        _warned(r"lib/debugobjects\.c", r"(?:debug_|\w*object)"),
         "warning",
         "WARNING: ODEBUG bug in {f}",
     ),
+    wording("refcount", _warned(r"lib/refcount\.c", r"refcount_"), "warning", "WARNING: refcount bug in {f}"),
+    wording("kobject", _warned(r"lib/kobject\.c", r"kobject_"), "warning", "WARNING: kobject bug in {f}"),
     wording(
-        "refcount",
-        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*lib/refcount\.c\S* refcount_|WARNING: lib/refcount\.c:\d+ at",
-        "warning",
-        "WARNING: refcount bug in {f}",
+        "proc", _warned(r"fs/proc/generic\.c", r"proc_register"), "warning", "WARNING: proc registration bug in {f}"
     ),
-    wording(
-        "kobject",
-        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*lib/kobject\.c\S* kobject_",
-        "warning",
-        "WARNING: kobject bug in {f}",
-    ),
-    wording(
-        "proc",
-        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*fs/proc/generic\.c\S* proc_register",
-        "warning",
-        "WARNING: proc registration bug in {f}",
-    ),
-    wording(
-        "usercopy-warn",
-        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*mm/usercopy\.c\S* usercopy_warn",
-        "warning",
-        "WARNING: bad usercopy in {f}",
-    ),
+    wording("usercopy-warn", _warned(r"mm/usercopy\.c", r"usercopy_warn"), "warning", "WARNING: bad usercopy in {f}"),
     wording(
         "locking",
-        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*kernel/locking/lockdep\.c\S* \w*lock_",
+        _warned(r"kernel/locking/lockdep\.c", r"\w*lock_"),
         "warning",
         "WARNING: locking bug in {f}",
     ),
+    wording("kmalloc", _warned(r"mm/\w+\.c", r"\w*(?:kv?|v|__)malloc"), "warning", "WARNING: kmalloc bug in {f}"),
     wording(
-        "kmalloc",
-        r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S*mm/\w+\.c:\d+ \w*(?:kv?|v|__)malloc",
+        "urb",
+        rf"{AT}\S+ usb_submit_urb|{WARNED}{CONDITION}\S+ at usb_submit_urb",
         "warning",
-        "WARNING: kmalloc bug in {f}",
+        "WARNING in {f}/usb_submit_urb",
     ),
+    wording("warning", AT + r"(\S+?:\d+) ([\w.$]+)(?:\+0x|\b)", "warning", "WARNING in {f}", "named"),
     wording(
-        "urb", r"WARNING: (?:CPU: \d+ PID: \d+ )?at \S+ usb_submit_urb", "warning", "WARNING in {f}/usb_submit_urb"
+        "warning", WARNED + CONDITION + r"(\S+?\.[chS]:\d+) at ([A-Za-z_][\w.$]+)", "warning", "WARNING in {f}", "named"
     ),
-    wording(
-        "warning",
-        r"(?<![A-Za-z_])WARNING: (?:CPU: ?\d+ PID: ?\d+ )?at (\S+?:\d+) ([\w.$]+)(?:\+0x|\b)",
-        "warning",
-        "WARNING in {f}",
-        "named",
-    ),
-    wording(
-        "warning", r"(?<![A-Za-z_])WARNING: (\S+?\.[chS]:\d+) at ([\w.$]+)\+0x", "warning", "WARNING in {f}", "named"
-    ),
-    wording("warning", r"(?<![A-Za-z_])WARNING: (?:CPU: ?\d+ PID: ?\d+ )?at (\S+)", "warning", "WARNING in {f}"),
+    wording("warning", WARNED + CONDITION + r"\S+?\.[chS]:\d+ at 0x", "warning", "WARNING in {f}"),
+    wording("warning", AT + r"\S+", "warning", "WARNING in {f}"),
     wording("warning", r"^WARNING: CPU: ?\d", "warning", "WARNING in {f}"),
     wording(
         "stack-regs",
@@ -261,6 +259,14 @@ CHECKS: tuple[Trigger, ...] = (
         r"Kernel panic - not syncing: corrupted stack end detected inside scheduler",
         "panic",
         "kernel panic: corrupted stack end in {f}",
+        "stall",
+        "panic",
+    ),
+    wording(
+        "panic-overflow",
+        r"Kernel panic - not syncing: kernel stack overflow",
+        "stack-overflow",
+        "kernel stack overflow in {f}",
         "stall",
         "panic",
     ),

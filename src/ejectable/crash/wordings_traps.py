@@ -21,7 +21,12 @@ TRAPS: tuple[Trigger, ...] = (
     wording("kmsan", BUG + r"KMSAN: ([\w-]+) in (\S+)", "kmsan", "KMSAN: {0} in {f}", "named"),
     wording("kmsan", BUG + r"KMSAN: ?([\w-]*)", "kmsan", "KMSAN: {0} in {f}"),
     wording(
-        "kcsan", BUG + r"KCSAN: ([\w-]+) in (\S+)(?: / (\S+))?", "kcsan", "KCSAN: {0} in {race}", "race", bare=True
+        "kcsan",
+        BUG + r"KCSAN: (\w[\w -]*(?:: [\w -]+?)??) in (\S+)(?: / (\S+))?",
+        "kcsan",
+        "KCSAN: {0} in {race}",
+        "race",
+        bare=True,
     ),
     wording("kcsan", BUG + r"KCSAN: ?([\w-]*)", "kcsan", "KCSAN: {0} in {f}", bare=True),
     wording("kfence", BUG + r"KFENCE: ([\w -]+?) in (\S+)", "kasan", "KFENCE: {0} in {f}", "named"),
@@ -78,16 +83,10 @@ TRAPS: tuple[Trigger, ...] = (
         "BUG: unable to handle kernel paging request in {f}",
         trap=True,
     ),
+    # User space's own are told in other words: `traps: name[1] general protection fault ip:.. error:0 in ..`.
     wording(
         "gpf",
-        r"general protection fault(?:, [^:]{0,80}(?:0x[0-9a-f]+|[^:]{0,20}))?: [0-9a-f]{4}\b",
-        "gpf",
-        "general protection fault in {f}",
-        trap=True,
-    ),
-    wording(
-        "gpf",
-        r"^(?:Oops: )?general protection fault(?:, (?:probably|maybe|kernel)|$)",
+        r"^(?:\S{1,20}: )?general protection fault(?:$|: (?!.{0,80} error:)|, .{0,120}?(?::|$))",
         "gpf",
         "general protection fault in {f}",
         trap=True,
@@ -99,7 +98,7 @@ TRAPS: tuple[Trigger, ...] = (
         "PANIC: double fault in {f}",
         trap=True,
     ),
-    wording("divide", r"^(?:Oops: )?divide error: ", "divide-error", "divide error in {f}", trap=True),
+    wording("divide", r"^(?:Oops: )?divide[ _]error: ", "divide-error", "divide error in {f}", trap=True),
     wording(
         "stack-segment",
         r"^(?:Oops: )?stack segment(?: fault)?(?:: |, )",
@@ -112,6 +111,7 @@ TRAPS: tuple[Trigger, ...] = (
         r"BUG: (?:[A-Z]+ )?stack guard page was hit",
         "stack-overflow",
         "BUG: stack guard page was hit in {f}",
+        "stall",
         trap=True,
     ),
     wording(
@@ -122,6 +122,7 @@ TRAPS: tuple[Trigger, ...] = (
         ),
         "stack-overflow",
         "kernel stack overflow in {f}",
+        "stall",
         trap=True,
     ),
     wording(
@@ -129,9 +130,11 @@ TRAPS: tuple[Trigger, ...] = (
         r"(?:\bKernel stack overflow\b|\bstack-overflow on |do_IRQ: .{0,40}stack overflow|Overflow stack: )",
         "stack-overflow",
         "kernel stack overflow in {f}",
+        "stall",
         trap=True,
     ),
     # A check in the code failed.
+    wording("rust", r"^rust_kernel: panicked at ", "bug", "Rust panic in {f}", trap=True),
     wording("list", r"kernel BUG at (?:\S*/)?lib/list_debug\.c", "bug", "BUG: corrupted list in {f}", trap=True),
     wording("usercopy", r"kernel BUG at (?:\S*/)?mm/usercopy\.c", "bug", "BUG: bad usercopy in {f}", trap=True),
     wording("bug", r"[kK]ernel BUG at (\S+?:\d+|\S+?)!?(?:$|\s)", "bug", "kernel BUG in {f}", trap=True),
@@ -198,12 +201,13 @@ TRAPS: tuple[Trigger, ...] = (
         "unexpected exception in {f}",
         trap=True,
     ),
+    wording("die", r"^Alignment trap: not handling", "paging-fault", "Alignment trap in {f}", trap=True),
     wording(
         "die", r"^Unhandled fault: .{1,60} \(0x[0-9a-f]+\) at 0x", "paging-fault", "unhandled fault in {f}", trap=True
     ),
     wording(
         "oops-counter",
-        r"^[A-Za-z][\w :,.()/-]{2,80} \[#\d{1,4}\](?: |$)",
+        r"^[A-Za-z][\w ,.()/-]{2,80}(?:: [0-9a-f]{4,16} (?:ilc:\d )?|, sig: \d+ ?)\[#\d{1,4}\](?: |$)",
         "other",
         "Oops in {f}",
         role="die",
