@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The precautions that look at the kernel itself: proven in its own memory, or the module is not even built."""
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import msgspec
+
+from ejectable.advisories.cve_2024_42134 import alive
+from ejectable.advisories.cve_2024_42134.probe import judge_program
+from ejectable.assess.memory import open_memory
+from ejectable.errors import Missing
+from ejectable.model import Device, EvidenceKind, Status
+from ejectable.remedies.live.target import MODULE, Layout, Target, layout_of
+from ejectable.remedies.situation import Situation
+
+__all__ = ["Proof", "prove"]
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """What holds, and so what the module may be built for; `details` say what was compared."""
+
+    target: Target
+    details: tuple[str, ...]
+
+
+def prove(situation: Situation) -> Proof:
+    """Every precaution, in the kernel that runs; raises `Missing` with the first one that does not hold."""
+    running = situation.facts.running
+    version = situation.root.text("/proc/sys/kernel/version", 256)
+    if running is None or not running.release or not version:
+        raise Missing("The running kernel does not say its release and version.", hint="Is /proc mounted?")
+    if not running.build_id:
+        raise Missing("The running kernel shows no build-id (/sys/kernel/notes): it cannot be told from others.")
+    if running.module_loaded and not running.module_build_id:
+        raise Missing("The loaded virtio_pci shows no build-id: it cannot be told from others.")
+    with closing(open_memory(situation.root, running, situation.limits)) as kernel:
+        memory = alive.Memory(kernel)
+        layout, details = _faulty(memory)
+        details += _means_what_it_says(memory, layout)
+        details += _devices(memory, situation.facts.devices or ())
+    target = Target(running.release, version, running.build_id, running.module_build_id, layout)
+    target.header()  # raises for names that no header can hold
+    return Proof(target, tuple(details))
+
+
+def _faulty(memory: alive.Memory) -> tuple[Layout, list[str]]:
+    """Affected by executed proof, and three sources that agree on where the member is."""
+    evidence, result = judge_program(memory.program)
+    if result.says is not Status.AFFECTED or result.slot is None:
+        raise Missing(f"The running kernel was not proven to be affected: {result.detail}.", hint="There is no need.")
+    types = memory.program.types
+    assert types is not None  # Memory has asked for them
+    layout = layout_of(types)
+    if layout.is_avq != result.slot:
+        raise Missing(
+            f"The kernel's types put is_avq at {layout.is_avq:#x}, and the code that was run reads it at "
+            f"{result.slot:#x}: one of them is not this kernel's."
+        )
+    read = next((item for item in evidence if item.kind is EvidenceKind.DISASSEMBLY), None)
+    if read is None or read.says is not Status.AFFECTED:
+        raise Missing(
+            f"The disassembly does not show the call through {layout.is_avq:#x} that the run took: "
+            f"{read.detail if read else 'nothing was found'}."
+        )
+    return layout, [
+        f"executed in memory: {result.detail}",
+        f"is_avq is at {layout.is_avq:#x} by the run, by the disassembly and by the kernel's types",
+    ]
+
+
+def _means_what_it_says(memory: alive.Memory, layout: Layout) -> list[str]:
+    """pci_get_drvdata() of a device is its struct virtio_pci_device: by the kernel's own probe, which was run."""
+    stage = memory.stage
+    if stage.probed_by != "virtio_pci_probe" or stage.driver_data != stage.device:
+        raise Missing("What virtio_pci_probe() keeps as the PCI device's data is not struct virtio_pci_device.")
+    if layout.vdev != stage.vdev_offset:
+        raise Missing("Where struct virtio_device is inside of struct virtio_pci_device is not certain.")
+    return ["pci_get_drvdata() is struct virtio_pci_device: virtio_pci_probe() was run and put it there"]
+
+
+def _devices(memory: alive.Memory, shown: Sequence[Device]) -> list[str]:
+    """Each device of this machine holds what a device of its kind must."""
+    found = {device.address: device for device in memory.devices}
+    modern = legacy = 0
+    for device in shown:
+        if device.transport != "pci" or device.address is None or device.mode == "unknown":
+            continue
+        here = found.get(device.address)
+        if here is None:
+            raise Missing(f"{device.name} ({device.address}) was not found among the PCI devices in memory.")
+        holds = f"{here.function or f'{here.is_avq:#x}'}"
+        if device.mode == "modern":
+            modern += 1
+            if here.function is None or here.function.partition(".")[0] != alive.MODERN:
+                raise Missing(
+                    f"is_avq of {device.name}, a modern device, holds {holds}, and {alive.MODERN} was expected: the "
+                    "layout is not what it seems, or something else has changed it."
+                )
+        else:
+            legacy += 1
+            if here.is_avq and here.module != MODULE:
+                raise Missing(
+                    f"is_avq of {device.name}, a legacy device, holds {holds} and should be empty: something else has "
+                    "repaired or changed it."
+                )
+    said = [f"{legacy} legacy device(s): is_avq is empty, and their struct leads back to their PCI device"]
+    if modern:
+        said.append(f"{modern} modern device(s): is_avq holds {alive.MODERN}, as it must")
+    return said

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ejectable fix live`: the plan, loading the module, and taking it out again."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from ejectable.errors import EjectableError, Missing, WrongUsage
+from ejectable.model import Applied, Remedy, Status
+from ejectable.remedies.changes import Changes
+from ejectable.remedies.live import evidence, guards, marker, persist, signing
+from ejectable.remedies.live.build import build
+from ejectable.remedies.live.target import MODULE, Target
+from ejectable.remedies.live.toolchain import Compiler, Headers, compiler_for, find_headers
+from ejectable.remedies.remediation import Remediation, Request
+from ejectable.remedies.situation import Situation
+
+__all__ = ["Live"]
+
+LOADING_S = 60.0
+THERE = f"/sys/module/{MODULE}"
+APPLY, PERSIST, UNDO = (f"sudo ejectable fix live {words}" for words in ("--apply", "--apply --persist", "--undo"))
+COST = "no reboot and no downtime; the kernel is tainted (a module from outside its tree), until the next boot"
+REFUSED = "The kernel's log has the reason: `dmesg | tail`."
+
+
+class Live(Remediation):
+    """Load a module that puts a harmless function where vp_del_vqs() would call address 0."""
+
+    name: ClassVar[str] = "live"
+    durable: ClassVar[bool] = True
+    survives_reboot: ClassVar[bool] = False
+
+    def plan(self, situation: Situation, request: Request) -> Remedy:
+        """Done where every legacy device is repaired; possible where every precaution that can be asked holds."""
+        root = situation.root
+        if guards.loaded(root):
+            return self._planned_loaded(situation)
+        if situation.kernel_status is not Status.AFFECTED:
+            word = str(situation.kernel_status).replace("_", " ")
+            return self.impossible(f"The running kernel was not proven to be affected (it is {word}).")
+        in_the_way = guards.obstacles(situation)
+        if in_the_way:
+            first, *others = in_the_way
+            return self.impossible(
+                _sentence(first), commands=_pastable(in_the_way), details=[_sentence(error) for error in others]
+            )
+        details: tuple[str, ...] = ("As root the plan also proves the layout in the kernel's memory.",)
+        proven = False
+        if situation.facts.superuser:
+            details, proven = evidence.prove(situation).details, True
+        why = (
+            "A small module, built here for just this kernel, makes unplugging legacy devices safe while it runs. "
+            "It works until the next boot; with --persist after each boot of this kernel."
+        )
+        commands = (PERSIST,) if request.persist else (APPLY,)
+        return Remedy(self.name, "possible", why, commands, verified=proven, cost=COST, details=details)
+
+    def _planned_loaded(self, situation: Situation) -> Remedy:
+        status = situation.kernel_status
+        if status is Status.MITIGATED:
+            why = (
+                "The module is loaded, and each legacy device of this machine is repaired: read in the kernel's memory."
+            )
+            return Remedy(self.name, "done", why, (), verified=True, cost="nothing", details=_told(situation))
+        if status is Status.AFFECTED and not situation.endangered:
+            why = "The module is loaded. There is no legacy device now; one plugged later is repaired as it comes."
+            return Remedy(self.name, "done", why, (), verified=False, cost="nothing")
+        if status is Status.UNKNOWN:
+            return self.impossible(
+                f"The module is loaded; whether it repaired every device could not be seen: {_reason(situation)}",
+                commands=("sudo ejectable fix live",),
+            )
+        return self.impossible(
+            f"The module is loaded, and not every legacy device is repaired: {_reason(situation)}", commands=(UNDO,)
+        )
+
+    def apply(self, situation: Situation, request: Request, changes: Changes) -> Applied:
+        """Prove, build, mark, load, verify; whatever fails takes back what was done before it."""
+        if guards.loaded(situation.root) and not request.persist:
+            why = _verify(situation)
+            return Applied(self.name, (), verified=True, why=why, undo=UNDO)
+        if situation.kernel_status not in (Status.AFFECTED, Status.MITIGATED):
+            raise Missing(
+                f"The running kernel was not proven to be affected ({situation.kernel_status}): nothing is loaded.",
+                hint=_reason(situation) or None,
+            )
+        in_the_way = guards.obstacles(situation)
+        if in_the_way:
+            first, *others = in_the_way
+            others_told = " ".join(f"Also: {_sentence(error)}" for error in others)
+            raise Missing(first.message, hint=" ".join(filter(None, (first.hint, others_told))) or None)
+        situation.tell("proving the layout in the kernel's memory")
+        target = evidence.prove(situation).target
+        headers = find_headers(situation.root, target.release, situation.facts.host.os)
+        compiler = compiler_for(headers)
+        watched = self._load(situation, request, changes, target, headers, compiler)
+        situation.tell("looking at every device again")
+        why = _verify(situation.again())
+        after = [] if request.persist else [f"It works until the next boot. For each boot of this kernel: {PERSIST}"]
+        if not watched:
+            after.append(f"Nothing takes {marker.MARK} away at shutdown here: after a reboot, remove it yourself.")
+        after.append("Upgrade the kernel when you can: `ejectable fix upgrade`.")
+        return Applied(self.name, tuple(changes.done), verified=True, why=why, next_steps=tuple(after), undo=UNDO)
+
+    def _load(  # noqa: PLR0917  (one place, called once)
+        self,
+        situation: Situation,
+        request: Request,
+        changes: Changes,
+        target: Target,
+        headers: Headers,
+        compiler: Compiler,
+    ) -> bool:
+        """Put it in; whether somebody takes the mark away in good time."""
+        with tempfile.TemporaryDirectory(prefix="ejectable-live-") as folder:
+            situation.tell("building the module")
+            made = build(target, Path(folder), headers, compiler)
+            if signing.needed(situation):
+                signing.sign(made, signing.key(situation), headers)
+            if request.persist:
+                situation.tell("installing it with DKMS")
+                persist.install_with_dkms(target, compiler, changes)
+            watched = persist.watch_this_boot(situation.root, target.release, changes, lasting=request.persist)
+            if not guards.loaded(situation.root):
+                marker.set_mark(situation.root, target.release, changes)
+                changes.run(
+                    ["insmod", str(made)],
+                    undo=["rmmod", MODULE],
+                    what=f"loaded the module {MODULE}",
+                    timeout_s=LOADING_S,
+                    hint=REFUSED,
+                    while_there=THERE,
+                )
+        if watched:
+            persist.start_units(changes)
+        return watched
+
+    def undo(self, situation: Situation, request: Request, changes: Changes) -> Applied:
+        """Take the module out and everything that was put on the disk for it; the danger is back then."""
+        del request
+        root = situation.root
+        if guards.loaded(root):
+            guards.oopsed(situation)
+        said: list[str] = []
+        while more := changes.undo(self.name):
+            said += more
+        if guards.loaded(root):
+            changes.run(["rmmod", MODULE], undo=[], what=f"unloaded the module {MODULE}", timeout_s=LOADING_S)
+            said += changes.done
+        if guards.loaded(root):
+            raise Missing(f"The module {MODULE} is still loaded.", hint=" ".join([*said, REFUSED]))
+        if not said:
+            raise WrongUsage(f"There is nothing to undo: {MODULE} is not loaded, and no change of `live` is on record.")
+        again = situation.again()
+        hit = [device.name for device in again.assessment.devices if device.unplug == "would_oops"]
+        why = "The module is gone, and the danger is back" + (
+            f": unplugging {', '.join(hit)} would crash." if hit else "."
+        )
+        return Applied(self.name, tuple(said), verified=True, why=why)
+
+
+def _verify(situation: Situation) -> str:
+    """What the kernel's own memory says once the module is in; raises `Missing` where not all is well."""
+    if not guards.loaded(situation.root):
+        raise Missing(f"The module {MODULE} is not in the kernel.", hint=REFUSED)
+    status = situation.kernel_status
+    if status is Status.MITIGATED:
+        return "`ejectable check` says mitigated: " + _reason(situation)
+    if status is Status.AFFECTED and not situation.endangered:
+        return "There is no legacy device now; one that is plugged later is repaired as it comes."
+    raise Missing(f"The module is loaded, and the machine is not repaired: {_reason(situation)}", hint=REFUSED)
+
+
+def _reason(situation: Situation) -> str:
+    report = situation.in_use.report
+    return " ".join(finding.reason for finding in report.findings) if report else ""
+
+
+def _told(situation: Situation) -> tuple[str, ...]:
+    report = situation.in_use.report
+    findings = report.findings if report else ()
+    return tuple(item.detail for finding in findings for item in finding.evidence if item.says is Status.MITIGATED)
+
+
+def _sentence(error: EjectableError) -> str:
+    return " ".join(filter(None, (error.message, error.hint)))
+
+
+def _pastable(errors: Sequence[EjectableError]) -> tuple[str, ...]:
+    """The hints that are commands."""
+    return tuple(error.hint for error in errors if error.hint and error.hint.startswith("sudo "))
