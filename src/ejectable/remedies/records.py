@@ -42,6 +42,7 @@ class CommandStep(msgspec.Struct, frozen=True, tag="command", forbid_unknown_fie
     argv: tuple[str, ...]
     undo: tuple[str, ...]
     what: str
+    while_there: str = ""  # a path: without it there is nothing to take back
 
 
 Step = FileStep | CommandStep

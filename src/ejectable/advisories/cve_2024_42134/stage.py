@@ -142,6 +142,12 @@ class Stage:
         """Whether a call asks about one of our queues: (device, index)."""
         return arguments[0] == self.device + self.vdev_offset and arguments[1] & 0xFFFF_FFFF in QUEUES
 
+    @property
+    def driver_data(self) -> int | None:
+        """What the probe left as the PCI device's driver data, pci_get_drvdata(); `None` without types to tell."""
+        member = self.types.member("pci_dev", "dev.driver_data") if self.types else None
+        return self.machine.memory.word(self._parent + member.offset) if member else None
+
     # The legacy probe
 
     def probe(self) -> bool:
