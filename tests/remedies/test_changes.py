@@ -128,7 +128,23 @@ def test_what_somebody_else_changed_since_is_left_alone_and_told(tree: Path) -> 
     (tree / "etc/old.conf").write_bytes(b"theirs\n")
     with changing(tree) as undoing:
         assert undoing.undo("test") == ["/etc/old.conf was changed by somebody else since: it was left as it is."]
+    assert undoing.left == ["/etc/old.conf was changed by somebody else since: it was left as it is."]
     assert (tree / "etc/old.conf").read_bytes() == b"theirs\n"
+
+
+def test_what_could_not_be_undone_is_told_and_stays_on_record_for_another_try(tree: Path) -> None:
+    flag = tree / "etc/flag"
+    undo = ["sh", "-c", f"test -e {flag} || {{ echo not yet >&2; exit 1; }}"]
+    with changing(tree) as changes:
+        changes.run(["true"], undo=undo, what="it is on", timeout_s=9)
+    with changing(tree) as undoing:
+        (said,) = undoing.undo("test")
+    assert said.endswith("failed: not yet")
+    assert undoing.left == [said]
+    flag.touch()
+    with changing(tree) as undoing:
+        assert undoing.undo("test") == ["Undone: it is on."]
+    assert undoing.left == []
 
 
 def test_one_change_at_a_time(tree: Path) -> None:

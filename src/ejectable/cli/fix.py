@@ -74,7 +74,7 @@ def fix(  # noqa: PLR0917  (options are given by name; Typer needs them position
     """
     from ejectable import host
     from ejectable.advisories import registry
-    from ejectable.model import EXIT_OK, exit_code
+    from ejectable.model import EXIT_OK, Status, exit_code
     from ejectable.remedies import REMEDIES, Request, Situation, carry_out
     from ejectable.report import document
     from ejectable.report.fix import Answer, as_document, as_text
@@ -105,7 +105,8 @@ def fix(  # noqa: PLR0917  (options are given by name; Typer needs them position
             applied = (carry_out.apply if apply else carry_out.undo)(situation, remedy, request)
             after = situation.again()
             answer = Answer(carry_out.status(after, remedy, request), applied.why, (), applied)
-            code = EXIT_OK if applied.verified else exit_code([answer.status])
+            # What was done but could not be verified is never nothing to fear.
+            code = EXIT_OK if applied.verified else exit_code([answer.status, Status.UNKNOWN])
         else:
             plan = carry_out.plan(situation, request, (remedy,) if remedy else ())
             status = carry_out.status(situation, remedy, request)

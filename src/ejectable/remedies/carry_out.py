@@ -2,6 +2,7 @@
 """Planning over all remedies, and carrying one out: the order of precautions is the same for each."""
 
 import os
+import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,11 +11,12 @@ from types import FrameType
 
 import msgspec
 
+from ejectable import host
 from ejectable.errors import EjectableError, Missing, WrongUsage
 from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies.changes import Changes, interrupted
 from ejectable.remedies.registry import REMEDIES, remediation
-from ejectable.remedies.remediation import Remediation, Request
+from ejectable.remedies.remediation import Remediation, Request, undone
 from ejectable.remedies.situation import Situation
 
 __all__ = ["apply", "left_open", "plan", "state_folder", "status", "undo"]
@@ -65,7 +67,7 @@ def apply(situation: Situation, name: str, request: Request) -> Applied:
     with (
         _ending_softly(),
         Changes.begin(
-            situation.root, name, undo=_undo_command(situation, name, request), folder=state_folder(one)
+            _root(one, situation), name, undo=_undo_command(situation, name, request), folder=state_folder(one)
         ) as changes,
     ):
         return one.apply(situation, request, changes)
@@ -74,9 +76,9 @@ def apply(situation: Situation, name: str, request: Request) -> Applied:
 def undo(situation: Situation, name: str, request: Request) -> Applied:
     """Take a remedy back; raises `WrongUsage` where it was never carried out."""
     one = _ready(situation, name)
-    with _ending_softly(), Changes.begin(situation.root, name, undo="none", folder=state_folder(one)) as changes:
+    with _ending_softly(), Changes.begin(_root(one, situation), name, undo="none", folder=state_folder(one)) as changes:
         if changes.done:  # what an interrupted run had left was taken back already
-            return Applied(name, tuple(changes.done), verified=True, why="An interrupted change was taken back.")
+            return undone(name, changes.done, changes.left)
         return one.undo(situation, request, changes)
 
 
@@ -102,6 +104,11 @@ def state_folder(one: Remediation) -> Path | None:
     return (Path(base) if base.startswith("/") else Path.home() / ".local/state") / "ejectable"
 
 
+def _root(one: Remediation, situation: Situation) -> host.Root:
+    """What the changed paths start from: a source tree lies where the user says, whatever machine is planned for."""
+    return host.Root() if one.where == "anywhere" else situation.root
+
+
 def _ready(situation: Situation, name: str) -> Remediation:
     one = remediation(name)
     if not one.applies:
@@ -114,8 +121,8 @@ def _ready(situation: Situation, name: str) -> Remediation:
 
 
 def _undo_command(situation: Situation, name: str, request: Request) -> str:
-    words = ["ejectable", "fix", name, *([request.target] if request.target else []), "--undo"]
-    return " ".join([*words, *([] if situation.root.live else ["--root", str(situation.root.path)])])
+    words = ["ejectable", "fix", name, *([str(Path(request.target).absolute())] if request.target else []), "--undo"]
+    return shlex.join([*words, *([] if situation.root.live else ["--root", str(situation.root.path)])])
 
 
 @contextmanager

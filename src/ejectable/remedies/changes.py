@@ -37,6 +37,7 @@ class Changes:
     def __init__(self, root: host.Root, remedy: str, *, undo: str, folder: Path | None = None) -> None:
         self.root = root
         self.done: list[str] = []
+        self.left: list[str] = []  # what an undoing could not bring back, in sentences
         self._records = Records(root, folder)
         self._undo_command = undo
         self._record = Record(0, remedy, _now(), "open")
@@ -62,6 +63,11 @@ class Changes:
                     error.hint = " ".join([*([error.hint] if error.hint else []), "What was done was undone:", *said])
                 raise
             changes._close()
+
+    @property
+    def folder(self) -> Path:
+        """Where the records are, and what a remedy makes and keeps."""
+        return self._records.folder
 
     # What can be done
 
@@ -99,22 +105,42 @@ class Changes:
         self.done.append(f"Set {path} from {old} to {value}.")
 
     def run(
-        self, argv: Sequence[str], *, undo: Sequence[str], what: str, timeout_s: float, hint: str | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        undo: Sequence[str],
+        what: str,
+        timeout_s: float,
+        hint: str | None = None,
+        while_there: str = "",
     ) -> Finished:
         """Run a program that changes something. `undo` takes it back, also when it failed half-way.
 
-        Raises `Missing` with its last words where it fails.
+        `while_there` is a path of the machine: without it there is nothing to take back. Raises `Missing` with the
+        program's last words where it fails.
         """
-        with self._step(CommandStep(tuple(argv), tuple(undo), what), what, "not done", paste(argv)):
+        with self.doing(argv, undo=undo, what=what, while_there=while_there):
             finished = run(argv, timeout_s=timeout_s, hint=hint)
             if not finished.ok:
                 raise Missing(f"`{paste(argv)}` failed: {finished.last}", hint=hint)
-        self.done.append(f"{what[:1].upper()}{what[1:]}.")
         return finished
 
-    def undo(self, remedy: str) -> list[str]:
-        """Take back the last change of `remedy` that is on record; says in sentences what was done."""
+    @contextmanager
+    def doing(self, argv: Sequence[str], *, undo: Sequence[str], what: str, while_there: str = "") -> Iterator[None]:
+        """What the block does by itself and `argv` would do too: asking an API, say. `undo` takes it back."""
+        with self._step(CommandStep(tuple(argv), tuple(undo), what, while_there), what, "not done", paste(argv)):
+            yield
+        self.done.append(f"{what[:1].upper()}{what[1:]}.")
+
+    def undo(self, remedy: str, *, below: str | None = None) -> list[str]:
+        """Take back the last change of `remedy` that is on record; says in sentences what was done.
+
+        `below` asks for one that changed a file below this folder (from the root): a remedy may serve many trees.
+        """
         for record in reversed(self._records.all()):
+            paths = [step.path for step in record.steps if isinstance(step, FileStep)]
+            if below is not None and not any(path.startswith(below.rstrip("/") + "/") for path in paths):
+                continue
             if record.remedy == remedy and record.state == "done":
                 return self._take_back(record)
         return []
@@ -149,15 +175,21 @@ class Changes:
             self._records.keep(msgspec.structs.replace(self._record, state="done"))
 
     def _take_back(self, record: Record) -> list[str]:
-        """Undo the steps of a record, last first. What somebody else has changed since is left alone, and told."""
-        said = [
-            self._file_back(step) if isinstance(step, FileStep) else self._command_back(step)
-            for step in reversed(record.steps)
-        ]
-        # On a full disk it stays open: doing it again does no harm.
+        """Undo the steps of a record, last first; says in sentences what was done, and what was not (see `left`)."""
+        said: list[str] = []
+        stuck = False
+        for step in reversed(record.steps):
+            try:
+                said.append(self._file_back(step) if isinstance(step, FileStep) else self._command_back(step))
+            except _Foreign as error:
+                self.left.append(error.message)
+            except EjectableError as error:
+                self.left.append(error.message)
+                stuck = True
+        # What is stuck stays on record, for another try; on a full disk it stays too: again does no harm.
         with suppress(OSError):
-            self._records.keep(msgspec.structs.replace(record, state="undone"))
-        return [sentence for sentence in said if sentence]
+            self._records.keep(record if stuck else msgspec.structs.replace(record, state="undone"))
+        return [sentence for sentence in (*said, *self.left) if sentence]
 
     def _file_back(self, step: FileStep) -> str:
         there = Path(self.root.outside(step.path))
@@ -167,7 +199,7 @@ class Changes:
             return ""
         same = now == step.after or (step.in_place and now is not None and now.strip() == (step.after or b"").strip())
         if not same:
-            return f"{step.path} was changed by somebody else since: it was left as it is."
+            raise _Foreign(f"{step.path} was changed by somebody else since: it was left as it is.")
         try:
             if step.in_place:
                 there.write_bytes((step.before or b"").strip() + b"\n")
@@ -177,7 +209,7 @@ class Changes:
             else:
                 write_atomically(there, step.before, mode=step.mode_before or 0o644)
         except OSError as error:
-            return f"{step.path} could not be restored: {error.strerror}."
+            raise Missing(f"{step.path} could not be restored: {error.strerror}.") from error
         self._told(step.path, _what(step.after), _what(step.before))
         return f"{step.path} is as it was before."
 
@@ -187,14 +219,11 @@ class Changes:
                 Path(self.root.outside(folder)).rmdir()
 
     def _command_back(self, step: CommandStep) -> str:
-        if not step.undo:
+        if not step.undo or (step.while_there and not self.root.exists(step.while_there)):
             return ""
-        try:
-            finished = run(step.undo, timeout_s=UNDO_TIMEOUT_S)
-        except EjectableError as error:
-            return f"{step.what}: it could not be undone: {error.message}"
+        finished = run(step.undo, timeout_s=UNDO_TIMEOUT_S)
         if not finished.ok:
-            return f"{step.what}: `{paste(step.undo)}` failed: {finished.last}"
+            raise Missing(f"It could not be undone that {step.what}: `{paste(step.undo)}` failed: {finished.last}")
         self._told(step.what, paste(step.argv), paste(step.undo))
         return f"Undone: {step.what}."
 
@@ -235,6 +264,10 @@ class Changes:
 
     def _inside(self, there: Path) -> str:
         return "/" + os.path.relpath(there, self.root.path)
+
+
+class _Foreign(EjectableError):
+    """Somebody else has changed since what is to be undone."""
 
 
 def interrupted(root: host.Root, folder: Path | None = None) -> tuple[Record, ...]:

@@ -12,7 +12,7 @@ from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.situation import Situation
 
-__all__ = ["Remediation", "Request"]
+__all__ = ["Remediation", "Request", "undone"]
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -59,14 +59,19 @@ class Remediation(ABC):
     def undo(self, situation: Situation, request: Request, changes: Changes) -> Applied:
         """Take it back; by default what the record of the change says."""
         del situation, request
-        return _undone(self.name, changes.undo(self.name))
+        return undone(self.name, changes.undo(self.name), changes.left)
 
     def impossible(self, why: str, *, commands: Sequence[str] = (), details: Sequence[str] = ()) -> Remedy:
         """The plan line of a remedy that does not help here."""
         return Remedy(self.name, "impossible", why, tuple(commands), verified=False, details=tuple(details))
 
 
-def _undone(name: str, said: Sequence[str]) -> Applied:
+def undone(name: str, said: Sequence[str], left: Sequence[str] = ()) -> Applied:
+    """What to say of a change that was taken back; raises `WrongUsage` where there was none.
+
+    `left` is what could not be brought back, in sentences: then it is not verified.
+    """
     if not said:
         raise WrongUsage(f"There is nothing to undo: no change of `{name}` is on record.")
-    return Applied(name, tuple(said), verified=True, why="Everything is as it was before.")
+    why = " ".join(["Not everything is as it was before.", *left]) if left else "Everything is as it was before."
+    return Applied(name, tuple(said), verified=not left, why=why)
