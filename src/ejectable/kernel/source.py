@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """C source, read as far as questions about one function need it: tokens without comments, functions, conditions.
 
-No preprocessing beyond leaving out `#if 0`; macros stay what they are called.
+No preprocessing beyond leaving out `#if 0`; macros stay what they are called. Each token knows where it stands in the
+text, so that one can be changed and everything around it kept byte for byte.
 """
 
 import re
@@ -36,13 +37,23 @@ class Function(msgspec.Struct, frozen=True):
     name: str
     parameters: tuple[str, ...]  # tokens
     body: tuple[str, ...]
+    at: int = 0  # the index of the body's first token among those of the file
 
 
 class CSource:
-    """One file, as tokens."""
+    """One file, as tokens. `spans` are their (start, end), in characters of `text`."""
 
     def __init__(self, text: str) -> None:
-        self.tokens = tuple(_tokens(text))
+        self.text = text
+        self.tokens: tuple[str, ...] = ()
+        self.spans: tuple[tuple[int, int], ...] = ()
+        # Where the preprocessor chooses (`#if`, `#else` ...): indices of the tokens that follow.
+        self.choices: tuple[int, ...] = ()
+        choices: list[int] = []
+        found = tuple(_tokens(text, choices))
+        if found:
+            self.tokens, self.spans = zip(*found, strict=True)
+        self.choices = tuple(choices)
 
     def functions(self) -> Iterator[Function]:
         """Every function that is defined here, in order."""
@@ -54,13 +65,18 @@ class CSource:
                 head = _head(tokens, index)
                 if head is not None:
                     name, start = head
-                    yield Function(name, tokens[start + 1 : matching(tokens, start)], tokens[index + 1 : end])
+                    parameters = tokens[start + 1 : matching(tokens, start)]
+                    yield Function(name, parameters, tokens[index + 1 : end], index + 1)
                 index = end
             index += 1
 
     def function(self, name: str) -> Function | None:
         """The function of this name."""
         return next((function for function in self.functions() if function.name == name), None)
+
+    def chosen(self, function: Function) -> bool:
+        """Whether the preprocessor chooses among parts of this function: its tokens are then not what is compiled."""
+        return any(function.at < choice < function.at + len(function.body) for choice in self.choices)
 
     def struct(self, name: str) -> tuple[str, ...] | None:
         """The tokens between the braces of `struct name { ... }`."""
@@ -78,7 +94,8 @@ def read_source(path: Path) -> CSource | None:
         data = read_bounded(stream, MOST_SOURCE, name=str(path))
     if b"\0" in data:
         raise BadInput("C source was expected, and this is binary", path=str(path))
-    return CSource(data.decode("utf-8", "replace"))
+    # An author's name in another encoding survives the way back into the file.
+    return CSource(data.decode("utf-8", "surrogateescape"))
 
 
 def matching(tokens: Sequence[str], start: int) -> int:
@@ -108,8 +125,9 @@ def _head(tokens: Sequence[str], brace: int) -> tuple[str, int] | None:
     return (name, index) if re.fullmatch(r"[A-Za-z_]\w*", name) else None
 
 
-def _tokens(text: str) -> Iterator[str]:
+def _tokens(text: str, choices: list[int]) -> Iterator[tuple[str, tuple[int, int]]]:
     left_out = 0  # how deep in `#if 0`
+    count = 0
     for match in TOKEN.finditer(text):
         kind = match.lastgroup
         if kind == "directive":
@@ -121,5 +139,8 @@ def _tokens(text: str) -> Iterator[str]:
                     left_out -= 1
             elif word in ("if 0", "if (0)"):
                 left_out = 1
+            elif word.startswith(("if", "el")):
+                choices.append(count)
         elif not left_out and kind in ("word", "mark", "text"):
-            yield match[0]
+            count += 1
+            yield match[0], match.span()

@@ -6,208 +6,194 @@ it says; it never guesses.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from ejectable.kernel.source import CSource, Function, matching, read_source
+import msgspec
+
+from ejectable.kernel.expressions import Expression, Fact, canonical, inner
+from ejectable.kernel.paths import Place, find
+from ejectable.kernel.source import CSource, Function, read_source
 from ejectable.model import Evidence, EvidenceKind, Status
 
-__all__ = ["source"]
+__all__ = ["CALLBACK", "COMMON", "FILES", "FOLDER", "Call", "Reading", "judge", "read", "source"]
 
 FOLDER = "drivers/virtio"
 CALLBACK = "is_avq"
-FILES = ("virtio_pci_common.c", "virtio_pci_common.h", "virtio_pci_legacy.c", "virtio_pci_modern.c")
+COMMON = "virtio_pci_common.c"
+FILES = (COMMON, "virtio_pci_common.h", "virtio_pci_legacy.c")
+POINTER_IS_SET = "the pointer is set"
+# What no legacy device has: VIRTIO_F_ADMIN_VQ and VIRTIO_F_VERSION_1, include/uapi/linux/virtio_config.h.
+FEATURE = re.compile(r"virtio_has_feature\(.+,(?:VIRTIO_F_ADMIN_VQ|VIRTIO_F_VERSION_1|41|32)\)")
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A call of the member in a function; token indices are those of the function's body."""
+
+    function: Function
+    place: Place | None  # None: the code around it was not understood
+    node: Expression | None = None  # the call itself, from the object to the closing parenthesis
+    pointer: str = ""  # `vp_dev->is_avq`, in canonical spelling
+
+    @property
+    def guard(self) -> str | None:
+        """What keeps a legacy device away from it; `None` if nothing does."""
+        owner = re.sub(rf"(->|\.){CALLBACK}$", "", self.pointer)
+        return next(filter(None, (_tells(fact, owner) for fact in self._facts)), None)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the facts cannot be taken at their word; `None` if they can."""
+        if self.place is None:
+            return "its code was not understood"
+        others = [fact.says for fact in self._facts if fact.true and fact.says.endswith(f"->{CALLBACK}")]
+        if others and self.pointer not in others:
+            return f"{others[0]} is tested, which may be another device's"
+        return None
+
+    @property
+    def _facts(self) -> tuple[Fact, ...]:
+        return self.place.facts if self.place else ()
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What a tree's driver says, and where."""
+
+    status: Status
+    detail: str
+    common: CSource
+    calls: tuple[Call, ...] = ()
+
+    @property
+    def open(self) -> tuple[Call, ...]:
+        """The calls that a legacy device reaches."""
+        return tuple(call for call in self.calls if call.guard is None and call.doubt is None)
 
 
 def source(tree: Path) -> Evidence | None:
     """What the tree's drivers/virtio says; `None` where there is none."""
-    files = {name: read_source(tree / FOLDER / name) for name in FILES}
-    common, header = files["virtio_pci_common.c"], files["virtio_pci_common.h"]
-    if common is None or header is None:
-        return None
+    found = read(tree)
+    return None if found is None else Evidence(EvidenceKind.SOURCE, found.status, f"{FOLDER}/{COMMON}: {found.detail}")
+
+
+def read(tree: Path) -> Reading | None:
+    """The driver of a tree, read; `None` where there is none. Raises `BadInput` for what is no source."""
+    common, header, legacy = (read_source(tree / FOLDER / name) for name in FILES)
+    return None if common is None or header is None else judge(common, header, legacy)
+
+
+def judge(common: CSource, header: CSource, legacy: CSource | None) -> Reading:
+    """The same, for files that were read already."""
     members = header.struct("virtio_pci_device")
     delete = common.function("vp_del_vqs")
     if members is None or delete is None:
-        return _says(Status.UNKNOWN, "struct virtio_pci_device or vp_del_vqs() was not found where they belong")
+        detail = "struct virtio_pci_device or vp_del_vqs() was not found where they belong"
+        return Reading(Status.UNKNOWN, detail, common)
     has_member = CALLBACK in members
-    call = _calls(common, delete)
-    if not call:
+    calls = tuple(_calls(common, delete))
+    if not calls:
         if not has_member:
-            return _says(
-                Status.NOT_AFFECTED, "struct virtio_pci_device has no member is_avq, and vp_del_vqs() calls none"
-            )
-        return _says(Status.UNKNOWN, "the member is_avq is there, but no call of it was found in vp_del_vqs()")
+            detail = "struct virtio_pci_device has no member is_avq, and vp_del_vqs() calls none"
+            return Reading(Status.NOT_AFFECTED, detail, common)
+        return Reading(
+            Status.UNKNOWN, "the member is_avq is there, but no call of it was found in vp_del_vqs()", common
+        )
     if not has_member:
-        return _says(Status.UNKNOWN, "vp_del_vqs() calls is_avq, which is no member of struct virtio_pci_device")
-    legacy = files["virtio_pci_legacy.c"]
-    if legacy is not None and _sets(legacy):
-        return _says(Status.FIXED, "virtio_pci_legacy_probe() sets is_avq")
-    verdicts = [(_guard(function, index), function.name) for function, index in call]
-    open_calls = [name for guard, name in verdicts if guard is None]
-    if open_calls:
-        return _says(
-            Status.AFFECTED, f"{open_calls[0]}() calls is_avq without a test, and only the modern probe sets it"
-        )
-    return _says(Status.FIXED, f"{verdicts[0][1]}() calls is_avq only if {verdicts[0][0]}")
+        detail = "vp_del_vqs() calls is_avq, which is no member of struct virtio_pci_device"
+        return Reading(Status.UNKNOWN, detail, common, calls)
+    setter = _setter(common, legacy)
+    if setter:
+        return Reading(Status.FIXED, f"{setter}() sets is_avq for every legacy device", common, calls)
+    return _weigh(common, calls)
 
 
-def _says(status: Status, detail: str) -> Evidence:
-    return Evidence(EvidenceKind.SOURCE, status, f"{FOLDER}/virtio_pci_common.c: {detail}")
+def _weigh(common: CSource, calls: tuple[Call, ...]) -> Reading:
+    found = Reading(Status.FIXED, "", common, calls)
+    chosen = [call.function.name for call in calls if common.chosen(call.function)]
+    if found.open:
+        name = found.open[0].function.name
+        detail = f"{name}() calls is_avq without a test, and only the modern probe sets it"
+        status = Status.UNKNOWN if name in chosen else Status.AFFECTED
+        detail += "; but #if chooses among parts of that function" if name in chosen else ""
+        return Reading(status, detail, common, calls)
+    doubts = [f"{call.function.name}() calls is_avq, and {call.doubt}" for call in calls if call.doubt]
+    doubts += [f"#if chooses among parts of {name}(), which calls is_avq" for name in chosen]
+    if doubts:
+        return Reading(Status.UNKNOWN, doubts[0], common, calls)
+    detail = f"{calls[0].function.name}() calls is_avq only if {calls[0].guard}"
+    return Reading(Status.FIXED, detail, common, calls)
 
 
-def _calls(common: CSource, delete: Function) -> list[tuple[Function, int]]:
-    """Calls of the member: in vp_del_vqs(), and in functions of the same file that it calls."""
-    helpers = (f for f in common.functions() if f.name in delete.body and f.name != delete.name)
-    reached = [delete, *helpers]
-    return [(function, index) for function in reached for index in _member_calls(function.body)]
+def _calls(common: CSource, delete: Function) -> Iterator[Call]:
+    """Calls of the member: in vp_del_vqs(), and in functions of the same file that are called on from there."""
+    left = {function.name: function for function in common.functions()}
+    reached = [left.pop(delete.name)]
+    for function in reached:
+        reached += [left.pop(name) for name in dict.fromkeys(function.body) if name in left]
+    for function in reached:
+        body = function.body
+        for index in range(1, len(body)):
+            if body[index] != CALLBACK or body[index - 1] not in ("->", "."):
+                continue
+            behind = next((word for word in body[index + 1 :] if word != ")"), "")
+            if behind != "(":  # named, but not called
+                continue
+            place = find(body, index)
+            if place is None:
+                yield Call(function, None)
+            elif (found := _call_of(place, index)) is not None:
+                node, member = found
+                yield Call(function, place, node, canonical(body, member))
 
 
-def _member_calls(body: Sequence[str]) -> Iterator[int]:
-    """Indices of `->is_avq(`, or of `(*dev->is_avq)(`."""
-    for index in range(1, len(body) - 1):
-        if body[index] == CALLBACK and body[index - 1] in ("->", "."):
-            following = index + 1
-            while following < len(body) and body[following] == ")":
-                following += 1
-            if (
-                following < len(body)
-                and body[following] == "("
-                and (following == index + 1 or _is_wrapped(body, index))
-            ):
-                yield index
-
-
-def _is_wrapped(body: Sequence[str], index: int) -> bool:
-    """Whether `(*x->is_avq)` stands in parentheses of its own, not `if (x->is_avq) (...)`."""
-    for position in range(index, max(-1, index - 7), -1):
-        if body[position] == "(":
-            return body[position + 1] == "*" or body[position - 1] not in ("if", "while")
-    return False
-
-
-def _sets(legacy: CSource) -> bool:
-    """Whether the legacy probe assigns the member something that is not null."""
-    probe = legacy.function("virtio_pci_legacy_probe")
-    body = probe.body if probe else ()
-    return any(
-        body[i] == CALLBACK and body[i + 1] == "=" and body[i + 2] not in ("NULL", "0") for i in range(len(body) - 2)
-    )
-
-
-def _guard(function: Function, call: int) -> str | None:
-    """The condition that keeps a legacy device away from the call at this index; `None` if there is none."""
-    body = function.body
-    in_front = _same_condition(body, call)
-    if in_front:
-        return in_front
-    for start, condition, end in _conditions(body):
-        if start + 1 + len(condition) < call < end and (guard := _tells(condition)):
-            return guard
-        # `if (!dev->is_avq) return false;` in front of the call.
-        if end <= call and _leaves(body, start + len(condition) + 3, end) and (guard := _tells_absence(condition)):
-            return guard
+def _call_of(place: Place, index: int) -> tuple[Expression, Expression] | None:
+    """The call whose function is the member named at `index`, as `x->m(...)` or `(*x->m)(...)`, and that member."""
+    for node in place.chain:
+        if node.kind == "call":
+            called = inner(node.parts[0])
+            if called.kind == "unary":
+                called = inner(called.parts[0])
+            if called.kind == "member" and called.end == index + 1:
+                return node, called
     return None
 
 
-def _same_condition(body: Sequence[str], call: int) -> str | None:
-    """`is_avq && is_avq(...)` or `is_avq ? is_avq(...) : ...` or `!is_avq || !is_avq(...)`, on the way to the call."""
-    start = call
-    while start > 0 and body[start - 1] not in (";", "{", "}"):
+def _setter(common: CSource, legacy: CSource | None) -> str | None:
+    """The function that gives the member a value for every device that is driven as legacy, where one does."""
+    probe = legacy.function("virtio_pci_legacy_probe") if legacy else None
+    if probe and not (legacy and legacy.chosen(probe)) and _sets(probe, len(probe.body)):
+        return probe.name
+    probe = common.function("virtio_pci_probe")
+    if probe and not common.chosen(probe):
+        drivers = [i for i, word in enumerate(probe.body) if re.fullmatch(r"virtio_pci_(legacy|modern)_probe", word)]
+        if drivers and _sets(probe, drivers[0]):
+            return probe.name
+    return None
+
+
+def _sets(probe: Function, end: int) -> bool:
+    """Whether the last assignment in front of `end` is of something that is not null, on every way to the end."""
+    body = probe.body
+    found = [i for i in range(1, end - 2) if body[i] == CALLBACK and body[i - 1] in ("->", ".") and body[i + 1] == "="]
+    if not found:
+        return False
+    at = found[-1]
+    depth = sum((word == "{") - (word == "}") for word in body[:at])
+    start = at
+    while start and body[start - 1] not in (";", "{", "}"):
         start -= 1
-    words = list(body[start:call])
-    # Leave the expression that names the callback for the call itself: dev -> is_avq.
-    for operator in ("&&", "?"):
-        position = _last(words, operator)
-        if position is not None and (guard := _tells(words[:position])):
-            return guard
-    position = _last(words, "||")
-    if position is not None:
-        return _tells_absence(words[:position])
+    simple = body[start] not in ("if", "else", "for", "while", "do", "case", "default", "switch")
+    return depth == 0 and simple and body[at + 2] not in ("NULL", "0", "(")
+
+
+def _tells(fact: Fact, owner: str) -> str | None:
+    """What of this fact is false for a legacy device; `None` if nothing is known to be."""
+    if fact.true and fact.says == f"{owner}->{CALLBACK}":
+        return POINTER_IS_SET
+    if fact.true and fact.says == f"{owner}.{CALLBACK}":
+        return POINTER_IS_SET
+    if not fact.true and re.fullmatch(r"[\w>.()-]+(?:->|\.)is_legacy", fact.says):
+        return "the device is not legacy"
+    if fact.true and FEATURE.fullmatch(fact.says):
+        return "a feature is negotiated that no legacy device has"
     return None
-
-
-def _last(words: Sequence[str], wanted: str) -> int | None:
-    return next((index for index in range(len(words) - 1, -1, -1) if words[index] == wanted), None)
-
-
-def _conditions(body: Sequence[str]) -> Iterator[tuple[int, Sequence[str], int]]:
-    """(index of `if`, its condition, index behind what it governs) of every `if`."""
-    for index, word in enumerate(body):
-        if word == "if" and index + 1 < len(body) and body[index + 1] == "(":
-            close = matching(body, index + 1)
-            after = close + 1
-            if after < len(body) and body[after] == "{":
-                end = matching(body, after)
-            else:
-                end = _statement_end(body, after)
-            yield index, body[index + 2 : close], end + 1
-
-
-def _statement_end(body: Sequence[str], start: int) -> int:
-    depth = 0
-    for index in range(start, len(body)):
-        depth += (body[index] in "({[") - (body[index] in ")}]")
-        if body[index] == ";" and not depth:
-            return index
-    return len(body)
-
-
-def _leaves(body: Sequence[str], start: int, end: int) -> bool:
-    return any(word in ("return", "continue", "goto") for word in body[start:end])
-
-
-def _tells(condition: Sequence[str]) -> str | None:
-    """What of this condition is false for a legacy device; `None` if nothing is known to be."""
-    if "||" in condition:
-        return None
-    for part in _split(condition, "&&"):
-        text = " ".join(part).strip("( )")
-        compact = text.replace(" ", "")
-        named = re.fullmatch(
-            r"\(*(?:!!)?\(*\w+(?:->|\.)is_avq\)*(?:!=(?:NULL|0))?\)*|(?:NULL|0)!=\w+(?:->|\.)is_avq", compact
-        )
-        if named:
-            return "the pointer is set"
-        if re.fullmatch(r"!\(?\w+(?:->|\.)is_legacy\)?|\w+(?:->|\.)is_legacy==(?:0|false)", compact):
-            return "the device is not legacy"
-        feature = re.search(
-            r"virtio_has_feature\([^,]+,(?:VIRTIO_F_ADMIN_VQ|VIRTIO_F_VERSION_1|41|32)\)", compact + ")" * 1
-        )
-        if feature and not compact.startswith("!"):
-            return "a feature is negotiated that no legacy device has"
-    return None
-
-
-def _tells_absence(condition: Sequence[str]) -> str | None:
-    """What of this condition is true for a legacy device: the negation of `_tells`."""
-    if "&&" in condition:
-        return None
-    for part in _split(condition, "||"):
-        compact = "".join(part).strip("()")
-        if re.fullmatch(r"(?:if\(|\(|\w+=)*!\(?\w+(?:->|\.)is_avq\)?", compact) or re.fullmatch(
-            r"(?:if\(|\()*(?:\w+(?:->|\.)is_avq==(?:NULL|0)|(?:NULL|0)==\w+(?:->|\.)is_avq)", compact
-        ):
-            return "the pointer is set"
-        if re.fullmatch(r"(?:if\(|\()*\w+(?:->|\.)is_legacy", compact):
-            return "the device is not legacy"
-    return None
-
-
-def _split(words: Sequence[str], operator: str) -> Iterator[list[str]]:
-    part: list[str] = []
-    for word in words:
-        if word == operator:
-            yield _without_head(part)
-            part = []
-        else:
-            part.append(word)
-    yield _without_head(part)
-
-
-def _without_head(part: list[str]) -> list[str]:
-    """Drop `if (`, `return`, `x =` in front of an expression."""
-    while part and part[0] in ("if", "return", "(", "while", "else"):
-        part = part[1:]
-    if len(part) > 2 and part[1] == "=":
-        part = part[2:]
-    return part
