@@ -299,6 +299,7 @@ class Remedy(msgspec.Struct, frozen=True):
     # Beyond the contract's core.
     cost: str = ""  # what it takes: a reboot, a stop and start, nothing
     details: tuple[str, ...] = ()  # what was found out on the way: shown with --verbose
+    diff: tuple[str, ...] = ()  # what would be changed in a file, unified
 
 
 class Applied(msgspec.Struct, frozen=True):

@@ -52,6 +52,9 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        # Root leaves a file to whom it belongs: a user's source tree, a service's settings.
+        if os.geteuid() == 0 and path.exists():
+            os.chown(aside, path.stat().st_uid, path.stat().st_gid)
         os.chmod(aside, mode)  # noqa: PTH101  (mkstemp gave a string)
         os.replace(aside, path)  # noqa: PTH105
     except BaseException:

@@ -111,6 +111,8 @@ def _remedy(line: Remedy, *, colour: bool, width: int, verbose: bool) -> list[st
         lines += _commands(line.commands)
     if verbose:
         lines += bullets(line.details, width=width)
+    if line.diff:
+        lines += ["", *(clean(one) for one in line.diff)]
     return lines
 
 

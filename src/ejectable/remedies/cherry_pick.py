@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A git tree that holds the upstream fix already: can it be cherry-picked? Asked without touching the tree.
+
+Git obeys the configuration of the repository it looks at: what that may run (a file system monitor, hooks, filters,
+transports for objects that lack) is switched off, for the tree may be anybody's.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from ejectable.advisories.cve_2024_42134 import ADVISORY
+from ejectable.advisories.cve_2024_42134.source import FILES, FOLDER, read
+from ejectable.errors import EjectableError
+from ejectable.model import Status
+from ejectable.remedies.commands import Finished, run, which
+from ejectable.remedies.source_tree import SourceTree
+
+__all__ = ["CherryPick", "cherry_pick"]
+
+ASK_S = 3.0
+QUIET = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "core.sshCommand=false", "protocol.allow=never")
+# What a shell may have set for another repository: githooks(5) sets them for every hook.
+ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES")
+ENVIRONMENT = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+
+
+class CherryPick(msgspec.Struct, frozen=True):
+    """The upstream fix in a tree's objects. `branch` is a remote one that has it, where one does."""
+
+    commit: str
+    branch: str | None
+    applies: bool  # to the files as they are now, which are fixed then
+
+    @property
+    def words(self) -> str:
+        """What to say of it."""
+        where = f"on {self.branch}" if self.branch else "among the objects of this repository"
+        how = "applies here, and repairs it" if self.applies else "does not apply here as it is"
+        return f"The upstream fix {self.commit[:12]} is {where}; it {how}."
+
+
+def cherry_pick(tree: SourceTree) -> CherryPick | None:
+    """The fix that the repository holds, mainline's or a stable branch's; `None` where git has none, or is silent."""
+    if which("git") is None or not (tree.top / ".git").exists():
+        return None
+    found = []
+    for fix in ADVISORY.facts.commits:
+        if not fix.role.startswith("fixed") or not fix.id:
+            continue
+        try:
+            if _git(tree.top, "cat-file", "-e", f"{fix.id}^{{commit}}").ok:
+                found.append(CherryPick(fix.id, _branch(tree.top, fix.id), _applies(tree, fix.id)))
+        except EjectableError:  # too slow to ask
+            continue
+    return next((one for one in found if one.applies), found[0] if found else None)
+
+
+def _git(folder: Path, *arguments: str, **environment: str) -> Finished:
+    settings = [word for setting in QUIET for word in ("-c", setting)]
+    without = [word for name in ELSEWHERE for word in ("-u", name)]
+    argv = ["env", *without, "git", *settings, "--no-pager", "-C", str(folder), *arguments]
+    return run(argv, timeout_s=ASK_S, env={**ENVIRONMENT, **environment})
+
+
+def _branch(folder: Path, commit: str) -> str | None:
+    form = "--format=%(refname:short)"
+    try:
+        done = _git(folder, "for-each-ref", f"--contains={commit}", "--count=1", form, "refs/remotes")
+    except EjectableError:
+        return None
+    return done.out.strip() or None if done.ok else None
+
+
+def _applies(tree: SourceTree, commit: str) -> bool:
+    """Whether the commit's change of the driver applies to a copy of its files, and they are fixed then."""
+    plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
+    patch = _git(tree.top, "diff-tree", "-p", *plain, f"{commit}^", commit, "--", FOLDER)
+    if not patch.ok or not patch.out:
+        return False
+    with tempfile.TemporaryDirectory(prefix="ejectable-") as aside:
+        copy = Path(aside) / "tree"
+        (copy / FOLDER).mkdir(parents=True)
+        for name in FILES:
+            if (tree.top / FOLDER / name).is_file():
+                shutil.copyfile(tree.top / FOLDER / name, copy / FOLDER / name)
+        (Path(aside) / "patch").write_text(patch.out, encoding="utf-8")
+        if not _git(copy, "apply", "-p1", f"{aside}/patch", GIT_CEILING_DIRECTORIES=aside).ok:
+            return False
+        after = read(copy)
+        return after is not None and after.status is Status.FIXED

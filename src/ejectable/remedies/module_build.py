@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Build just virtio_pci.ko out of a source tree against a kernel's headers, in a folder of our own, and judge it.
+
+The tree's own Makefiles are not used: only the names of the objects are read from them. The Makefiles of the headers
+are: whoever names them with --build trusts them, as one does who builds any module.
+"""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from ejectable.advisories.cve_2024_42134 import ADVISORY
+from ejectable.advisories.cve_2024_42134.source import FOLDER
+from ejectable.assess.kernels import judge_path
+from ejectable.errors import BadInput, Missing
+from ejectable.intake import Limits, open_regular, read_bounded
+from ejectable.model import EvidenceKind, Finding, KernelReport
+from ejectable.remedies.commands import Finished, run, which
+from ejectable.remedies.source_tree import SourceTree, inside
+
+__all__ = ["Built", "build"]
+
+BUILD_S = 900.0
+MAX_SOURCE = 4 << 20
+MAX_MODULE = 64 << 20
+TOOLS = "Debian, Ubuntu: `apt-get install build-essential`; Red Hat, SUSE: gcc, make and elfutils-libelf-devel."
+# Symbol in the configuration → (ARCH=, the prefix of a cross compiler, os.uname().machine).
+ARCHITECTURES = {
+    "CONFIG_X86_64": ("x86_64", "x86_64-linux-gnu-", "x86_64"),
+    "CONFIG_ARM64": ("arm64", "aarch64-linux-gnu-", "aarch64"),
+}
+OBJECTS = re.compile(r"^virtio_pci-(y|objs|\$\((CONFIG_\w+)\))\s*[:+]?=((?:[^\n\\]|\\\n)*)", re.MULTILINE)
+LEGACY = ("CONFIG_VIRTIO_PCI_LEGACY", "virtio_pci_legacy.o")
+
+
+class Built(msgspec.Struct, frozen=True):
+    """A module that was built and judged."""
+
+    release: str  # of the kernel that it is for
+    module: bytes  # without debugging information
+    finding: Finding
+
+    @property
+    def was_run(self) -> bool:
+        """Whether the verdict comes from running its code."""
+        return any(
+            one.kind is EvidenceKind.EXECUTED and one.says is self.finding.status for one in self.finding.evidence
+        )
+
+
+def build(tree: SourceTree, headers: str, limits: Limits) -> Built:
+    """Build the tree's virtio_pci against `headers`: an installed headers package, or a configured and prepared tree.
+
+    Raises `Missing` or `BadInput` with what is in the way; nothing is left behind.
+    """
+    top, config = _configuration(headers)
+    if config.get("CONFIG_VIRTIO_PCI") != "m":
+        found = "built in" if config.get("CONFIG_VIRTIO_PCI") == "y" else "switched off"
+        raise BadInput(
+            f"virtio_pci is {found} there, so no module replaces it (CONFIG_VIRTIO_PCI is not m)",
+            path=headers,
+            hint="Build the whole kernel from the tree instead.",
+        )
+    prefix, words = _make_words(config)
+    with tempfile.TemporaryDirectory(prefix="ejectable-build-") as aside:
+        work = Path(aside)
+        _copy(tree, work, config)
+        done = run(
+            ["make", "-C", str(top), f"M={work}", *words, "modules"],
+            timeout_s=BUILD_S,
+            hint=TOOLS,
+            env={"MAKEFLAGS": "", "KBUILD_MODPOST_WARN": ""},
+        )
+        module = work / "virtio_pci.ko"
+        if not done.ok or not module.is_file():
+            raise BadInput(
+                f"virtio_pci.ko could not be built against {headers}: {_first_error(done)}",
+                path=tree.given,
+                hint=f"Do the headers belong to this tree? A compiler is needed too. {TOOLS}",
+            )
+        report = _judge(module, limits)
+        release = report.release or ""
+        if not re.fullmatch(r"\w[\w.+~-]{0,63}", release):
+            raise BadInput("the module that was built does not say which kernel it is for", path=headers)
+        if which(f"{prefix}strip"):
+            run([f"{prefix}strip", "--strip-debug", str(module)], timeout_s=60)
+        with open_regular(module) as file:
+            return Built(release, read_bounded(file, MAX_MODULE, name="virtio_pci.ko"), report.findings[0])
+
+
+def _configuration(headers: str) -> tuple[Path, dict[str, str]]:
+    try:
+        top = Path(headers).resolve(strict=True)
+        prepared = top / "include/config/auto.conf"
+        if not (top / "Makefile").is_file() or not prepared.is_file():
+            raise Missing(
+                f"{headers}: expected kernel headers or a configured tree, found no Makefile with "
+                "include/config/auto.conf.",
+                hint="Install headers (linux-headers-..., kernel-devel), or run `make modules_prepare` in the tree.",
+            )
+        with open_regular(prepared) as file:
+            text = read_bounded(file, MAX_SOURCE, name=str(prepared)).decode("utf-8", "replace")
+    except PermissionError as error:
+        raise Missing(f"{headers}: may not be read by this user.", hint="Run it as their owner.") from error
+    except (FileNotFoundError, NotADirectoryError, RuntimeError, ValueError) as error:
+        if isinstance(error, BadInput):
+            raise
+        hint = "Install the headers: linux-headers-$(uname -r) or kernel-devel; then give /lib/modules/RELEASE/build."
+        raise Missing(f"{headers}: no such folder.", hint=hint) from error
+    return top, dict(re.findall(r"^(CONFIG_\w+)=(.*)$", text, re.MULTILINE))
+
+
+def _make_words(config: dict[str, str]) -> tuple[str, list[str]]:
+    """The prefix of the binary tools, and what make has to be told about the compiler."""
+    words = ["LLVM=1"] if config.get("CONFIG_CC_IS_CLANG") == "y" else []
+    for symbol, (arch, prefix, machine) in ARCHITECTURES.items():
+        if config.get(symbol) == "y" and machine != os.uname().machine:
+            return prefix, [*words, f"ARCH={arch}", f"CROSS_COMPILE={prefix}"]
+    return "", words
+
+
+def _copy(tree: SourceTree, work: Path, config: dict[str, str]) -> None:
+    """The driver's sources and a Makefile of ours. What the tree's Makefile says beyond names is not taken over."""
+    folder = tree.top / FOLDER
+    objects = _objects(tree, config)
+    names = {path.name for path in folder.glob("virtio_pci_*.h")} | {name.removesuffix(".o") + ".c" for name in objects}
+    for name in sorted(names):
+        path = inside(tree.top, f"{FOLDER}/{name}")
+        with open_regular(path) as file:
+            (work / name).write_bytes(read_bounded(file, MAX_SOURCE, name=str(path)))
+    # Debugging information gives the judge the types that it lays objects out by.
+    (work / "Makefile").write_text(
+        f"obj-m := virtio_pci.o\nvirtio_pci-y := {' '.join(objects)}\nccflags-y += -g\n", encoding="ascii"
+    )
+
+
+def _objects(tree: SourceTree, config: dict[str, str]) -> list[str]:
+    path = inside(tree.top, f"{FOLDER}/Makefile")
+    found: list[str] = []
+    if path.is_file():
+        with open_regular(path) as file:
+            text = read_bounded(file, MAX_SOURCE, name=str(path)).decode("utf-8", "replace")
+        for match in OBJECTS.finditer(text):
+            if match[2] is None or config.get(match[2]) == "y":
+                found += re.findall(r"(?<![\w./-])(virtio_pci_\w+\.o)(?![\w./-])", match[3])
+    legacy = [LEGACY[1]] if config.get(LEGACY[0]) == "y" else []
+    return list(dict.fromkeys(found or ["virtio_pci_modern.o", "virtio_pci_common.o", *legacy]))
+
+
+def _judge(module: Path, limits: Limits) -> KernelReport:
+    judged = judge_path(str(module), (ADVISORY.id,), limits)
+    if not judged.kernels:
+        said = judged.unreadable[0].error if judged.unreadable else "there is no kernel code in it"
+        raise BadInput(f"the module that was built cannot be read: {said}", path="virtio_pci.ko")
+    return judged.kernels[0]
+
+
+def _first_error(done: Finished) -> str:
+    for line in done.err.splitlines():
+        if re.search(r"\berror:|Error \d|not found|No such file", line):
+            return re.sub(r"^\S*/(?=[^/\s]+:)", "", line.strip())[:300]
+    return done.last

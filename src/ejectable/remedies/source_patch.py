@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""For those who build their own kernel: find the condition in the source, repair it, prove it."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from ejectable.advisories.cve_2024_42134.source import COMMON, FOLDER
+from ejectable.errors import BadInput, OurFault, WrongUsage
+from ejectable.kernel.containers.folder import is_source_tree, source_release
+from ejectable.model import Applied, Remedy, Status
+from ejectable.remedies.changes import Changes
+from ejectable.remedies.cherry_pick import cherry_pick
+from ejectable.remedies.remediation import Remediation, Request, undone
+from ejectable.remedies.situation import Situation
+from ejectable.remedies.source_tree import ENCODING, SourceTree, open_tree
+
+__all__ = ["SourcePatch"]
+
+ASK_FOR_A_TREE = "ejectable fix source-patch TREE"
+
+
+class SourcePatch(Remediation):
+    """Put the test of the pointer in front of the call, in a kernel source tree."""
+
+    name: ClassVar[str] = "source-patch"
+    durable: ClassVar[bool] = True
+    where: ClassVar[Literal["live", "tree", "anywhere"]] = "anywhere"
+    needs_root: ClassVar[bool] = False
+
+    def status(self, situation: Situation, request: Request) -> Status:
+        """The tree's word; the machine's where none was named. Raises for what is no kernel source tree."""
+        if request.target is None:
+            return super().status(situation, request)
+        return open_tree(request.target).reading.status
+
+    def plan(self, situation: Situation, request: Request) -> Remedy:
+        """What the tree says, and the patch; without a tree, that of the running kernel where it lies here."""
+        given = request.target or _own_tree(situation)
+        if given is None:
+            why = "For those who build their own kernel: name the source tree, and it shows the patch."
+            return self.impossible(why, commands=(ASK_FOR_A_TREE,))
+        tree = open_tree(given)
+        reading, release = tree.reading, source_release(tree.top)
+        details = [f"{FOLDER}/{COMMON}: {reading.detail}"]
+        details += [f"The tree is of Linux {release}."] if release else []
+        if reading.status in (Status.FIXED, Status.NOT_AFFECTED):
+            return Remedy(self.name, "done", _no_need(tree), (), verified=True, cost="nothing", details=tuple(details))
+        if reading.status is not Status.AFFECTED:
+            return self.impossible(f"The condition in {given} is not understood: {reading.detail}.", details=details)
+        try:
+            text = tree.repaired()
+        except BadInput as error:
+            return self.impossible(error.message, details=details)
+        commands = [shlex.join(["ejectable", "fix", self.name, given, "--apply"])]
+        picked = cherry_pick(tree)
+        if picked:
+            details.append(picked.words)
+        if picked and picked.applies:
+            commands.append(shlex.join(["git", "-C", given, "cherry-pick", "-n", picked.commit]))
+        why = (
+            f"In {given} is_avq is called without a test. The patch below tests the pointer first; read again with it, "
+            "the source has the guard."
+        )
+        if picked and picked.applies:
+            why += f" Instead, the upstream fix can be cherry-picked: {picked.commit[:12]}."
+        return Remedy(
+            self.name,
+            "possible",
+            why,
+            tuple(commands),
+            verified=True,
+            cost="building and installing a kernel, and a reboot",
+            details=tuple(details),
+            diff=tree.diff(text),
+        )
+
+    def apply(self, situation: Situation, request: Request, changes: Changes) -> Applied:
+        """Write the file, read it again, and build and judge the module where --build asks for it."""
+        if request.target is None:
+            raise WrongUsage("Which tree?", hint=f"`{ASK_FOR_A_TREE} --apply`, TREE being a kernel source tree.")
+        tree = open_tree(request.target)
+        diff: tuple[str, ...] = ()
+        if tree.reading.status is Status.UNKNOWN:
+            raise BadInput(
+                f"the condition is not understood: {tree.reading.detail}; nothing was changed", path=str(tree.common)
+            )
+        why = _no_need(tree)
+        if tree.reading.status is Status.AFFECTED:
+            text = tree.repaired()
+            diff = tree.diff(text)
+            changes.write(os.path.realpath(tree.common), text.encode(*ENCODING))
+            tree = tree.again()
+            if tree.reading.status is not Status.FIXED:
+                raise OurFault(f"{tree.common}: after the change it still reads: {tree.reading.detail}.")
+            why = f"Read again: {tree.reading.detail}."
+        steps = [] if not diff else _steps(request.target)
+        if request.build is not None:
+            proof, steps = self._build(tree, request.build, situation, changes)
+            why = f"{why} {proof}"
+        return Applied(
+            self.name,
+            tuple(changes.done),
+            verified=True,
+            why=why,
+            diff=diff,
+            next_steps=tuple(steps),
+            undo=shlex.join(["ejectable", "fix", self.name, request.target, "--undo"]) if changes.done else None,
+        )
+
+    def undo(self, situation: Situation, request: Request, changes: Changes) -> Applied:
+        """Take back the last change of this tree; without a tree, the last one of all."""
+        del situation
+        below = None if request.target is None else str(open_tree(request.target).top)
+        return undone(self.name, changes.undo(self.name, below=below), changes.left)
+
+    def _build(self, tree: SourceTree, headers: str, situation: Situation, changes: Changes) -> tuple[str, list[str]]:
+        """Build and judge the module; what to say of it, and how it is installed."""
+        from ejectable.remedies.module_build import build
+
+        situation.tell("building virtio_pci.ko")
+        built = build(tree, headers, situation.limits)
+        if built.finding.status is Status.AFFECTED:
+            raise BadInput(
+                f"the module that was built from it is affected all the same: {built.finding.reason}", path=tree.given
+            )
+        kept = changes.folder.resolve() / "built" / f"virtio_pci-{built.release}.ko"
+        changes.write(str(kept), built.module)
+        if built.was_run:
+            said = f"The module built from it was run: {built.finding.status.replace('_', ' ')}. {built.finding.reason}"
+        else:
+            said = f"The module was built, but its code could not be run ({built.finding.reason}): the source decides."
+        place = f"/lib/modules/{built.release}/updates/virtio_pci.ko"
+        renew = f"sudo update-initramfs -u -k {built.release} (Debian, Ubuntu)"
+        return said, [
+            f"Install it: sudo install -D -m 644 {shlex.quote(str(kept))} {place} && sudo depmod {built.release}",
+            f"Renew the initramfs: {renew} or sudo dracut --force --kver {built.release} (Red Hat, SUSE)",
+            "Reboot, then run `ejectable check`.",
+        ]
+
+
+def _own_tree(situation: Situation) -> str | None:
+    """The tree that the running kernel was built from, where modules_install left a link to it."""
+    release = situation.facts.running.release if situation.facts.running else None
+    if not situation.root.live or not release or "/" in release:
+        return None
+    for link in ("source", "build"):
+        path = Path(f"/lib/modules/{release}/{link}")
+        try:
+            if is_source_tree(path) and (path / FOLDER / COMMON).is_file():
+                return str(path.resolve())
+        except OSError:
+            continue
+    return None
+
+
+def _no_need(tree: SourceTree) -> str:
+    if tree.reading.status is Status.FIXED:
+        return f"The tree has the test already: {tree.reading.detail}."
+    if tree.is_redesigned:
+        return (
+            "The tree is past the defect: the callback is gone, and vp_is_avq() asks for the feature (as v6.11 has it)."
+        )
+    return f"The tree never had the callback: {tree.reading.detail}."
+
+
+def _steps(given: str) -> list[str]:
+    top = shlex.quote(given)
+    return [
+        f"Build the kernel and install it: make -C {top} -j$(nproc) && sudo make -C {top} modules_install install",
+        "Reboot into it, then run `ejectable check`.",
+    ]
