@@ -47,6 +47,8 @@ def use_plain_types(command: Any) -> None:
     # --help is made when it is first asked for, and kept.
     help_option = command.get_help_option(typer.Context(command, **command.context_settings))
     for param in [*command.params, *([help_option] if help_option else [])]:
+        if param.param_type_name == "argument":
+            param.display_type_rich = _nothing  # its metavar says what it is; `<list[str]>` tells a user nothing
         about = getattr(param, "type_descriptor", None)
         if about is None or not hasattr(param, "_runtime_param") or getattr(about, "is_file", True):
             continue
@@ -54,3 +56,7 @@ def use_plain_types(command: Any) -> None:
         plain = about.annotation in (str, int, bool, list[str]) and not about.is_path
         if plain or (choices and not about.is_list and all(type(choice) is str for choice in choices)):
             param._runtime_param = _Plain(about.annotation, choices)  # noqa: SLF001  (Typer offers no other place)
+
+
+def _nothing(**_: Any) -> str:
+    return ""

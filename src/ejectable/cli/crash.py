@@ -29,7 +29,7 @@ def crash(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PATH]...",
+            metavar="PATH",
             help="dmesg, a serial console, a journal (text, JSON, export), syslog, netconsole, vmcore-dmesg.txt, "
             "pstore parts, an ECS GetInstanceConsoleOutput answer; compressed too; a directory; - or nothing: standard "
             "input.",
