@@ -3,7 +3,7 @@
 
 The kernel's own tree of PCI buses is walked (`pci_root_buses`), by its own types. Of each device that virtio-pci
 drives, the pointer is_avq is read, and vp_del_vqs(), as it stands in memory, is run on a legacy device that has just
-this pointer: repaired is a device only if the function there was asked about every queue and every queue was deleted.
+this pointer: repaired is a device only if the function there answers false, was asked, and every queue was deleted.
 That a module is loaded proves nothing.
 """
 
@@ -24,6 +24,7 @@ __all__ = ["MODULE", "Driven", "Memory", "Repairs", "loaded", "repairs"]
 MODULE = "ejectable_live"  # the module of `ejectable fix live`
 DRIVER = "virtio-pci"
 MODERN = "vp_is_avq"  # what the modern probe puts there
+INDICES = (0, 1, 2, 0xFFFF)  # of queues, besides those of the stage
 MOST_BUSES, MOST_DEVICES, MOST_NAME = 4096, 16384, 128
 
 
@@ -104,14 +105,20 @@ class Memory:
         return stage
 
     def harmless(self, pointer: int) -> bool:
-        """Run vp_del_vqs() of memory with this pointer in a legacy device: was it asked, and is every queue gone?"""
+        """Run what is there, and vp_del_vqs() of memory with this pointer in a legacy device.
+
+        It must answer false of every queue by itself; and vp_del_vqs() must have asked it, and deleted all queues.
+        """
         if not self._starts(pointer):
             return False
         stage = self.stage
+        for index in (*QUEUES, *INDICES):
+            answer = stage.machine.call(pointer, stage.device + stage.vdev_offset, index)
+            if answer.exit != "returned" or answer.calls or (answer.value or 0) & 0xFF:
+                return False
         outcome = stage.run(FUNCTION, {self.offset("virtio_pci_device", "is_avq"): (pointer, 8)})
-        asked = {args[1] & 0xFFFF_FFFF for callee, args in stage.followed
-                 if callee.address == pointer and stage.asks(args)}  # fmt: skip
-        return outcome.exit == "returned" and asked == set(QUEUES) and stage.deleted(outcome) >= len(QUEUES)
+        asked = any(callee.address == pointer and stage.asks(arguments) for callee, arguments in stage.followed)
+        return outcome.exit == "returned" and asked and stage.deleted(outcome) >= len(QUEUES)
 
     def _starts(self, pointer: int) -> str | None:
         """The function that starts at this address."""

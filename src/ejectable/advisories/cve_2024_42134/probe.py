@@ -38,11 +38,13 @@ def probe(kernel: Kernel) -> Finding:
 
 def program_of(kernel: Kernel) -> Program | None:
     """The piece of kernel that holds vp_del_vqs(): the image itself, or the module."""
-    vmlinux = kernel.vmlinux
-    if vmlinux is not None and vmlinux.symbols.function(FUNCTION) is not None:
-        return vmlinux
-    module = kernel.module("virtio_pci")
-    return module if module is not None and module.symbols.function(FUNCTION) is not None else None
+    vmlinux, module = kernel.vmlinux, None
+    # In memory the symbols of all modules are among the kernel's, but its types are only its own.
+    if kernel.format == "memory" or vmlinux is None or vmlinux.symbols.function(FUNCTION) is None:
+        module = kernel.module("virtio_pci")
+    if module is not None and module.symbols.function(FUNCTION) is not None:
+        return module
+    return vmlinux if vmlinux is not None and vmlinux.symbols.function(FUNCTION) is not None else None
 
 
 def judge_program(program: Program) -> tuple[list[Evidence], Result]:
