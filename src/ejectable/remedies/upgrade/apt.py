@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""apt and dpkg: Debian, Ubuntu, Proxmox and what descends from them.
+
+What is asked, is asked of apt itself (apt-cache, apt-get), so that its sources, pins and signatures decide. The lists
+of the system are never changed: where they are old, newer ones are fetched into a folder of this user's.
+"""
+
+import os
+import pwd
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+
+from ejectable import host
+from ejectable.errors import Missing
+from ejectable.remedies.commands import paste, run
+from ejectable.remedies.upgrade import apt_lists
+from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package
+from ejectable.remedies.upgrade.flavour import concrete, flavour, natural, newer
+
+__all__ = ["Apt", "owner_in"]
+
+INFO = "/var/lib/dpkg/info"
+QUERY_S = 60.0
+DOWNLOAD_S = 3600.0
+FAMILY = ("linux-*", "proxmox-*", "pve-kernel-*")
+# No questions, and nobody restarts services on its own (needrestart does, unasked, where nobody can answer).
+QUIETLY = ("env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_SUSPEND=1")
+
+
+def owner_in(root: host.Root, release: str) -> str | None:
+    """The package that brought the image of a release, by dpkg's own lists of files: works on a tree as well."""
+    wanted = {f"/boot/vmlinuz-{release}", f"/boot/vmlinux-{release}"}
+    for name in root.list(INFO) or ():
+        if release in name and name.endswith(".list"):
+            files = (root.read(f"{INFO}/{name}", 8 << 20) or b"").decode("utf-8", "replace").splitlines()
+            if not wanted.isdisjoint(files):
+                return name.removesuffix(".list").partition(":")[0]
+    return None
+
+
+class Apt(Backend):
+    """See the module's text."""
+
+    name: ClassVar[str] = "apt"
+    program: ClassVar[str] = "apt-get"
+    paths: ClassVar[tuple[str, ...]] = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
+
+    def __init__(self, root: host.Root, *, offline: bool) -> None:
+        super().__init__(root, offline=offline)
+        self._lists = apt_lists.Lists(root, offline=offline, notes=self.notes)
+        self._installed = _installed()
+
+    def owner(self, release: str) -> Owner | None:
+        """As `Backend.owner`."""
+        package = owner_in(self.root, release)
+        if package is None or package not in self._installed:
+            return None
+        kind = flavour(release)
+        followed = tuple(
+            name
+            for name, known in self._installed.items()
+            if any(kind and flavour(to) == kind for to in map(concrete, _names(known.depends)) if to)
+        )
+        siblings = tuple(
+            name for name in self._installed if name == package or name.endswith((f"-{release}", f"-{release}-signed"))
+        )
+        return Owner(package, self._installed[package].version, release, kind, followed, siblings)
+
+    def offer(self, owner: Owner) -> Offer:
+        """As `Backend.offer`: what the metapackages lead to, else the newest of this flavour."""
+        metas = owner.followed or tuple(f"linux-image-{owner.flavour}" for _ in range(bool(owner.flavour)))
+        found = self._lists.ask(metas)
+        leads = {
+            name: via
+            for via, known in found.items()
+            for name in _names(known.candidate.depends if known.candidate else "")
+            if (to := concrete(name)) and flavour(to) == owner.flavour
+        }
+        if not owner.followed:
+            # Nobody follows it: what the distribution would lead to counts if it is no step back.
+            leads = {name: via for name, via in leads.items() if not newer(owner.release, concrete(name) or "")}
+        if not leads:
+            leads = dict.fromkeys(self._lists.names(lambda name: flavour(concrete(name) or "") == owner.flavour), "")
+        if not leads:
+            raise Missing(
+                f"The package lists have no kernel of the flavour {owner.flavour or '(none)'} that {owner.release} is.",
+                hint="Run `sudo apt-get update`, and look at the sources of apt.",
+            )
+        # Of the same kernel there may be a signed and an unsigned package: the one that is like the one in use.
+        like = owner.package.startswith("linux-image-unsigned-")
+        newest = max(leads, key=lambda name: (natural(concrete(name) or ""), ("unsigned" in name) == like))
+        return self._offered(newest, leads[newest] or None, owner, found)
+
+    def _offered(self, name: str, via: str | None, owner: Owner, found: Mapping[str, apt_lists.Known]) -> Offer:
+        release = concrete(name) or ""
+        siblings = [sibling.replace(owner.release, release) for sibling in owner.siblings if sibling != owner.package]
+        known = self._lists.ask((name, *siblings))
+        one = known.get(name)
+        if one is None or one.candidate is None:
+            raise Missing(f"apt does not offer {name}.", hint=f"`apt-cache policy {name}` says why.")
+        depends = [each for each in _names(one.candidate.depends) if each.endswith(release)]
+        more = self._lists.ask(tuple(each for each in depends if each not in known))
+        known |= more
+        parts = _candidates(known, depends)
+        others = _candidates(known, siblings)
+        in_place = release == owner.release
+        image = one.candidate.package
+        held, let_go = self._held(owner, {**found, **known}, via, image)
+        return Offer(
+            image,
+            release,
+            parts,
+            tuple(dict.fromkeys((image, *parts, *others))),
+            via,
+            held,
+            let_go,
+            in_place=in_place,
+            current=(in_place and image.version == owner.version) or newer(owner.release, release),
+            installed=image.name in self._installed and self._installed[image.name].version == image.version,
+        )
+
+    def _held(
+        self, owner: Owner, known: Mapping[str, apt_lists.Known], via: str | None, image: Package
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Who keeps a newer kernel away: a hold, or a pin."""
+        names = dict.fromkeys((*owner.followed, *((via,) if via else ()), owner.package, image.name))
+        held = [name for name in names if name in self._installed and self._installed[name].held]
+        said = [f"{name} is held (apt-mark hold)" for name in held]
+        commands = [paste(["sudo", "apt-mark", "unhold", *held])] if held else []
+        for name in names:
+            if name in known and known[name].pinned:
+                said.append(
+                    f"{name} is pinned: apt would take {known[name].taken}, though {known[name].pinned} is there"
+                )
+                commands.append(f"apt-cache policy {paste([name])}  # and look into /etc/apt/preferences.d")
+        return tuple(said), tuple(commands)
+
+    def download(self, packages: Sequence[Package], folder: Path) -> list[Path]:
+        """As `Backend.download`; works without root."""
+        words = [f"{package.name}:{package.arch}={package.version}" for package in packages]
+        # Root's apt downloads as _apt, so it gets a folder of its own; what is there in the end is moved out of reach.
+        aside = _lent(folder / "incoming")
+        done = run(["apt-get", *self._lists.options, "-qq", "download", *words], timeout_s=DOWNLOAD_S, cwd=str(aside))
+        if not done.ok:
+            raise Missing(
+                f"{packages[0].name} could not be downloaded: {done.last}", hint="Is the archive within reach?"
+            )
+        for package in packages:
+            _file(aside, package).replace(_path(folder, package))
+        return [_owned(_path(folder, package)) for package in packages]
+
+    def effect(self, offer: Offer, folder: Path) -> Effect:
+        """As `Backend.effect`: what `apt-get --simulate` says it would do."""
+        argv = ["apt-get", *self._lists.options, *_where(folder), "--simulate", "install", *_words(offer)]
+        done = run(argv, timeout_s=QUERY_S)
+        if not done.ok:
+            raise Missing(f"apt would not install it: {done.last}", hint=f"`{paste(argv)}` says more.")
+        new: list[str] = []
+        changed: list[str] = []
+        removed: list[str] = []
+        for line in done.out.splitlines():
+            # "Inst NAME [OLD] (NEW ORIGIN [ARCH])", "Remv NAME [OLD]" (apt-get(8), --simulate)
+            words = line.split()
+            if words[:1] == ["Inst"] and len(words) > 2:
+                (changed if words[2].startswith("[") else new).append(words[1])
+            elif words[:1] in (["Remv"], ["Purg"]) and len(words) > 1:
+                removed.append(words[1])
+        return Effect(tuple(new), tuple(changed), tuple(removed))
+
+    def fetch(self, offer: Offer, folder: Path) -> list[Path]:
+        """As `Backend.fetch`: into an archive folder of our own, whose files apt then installs from."""
+        _lent(folder / "partial")
+        argv = ["apt-get", *self._lists.options, *_where(folder), "-qq", "-y", "--download-only", "--no-remove"]
+        done = run([*argv, "install", *_words(offer)], timeout_s=DOWNLOAD_S)
+        if not done.ok:
+            raise Missing(
+                f"{offer.image.label} could not be downloaded: {done.last}",
+                hint="Nothing was changed. Is the archive within reach, and is there room?",
+            )
+        packages = (offer.image, *offer.parts)
+        # apt leaves alone what lies in a local repository (`file:`), and installs it from there.
+        absent = [package for package in packages if not _path(folder, package).is_file()]
+        if absent:
+            self.download(absent, folder)
+        return [_file(folder, package) for package in packages]
+
+    def install(self, offer: Offer, folder: Path) -> list[str]:
+        """As `Backend.install`."""
+        return [
+            *QUIETLY,
+            "apt-get",
+            *self._lists.options,
+            *_where(folder),
+            *("-q", "-y", "--no-remove", "--no-download"),
+            *("-o", "APT::Get::AutomaticRemove=false"),
+            *("-o", "Dpkg::Options::=--force-confold"),
+            *("-o", "Dpkg::Use-Pty=false"),
+            "install",
+            *_words(offer),
+        ]
+
+    def before(self, names: Sequence[str]) -> tuple[str, ...] | None:
+        """As `Backend.before`: the versions that are installed, where apt could fetch every one of them again."""
+        words = [f"{name}={self._installed[name].version}" for name in names if name in self._installed]
+        known = self._lists.records(words)
+        there = all(any(f"{n}={v}" == word and one.package.digest for (n, v), one in known.items()) for word in words)
+        return tuple(words) if there and len(words) == len(names) else None
+
+    def commands(self, offer: Offer) -> tuple[str, ...]:
+        """As `Backend.commands`."""
+        return ("sudo apt-get update", paste(["sudo", "apt-get", "install", *_words(offer)]))
+
+    def locks(self) -> tuple[str, ...]:
+        """As `Backend.locks`."""
+        return self.paths
+
+
+class _Installed(msgspec.Struct, frozen=True):
+    version: str
+    depends: str
+    held: bool
+
+
+def _installed() -> dict[str, _Installed]:
+    """The packages of the kernel's family that are installed, whole or not."""
+    template = r"${Package}\t${Version}\t${db:Status-Abbrev}\t${Depends}\n"
+    done = run(["dpkg-query", "--show", f"--showformat={template}", *FAMILY], timeout_s=QUERY_S)
+    found = {}
+    for line in done.out.splitlines():
+        name, version, status, depends = (*line.split("\t"), "", "", "")[:4]
+        if status[1:2] not in ("n", "c", ""):
+            found[name] = _Installed(version, depends, held=status.startswith("h"))
+    return found
+
+
+def _candidates(known: Mapping[str, apt_lists.Known], names: Sequence[str]) -> tuple[Package, ...]:
+    found = [known[name].candidate for name in names if name in known]
+    return tuple(one.package for one in found if one is not None)
+
+
+def _names(depends: str) -> list[str]:
+    """The names in a Depends field; of alternatives, the first."""
+    return [each.partition("|")[0].split("(")[0].split("[")[0].partition(":")[0].strip() for each in depends.split(",")]
+
+
+def _words(offer: Offer) -> list[str]:
+    return [f"{package.name}={package.version}" for package in offer.wanted]
+
+
+def _where(folder: Path) -> list[str]:
+    """From our own folder of packages; and nothing that is merely recommended comes along."""
+    return ["-o", f"Dir::Cache::Archives={folder}", "-o", "APT::Install-Recommends=false"]
+
+
+def _path(folder: Path, package: Package) -> Path:
+    """As apt names what it downloads: the colon of an epoch is quoted (apt-pkg/acquire-item.cc, pkgAcqArchive)."""
+    return folder / f"{package.name}_{package.version.replace(':', '%3a')}_{package.arch}.deb"
+
+
+def _lent(folder: Path) -> Path:
+    """A folder that apt's own unprivileged user can write to (apt.conf(5), APT::Sandbox::User)."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if os.geteuid() == 0:
+        with suppress(KeyError, OSError):  # where there is no such user, apt goes on as root
+            os.chown(folder, pwd.getpwnam("_apt").pw_uid, 0)
+    return folder
+
+
+def _owned(path: Path) -> Path:
+    os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)
+    return path
+
+
+def _file(folder: Path, package: Package) -> Path:
+    path = _path(folder, package)
+    if not path.is_file():
+        raise Missing(f"apt said that it downloaded {package.label}, but {path.name} is not there.")
+    return path

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The flavour of a kernel by its release: what follows the numbers, and stays the same from one upgrade to the next."""
+
+import re
+
+__all__ = ["concrete", "flavour", "natural", "newer"]
+
+# Upstream version, ABI and whatever a distribution mixes in, as far as it begins with a digit; then the flavour:
+# 6.1.0-50-cloud-amd64, 6.12.117+deb12-cloud-amd64, 6.1.0-0.deb11.21-amd64, 6.8.0-1009-aws, 6.8.4-2-pve,
+# 6.4.0-150600.23.25-default. Fedora's and Red Hat's say nothing there (6.8.5-301.fc40.x86_64): their packages do.
+RELEASE = re.compile(r"\d+(?:\.\d+)+(?:[~+][\w.~+]*)?(?:-rc\d+)?(?:-\d[\w.~+]*)*-([a-z][\w.+-]*)", re.ASCII)
+# Packages that hold one kernel each, with its release in the name: Debian, Ubuntu (signed and not), Proxmox.
+CONCRETE = re.compile(r"(?:linux-image-(?:unsigned-)?|proxmox-kernel-|pve-kernel-)(\d[\w.~+-]*?)(?:-(?:un)?signed)?")
+
+
+def flavour(release: str) -> str | None:
+    """`cloud-amd64` of 6.1.0-50-cloud-amd64, `aws` of 6.8.0-1009-aws; `None` where a release does not tell."""
+    match = RELEASE.fullmatch(release)
+    return match[1] if match else None
+
+
+def concrete(package: str) -> str | None:
+    """The release of the kernel that is in a Debian package, by its name; `None` for metapackages and the others."""
+    match = CONCRETE.fullmatch(package)
+    return match[1] if match and flavour(match[1]) else None
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """A key for sorting: digits compare as numbers, so that 6.8.0-9 comes before 6.8.0-31."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.findall(r"[0-9]{1,18}|[^0-9]+", text)]
+
+
+def newer(release: str, than: str) -> bool:
+    """Whether a release comes after another one, as far as names tell."""
+    return natural(release) > natural(than)

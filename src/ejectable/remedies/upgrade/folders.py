@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the upgrade keeps what it fetches: private folders, apart from those of the system."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ejectable.errors import Missing
+
+__all__ = ["cache", "private"]
+
+
+def cache(name: str) -> Path:
+    """A folder of this user's that stays: lists that were refreshed. Raises `Missing` where none can be made."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        folder = (Path(base) if base.startswith("/") else Path.home() / ".cache") / "ejectable" / name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.lstat()
+    except (OSError, RuntimeError) as error:
+        raise Missing(f"No cache directory can be made: {error}.", hint="Set XDG_CACHE_HOME to one.") from error
+    if folder.is_symlink() or about.st_uid != os.geteuid():
+        raise Missing(f"{folder} belongs to another user.", hint="Set XDG_CACHE_HOME to a directory of your own.")
+    return folder
+
+
+@contextmanager
+def private() -> Iterator[Path]:
+    """A folder for one run that only this user can write to, removed at its end.
+
+    Packages are large: it is made in /var/tmp, since /tmp may be in memory (file-hierarchy(7)); TMPDIR overrules that.
+    """
+    base = None if os.environ.get("TMPDIR") or not os.access("/var/tmp", os.W_OK) else "/var/tmp"  # noqa: S108
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="ejectable-", dir=base))
+    except OSError as error:
+        raise Missing(
+            f"No temporary folder can be made: {error.strerror}.", hint="Make room, or set TMPDIR."
+        ) from error
+    try:
+        # apt downloads as a user of its own, who has to get through to its part of it.
+        folder.chmod(0o711)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

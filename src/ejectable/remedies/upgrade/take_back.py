@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Taking an installation back: `python -m ejectable.remedies.upgrade.take_back apt PACKAGE...`
+
+It is a program of its own, since it must also work after the upgrade was killed: then the package manager may still be
+at work (it is waited for), or may have been stopped half-way. It removes exactly what it is told, and never the kernel
+that runs. What was not installed at all is no error.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from ejectable import host
+from ejectable.errors import EjectableError, Missing, WrongUsage
+from ejectable.remedies.commands import run
+from ejectable.remedies.upgrade import rpm
+from ejectable.remedies.upgrade.apt import Apt, owner_in
+from ejectable.remedies.upgrade.precautions import holder
+
+__all__ = ["command", "main", "refusal", "take_back"]
+
+WAIT_S = 300.0  # for a package manager that is still at work
+REMOVE_S = 550.0  # less than what the undoing of a command may take
+
+
+def command(manager: str, packages: Sequence[str], *, before: Sequence[str] = ()) -> list[str]:
+    """The command line; `before` are packages that were replaced, as `name=version`."""
+    # -P: whatever lies in the current folder is not imported.
+    words = [sys.executable, "-P", "-m", "ejectable.remedies.upgrade.take_back", manager, *packages]
+    return [*words, *(["--restore", *before] if before else [])]
+
+
+def refusal(root: host.Root, manager: str, packages: Sequence[str]) -> str | None:
+    """Why these packages must stay: the kernel that runs is among them."""
+    release = root.text("/proc/sys/kernel/osrelease", 256)
+    if not release:
+        return None
+    if manager == "apt":
+        mine = owner_in(root, release)
+        own = [name for name in packages if name == mine or name.endswith(f"-{release}")]
+    else:
+        owner = rpm.owner(release)
+        version = owner.version.removeprefix("0:") if owner else None
+        own = [name for name in packages if owner and version and owner.package in name and version in name]
+    if own:
+        return f"{own[0]} is the kernel that runs ({release}): boot another one first."
+    return None
+
+
+def take_back(root: host.Root, manager: str, packages: Sequence[str], before: Sequence[str]) -> None:
+    """Remove `packages` and reinstall `before`; raises `Missing` where that fails."""
+    if why := refusal(root, manager, packages):
+        raise Missing(why)
+    locks = Apt.paths if manager == "apt" else rpm.LOCKS
+    give_up = time.monotonic() + WAIT_S
+    while found := holder(root, locks):
+        if time.monotonic() > give_up:
+            raise Missing(f"The package manager is busy: {found}.")
+        time.sleep(0.5)
+    if before:
+        _checked(["apt-get", "-q", "-y", "--allow-downgrades", "--no-remove", "install", *before])
+    here = [name for name in packages if _is_installed(manager, name)]
+    if not here:
+        return
+    if manager == "apt":
+        # dpkg itself, not apt: it works from every state in which an installation may have been left.
+        _checked(["dpkg", "--force-remove-reinstreq", "--purge", *here])
+    elif manager == "dnf":
+        _checked(["dnf", "-y", "--setopt=clean_requirements_on_remove=False", "remove", *here])
+    else:
+        _checked(["zypper", "--non-interactive", "--no-refresh", "remove", "--no-clean-deps", *here])
+    if left := [name for name in here if _is_installed(manager, name)]:
+        raise Missing(f"Still installed: {', '.join(left)}.")
+
+
+def _is_installed(manager: str, name: str) -> bool:
+    if manager == "apt":
+        done = run(["dpkg-query", "--show", "--showformat=${db:Status-Status}", name], timeout_s=60)
+        return done.ok and done.out.strip() != "not-installed"
+    # zypper has name=version, rpm name-version.
+    return run(["rpm", "-q", name.replace("=", "-", 1)], timeout_s=60).ok
+
+
+def _checked(argv: list[str]) -> None:
+    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+    done = run(argv, timeout_s=REMOVE_S - WAIT_S)
+    if not done.ok:
+        raise Missing(f"`{argv[0]}` failed: {done.last}")
+
+
+def main(words: Sequence[str]) -> int:
+    """The program; says in one line what went wrong."""
+    manager, *rest = words or ("",)
+    cut = rest.index("--restore") if "--restore" in rest else len(rest)
+    try:
+        if manager not in ("apt", "dnf", "zypper"):
+            raise WrongUsage("Which package manager: apt, dnf or zypper?")
+        take_back(host.Root("/"), manager, rest[:cut], rest[cut + 1 :])
+    except EjectableError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

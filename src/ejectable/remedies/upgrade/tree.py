@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The plan for a mounted image or a captured tree: from its files alone.
+
+Its package manager is not asked: that would run whatever the tree's own configuration says (apt.conf and dnf's plugins
+may name programs), on this machine.
+"""
+
+import shlex
+from typing import TYPE_CHECKING
+
+from ejectable import host
+from ejectable.model import Remedy
+from ejectable.remedies.situation import Situation
+from ejectable.remedies.upgrade.apt import owner_in
+from ejectable.remedies.upgrade.choice import manager_of
+from ejectable.remedies.upgrade.flavour import flavour
+from ejectable.remedies.upgrade.installed import ready
+
+if TYPE_CHECKING:
+    from ejectable.remedies.remediation import Remediation
+
+__all__ = ["plan"]
+
+
+def plan(situation: Situation, remedy: "Remediation") -> Remedy:
+    """Which package manager and flavour it is, what is installed already, and the commands to run over there."""
+    root = situation.root
+    running = situation.facts.host.kernel_release
+    release = running or host.boots_next(root)
+    if release is None:
+        return remedy.impossible("This tree shows neither a running kernel nor an installed one.")
+    found, said = ready(situation, running) if running else (None, ())
+    if found is not None:
+        why = f"{found.release} is installed there and was not booted yet. Its code was read: {found.judged.why}."
+        after = "" if found.next else f" But {found.boots.release or 'an unknown one'} boots next ({found.boots.how})."
+        commands = (*(() if found.next else found.boots.instead(found.release)), "sudo systemctl reboot")
+        return Remedy(remedy.name, "possible", why + after, commands, verified=True, cost="a reboot", details=said)
+    manager = manager_of(root, release)
+    if manager is None:
+        return remedy.impossible("No package manager that we know (apt, dnf, zypper) left its database in this tree.")
+    package = owner_in(root, release) if manager == "apt" else None
+    kind = flavour(release)
+    about = f"Kernel {release}" + (f", package {package}" if package else "") + (f", flavour {kind}" if kind else "")
+    return remedy.impossible(
+        f"What {manager} offers cannot be asked from here: this is a tree, and asking would run what its configuration "
+        "names. The commands are for that machine; what they download can be judged here.",
+        commands=_commands(manager, package, kind, None if running else str(root.path)),
+        details=(f"{about}: its package manager is {manager}.", *said),
+    )
+
+
+def _commands(manager: str, package: str | None, kind: str | None, mounted: str | None) -> tuple[str, ...]:
+    """To look and to judge, over there; in a mounted image through chroot(8)."""
+    inside = f"sudo chroot {shlex.quote(mounted)} " if mounted else ""
+    sudo = inside or "sudo "
+    if manager == "apt":
+        name = f"linux-image-{kind}" if kind else package or "linux-image-amd64"
+        return (
+            f"{sudo}apt-get update",
+            f"{inside}apt-cache depends {shlex.quote(name)}  # the newest linux-image-RELEASE",
+            f"{inside}apt-get download linux-image-RELEASE  # and linux-modules-RELEASE, where there is one",
+            "ejectable kernel linux-image-RELEASE_*.deb",
+            f"{sudo}apt-get install linux-image-RELEASE  # if it is fixed",
+        )
+    name = "kernel-default" if manager == "zypper" else "kernel-core"
+    look = f"{inside}dnf repoquery --latest-limit=1 {name}" if manager == "dnf" else f"{inside}zypper search -s {name}"
+    return (
+        look,
+        f"{sudo}{manager} download {name}",
+        f"ejectable kernel {name}-*.rpm",
+        f"{sudo}{manager} install {name.removesuffix('-core')}  # if it is fixed",
+    )

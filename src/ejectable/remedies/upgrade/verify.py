@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Is the fix really in it? The kernel of a package, or of a file on disk, read and judged by its code.
+
+A good word counts only where the code itself was run or read: neither a version nor a changelog nor the absence of a
+module that may be in another package says anything here.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ejectable import host
+from ejectable.assess.disk import Shelf, open_image
+from ejectable.assess.kernels import judge, status_of
+from ejectable.assess.verdicts import identity
+from ejectable.errors import BadInput, EjectableError
+from ejectable.model import EvidenceKind, KernelReport, Status
+from ejectable.remedies.situation import Situation
+from ejectable.remedies.upgrade.backend import Package
+
+__all__ = ["Judged", "judge_files", "judge_installed", "judge_packages"]
+
+GOOD = (Status.FIXED, Status.NOT_AFFECTED)
+CODE = (EvidenceKind.EXECUTED, EvidenceKind.DISASSEMBLY)
+NOT_REACHED = "vulnerable_code_not_in_execute_path"  # OpenVEX; here: it cannot drive a legacy device at all
+
+Download = Callable[[Sequence[Package]], list[Path]]
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """What a kernel's code says for this machine: `good` has the guard or never had the defect."""
+
+    word: Literal["good", "affected", "unknown", "unfit"]
+    why: str  # a sentence's end: "`vp_del_vqs` tests the pointer before it calls it"
+    release: str | None = None
+    build_id: str | None = None
+    report: KernelReport | None = None
+
+
+def judge_packages(
+    situation: Situation, image: Package, parts: Sequence[Package], download: Download | None
+) -> Judged | None:
+    """Judge a kernel on offer; `None` where it was not judged before and may not be downloaded.
+
+    The verdict is kept by the versions and hashes of all packages that may belong to it.
+    """
+    key = (*sorted(situation.advisories), "package", *(_identity(package) for package in (image, *parts)))
+    whole = all(package.digest for package in (image, *parts))
+    kept = situation.verdicts.get(key) if whole else None
+    if kept is None:
+        if download is None:
+            return None
+        kept = _read(situation, image, parts, download)
+        if whole:
+            situation.verdicts.put(key, kept)
+    return _fit(situation, kept)
+
+
+def _identity(package: Package) -> str:
+    return f"{package.name}_{package.version}_{package.arch}:{package.digest}"
+
+
+def _read(situation: Situation, image: Package, parts: Sequence[Package], download: Download) -> KernelReport:
+    """Download the image, and the parts one by one as long as virtio_pci was not met."""
+    files = download([image])
+    report = _report(situation, files)
+    for part in parts:
+        if _located(report):
+            break
+        files += download([part])
+        report = _report(situation, files)
+    return msgspec.structs.replace(report, path=files[0].name)
+
+
+def judge_files(situation: Situation, files: Sequence[Path]) -> Judged:
+    """Judge packages that were downloaded already, all of them together."""
+    return _fit(situation, _report(situation, files))
+
+
+def _report(situation: Situation, files: Sequence[Path]) -> KernelReport:
+    from ejectable.kernel.together import open_together
+
+    situation.tell(f"reading {files[0].name}")
+    kernel = open_together(files, limits=situation.limits)
+    report = judge(kernel, situation.advisories)
+    if report.virtio_pci == "module" and kernel.module("virtio_pci") is None:
+        # Its configuration names a module that none of these packages holds.
+        return msgspec.structs.replace(report, virtio_pci=None)
+    return report
+
+
+def _located(report: KernelReport) -> bool:
+    """Whether the code that counts was in what was read."""
+    return report.virtio_pci in ("builtin", "module")
+
+
+def judge_installed(situation: Situation, path: str) -> Judged:
+    """Judge an image on the disk of the machine, with the virtio_pci.ko that modprobe would load under it."""
+    root = situation.root
+    image = root.resolve(path) or path
+    try:
+        release = image.rpartition("/")[2].partition("-")[2] or image.split("/")[-2]
+        files = [image, *host.module_files(root, release)]
+        key = (*sorted(situation.advisories), *(identity(root.outside(file)) for file in files), "installed")
+        report = situation.verdicts.get(key)
+        if report is None:
+            situation.tell(f"reading {path}")
+            shelf = Shelf(root, None, situation.limits)
+            kernel = open_image(root, image, shelf, situation.limits)
+            report = judge(kernel, situation.advisories)
+            if report.virtio_pci == "module" and kernel.module("virtio_pci") is None:
+                report = msgspec.structs.replace(report, virtio_pci=None)
+            elif not shelf.notes:
+                situation.verdicts.put(key, report)
+    except EjectableError as error:
+        return Judged("unknown", error.message)
+    except OSError as error:
+        return Judged("unknown", f"{path} cannot be read: {error.strerror}")
+    return _fit(situation, report)
+
+
+def _fit(situation: Situation, report: KernelReport) -> Judged:
+    """What a report means for this machine."""
+
+    def judged(word: Literal["good", "affected", "unknown", "unfit"], why: str) -> Judged:
+        return Judged(word, why.rstrip("."), report.release, report.build_id, report)
+
+    status = status_of(report)
+    reasons = {finding.status: finding.reason for finding in report.findings}
+    machine = situation.facts.host.arch
+    if report.arch and machine and report.arch != machine:
+        raise BadInput(f"expected a kernel for {machine}, found one for {report.arch}", path=report.path)
+    if status is Status.AFFECTED:
+        return judged("affected", reasons[status])
+    if status not in GOOD:
+        return judged("unknown", reasons.get(status, "nothing was found out"))
+    if report.virtio_pci == "absent":
+        return judged("unfit", "it has no virtio_pci driver: this machine's virtio devices would be gone")
+    if not _located(report):
+        return judged("unknown", "virtio_pci was in none of the files that were read")
+    legacy = [device for device in situation.facts.devices or () if device.mode == "legacy"]
+    for finding in report.findings:
+        said = [item for item in finding.evidence if item.kind in CODE and item.says in GOOD]
+        if finding.justification == NOT_REACHED and legacy:
+            return judged("unfit", f"it cannot drive a legacy device at all, and {legacy[0].name} is one")
+        if not said or any(item.says is Status.AFFECTED for item in finding.evidence if item.kind in CODE):
+            return judged("unknown", f"its code does not prove it: {finding.reason}")
+    return judged("good", reasons[status])
