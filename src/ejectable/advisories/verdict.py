@@ -24,10 +24,17 @@ def verdict(
     nothing: str,
     justification: str | None = None,
     explanation: Sequence[str] = (),
+    doubt: bool = False,
 ) -> Finding:
-    """What the evidence adds up to; `nothing` is the reason where it decides nothing."""
+    """What the evidence adds up to; `nothing` is the reason where it decides nothing.
+
+    With a `doubt` about the code that was run, weaker kinds may still speak against the kernel, and not for it.
+    """
     ranked = sorted(evidence, key=lambda item: ORDER.index(item.kind))
-    deciding = [item for item in ranked if item.says is not Status.UNKNOWN and item.kind not in NEVER_ALONE]
+    deciding = [
+        item for item in ranked
+        if item.says is not Status.UNKNOWN and item.kind not in NEVER_ALONE and not (doubt and item.says in SAFE)
+    ]  # fmt: skip
     said = {_side(item.says) for item in ranked if item.says is not Status.UNKNOWN}
     conflict = len(said) > 1
     if not deciding:

@@ -63,6 +63,7 @@ def listing(program: Program, name: str) -> Iterator[Instruction]:
         engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     else:
         engine = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+    engine.skipdata = True  # data between the code does not end the function
     for part in function_parts(program, name):
         try:
             code = program.image.read(part.address, min(part.size or 4096, MOST_CODE))
@@ -72,6 +73,8 @@ def listing(program: Program, name: str) -> Iterator[Instruction]:
             yield Instruction(address, size, mnemonic, operands, _target(mnemonic, operands))
 
 
+CONDITIONAL = re.compile(r"j(?!mp)\w+|b\.\w+|cbn?z|tbn?z")
+TAKEN_FOR_ZERO = frozenset(("je", "jz", "cbz", "b.eq"))
 BRANCH = re.compile(r"(?:call|j\w+|bl?|b\.\w+|cbn?z|tbn?z)")
 ADDRESS = re.compile(r"#?(0x[0-9a-f]+)$")
 
@@ -99,9 +102,9 @@ def indirect_calls(program: Program, name: str) -> list[IndirectCall]:
         if base is not None and test is None:
             tests = [earlier.address for earlier in before if _compares(earlier, base, offset)]
             test = tests[-1] if tests else None
-        # A test counts if nobody can jump in behind it.
+        # A test counts if nobody can jump in behind it, and if it is zero that leads away from here.
         around = test is not None and any(test < target <= instruction.address for target in targets)
-        tested = None if around else test is not None
+        tested = None if around else test is not None and _leads_away(before, test, instruction.address)
         tail = instruction.mnemonic in ("jmp", "br")
         found.append(IndirectCall(instruction.address, register, base, offset, tested, tail))
     return found
@@ -140,6 +143,15 @@ def _trace(before: list[Instruction], register: str) -> tuple[str | None, int | 
             register = operands[1]  # mov x16, x2; br x16
             same |= {register, _narrow(register)}
     return None, None, tested
+
+
+def _leads_away(before: list[Instruction], test: int, call: int) -> bool:
+    """Whether the first branch behind the comparison is taken for zero, and goes elsewhere than to the call."""
+    for instruction in before:
+        if instruction.address >= test and CONDITIONAL.fullmatch(instruction.mnemonic):
+            here = instruction.target is not None and test < instruction.target <= call
+            return instruction.mnemonic in TAKEN_FOR_ZERO and not here
+    return False
 
 
 def _compares(instruction: Instruction, base: str, offset: int | None) -> bool:

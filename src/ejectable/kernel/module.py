@@ -224,9 +224,9 @@ class Module:
             if value is None:
                 # A reference to what is thrown away (.discard, .exit on some configurations): nothing runs it.
                 continue
+            if offset >= len(target):
+                raise DamagedInput(f"a relocation of {table.name} lies outside of its section", path=self.file)
             try:
-                if offset >= len(target):
-                    raise relocations.Refused(f"it lies outside of the section's {len(target)} bytes")
                 apply(target, offset, info & 0xFFFF_FFFF, value + addend, place + offset)
             except (relocations.Refused, struct.error) as error:
                 raise DamagedInput(

@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the kernel declares of itself: its types, its symbols, its configuration."""
 
+import re
 from collections.abc import Mapping
 
-from ejectable.kernel import Program
+from ejectable.kernel import Program, Types
+from ejectable.kernel.program import Member
 from ejectable.model import Evidence, EvidenceKind, Status
 
-__all__ = ["config", "symbols", "types"]
+__all__ = ["callback", "config", "drives_legacy", "member_at", "symbols", "types"]
+
+# The signature that the callback was introduced with. A vendor may have called the member otherwise.
+ASKS = re.compile(r"(?:_Bool|bool) \(\*\)\(struct virtio_device ?\*, unsigned int\)")
+
+# Static functions that the modern driver's table of operations points to, so that no compiler drops them.
+ALSO_STATIC = ("vp_get_status", "vp_set_status", "vp_reset", "vp_get_features")
+LEGACY = ("virtio_pci_legacy_probe", "virtio_pci_legacy_remove", "vp_legacy_probe", "vp_legacy_get_status",
+          "vp_legacy_get_features", "vp_legacy_set_queue_address")  # fmt: skip
 
 
 def types(program: Program) -> Evidence | None:
@@ -15,14 +25,49 @@ def types(program: Program) -> Evidence | None:
     if struct is None or program.types is None:
         return None
     source = program.types.source.upper()
-    member = program.types.member("virtio_pci_device", "is_avq")
+    member = callback(program.types)
     if member is None:
         detail = f"struct virtio_pci_device has no member is_avq ({source})"
         return Evidence(EvidenceKind.TYPES, Status.NOT_AFFECTED, detail)
     detail = (
-        f"struct virtio_pci_device has the member is_avq at {member.offset:#x} ({source}): the admin queue is there"
+        f"struct virtio_pci_device has the member {member.name} at {member.offset:#x} ({source}): the admin queue is"
+        " there"
     )
     return Evidence(EvidenceKind.TYPES, Status.UNKNOWN, detail)
+
+
+def drives_legacy(program: Program) -> bool:
+    """Whether there is a legacy driver. It may have been inlined; what it works with is exported, and stays.
+
+    drivers/virtio/virtio_pci_legacy_dev.c since v5.16: vp_legacy_probe() and its like. A module takes them from
+    elsewhere, so that they are among its symbols too.
+    """
+    return any(program.symbols.function(name) for name in LEGACY)
+
+
+def callback(known: Types | None) -> Member | None:
+    """The member that asks whether a queue is the admin queue: by its name, else by its signature."""
+    struct = known.struct("virtio_pci_device") if known else None
+    if struct is None:
+        return None
+    named = [member for member in struct.members if member.name == "is_avq"]
+    return next(iter(named or [member for member in struct.members if ASKS.fullmatch(member.type_name)]), None)
+
+
+def member_at(known: Types | None, name: str, offset: int) -> str | None:
+    """The dotted path of the member of a struct that `offset` lies in, "vdev.features"; `None` if no type tells."""
+    struct, prefix, start, path = (known.struct(name) if known else None), "", 0, None
+    while struct is not None and known is not None:
+        inside = [m for m in struct.members if start + m.offset <= offset < start + m.offset + max(m.size, 1)]
+        if not inside:
+            break
+        member = inside[0]
+        path = f"{prefix}{member.name}" if member.name else prefix.rstrip(".")
+        start += member.offset
+        deeper = member.type_name.removeprefix("struct ")
+        struct = known.struct(deeper) if deeper != member.type_name and "*" not in deeper else None
+        prefix = f"{path}."
+    return f"{path}+{offset - start:#x}" if path and offset != start else path
 
 
 def symbols(program: Program) -> Evidence | None:
@@ -33,10 +78,13 @@ def symbols(program: Program) -> Evidence | None:
     table = program.symbols
     if table.function("virtio_pci_modern_probe") is None:
         return None
-    if table.function("virtio_pci_legacy_probe") is None:
+    if not drives_legacy(program):
         detail = "there is no virtio_pci_legacy_probe: this kernel cannot drive a legacy device"
         return Evidence(EvidenceKind.SYMBOLS, Status.NOT_AFFECTED, detail)
     if table.function("vp_is_avq") is None:
+        # `strip --discard-all` takes static functions away: a table without any tells nothing by lacking this one.
+        if not any(table.function(name) for name in ALSO_STATIC):
+            return None
         return Evidence(
             EvidenceKind.SYMBOLS, Status.NOT_AFFECTED, "there is no vp_is_avq: the admin queue was never introduced"
         )

@@ -8,24 +8,27 @@ of it, asking about a queue; with a function in just that place it asks about ev
 """
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
+from ejectable.advisories.cve_2024_42134.declared import callback, drives_legacy
 from ejectable.advisories.cve_2024_42134.stage import QUEUES, Stage
+from ejectable.advisories.cve_2024_42134.unseen import LOW, Condition, calls, conditions, depends, untried
 from ejectable.errors import EjectableError
 from ejectable.kernel import Program
+from ejectable.kernel.code import IndirectCall
 from ejectable.kernel.machine import Outcome
+from ejectable.kernel.program import Symbol
 from ejectable.model import Status
 
 __all__ = ["FUNCTION", "Result", "experiment"]
 
 FUNCTION = "vp_del_vqs"
-# What says whether a device is legacy: set by virtio_pci_probe(); and the features, of which a legacy device has no
-# more than 32 (virtio 1.3, section 2.2), VIRTIO_F_ADMIN_VQ being number 41.
-TELLS_LEGACY = re.compile(r"is_legacy|vdev\.features\w*|features\w*")
+PAGE = 4096
+WORST = {Status.NOT_AFFECTED: 0, Status.FIXED: 1, Status.UNKNOWN: 2, Status.AFFECTED: 3}
 # What any device may have, a legacy one too: how its interrupts were set up.
 TELLS_NOTHING = re.compile(r"\w*(?:msix|intx|vectors|vector|affinity)\w*")
-MOST_FLIPS = 48
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -37,35 +40,57 @@ class Result(msgspec.Struct, frozen=True):
     slot: int | None = None  # offset of the callback in the device, where one was found
     site: int | None = None  # address of the instruction that calls it
     null_called: bool = False  # a legacy device's null pointer was called
+    doubt: bool = False  # the code ran, and what it did leaves a question that nothing weaker can answer
     legacy_refused: bool = False  # virtio_pci_probe() itself turned the legacy device away
 
 
 def experiment(program: Program) -> Result:
-    """Run it on a program that has vp_del_vqs()."""
+    """Run it on a program that has vp_del_vqs(). Where a compiler has cloned it, the worst of the clones counts."""
+    return max((_experiment(program, function) for function in _clones(program)), key=lambda one: WORST[one.says])
+
+
+def _experiment(program: Program, function: Symbol) -> Result:
     try:
-        return _Experiment(Stage(program)).result()
+        return _Experiment(Stage(program), function).result()
     except EjectableError as error:
         detail = f"{FUNCTION}() could not be run here: {error.message}"
         return Result(Status.UNKNOWN, detail, (detail,))
 
 
+def _clones(program: Program) -> list[Symbol]:
+    """Each whole function of this name once; `.cold` and `.part.0` are no whole ones."""
+    whole = [s for s in program.symbols.variants(FUNCTION) if ".cold" not in s.name and ".part." not in s.name]
+    return list({symbol.address: symbol for symbol in whole if symbol.kind in "tTwW"}.values())
+
+
 class _Experiment:
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, function: Symbol) -> None:
         self.stage = stage
+        self.function = function
         self.story: list[str] = []
 
     def say(self, line: str) -> None:
         self.story.append(line)
 
-    def unknown(self, detail: str, slot: int | None = None, site: int | None = None, *, null: bool = False) -> Result:
+    def unknown(
+        self, detail: str, slot: int | None = None, site: int | None = None, *, null: bool = False, doubt: bool = True
+    ) -> Result:
         self.say(detail)
-        return Result(Status.UNKNOWN, detail, tuple(self.story), slot, site, null_called=null)
+        return Result(Status.UNKNOWN, detail, tuple(self.story), slot, site, null_called=null, doubt=doubt)
+
+    def incomplete(self, detail: str, outcome: Outcome) -> Result:
+        """The run broke off. Where it did for our own reasons the kernel's declarations may tell, if no call is left
+        over that may be the question.
+        """
+        called_null = outcome.fault is not None and outcome.fault.access == "fetch" and outcome.fault.address < PAGE
+        left = untried(self.stage, self.function, set(outcome.trace))
+        return self.unknown(detail, doubt=called_null or bool(left))
 
     def result(self) -> Result:
         stage = self.stage
         if not stage.probe():
             self.story += stage.notes
-            if stage.refused and stage.program.symbols.function("virtio_pci_legacy_probe") is None:
+            if stage.refused and not drives_legacy(stage.program):
                 detail = "virtio_pci_probe() turns a legacy device away: there is no legacy driver in this kernel"
                 self.say(detail)
                 return Result(Status.NOT_AFFECTED, detail, tuple(self.story), legacy_refused=True)
@@ -75,15 +100,15 @@ class _Experiment:
                 stage.program.symbols.describe(value).partition("+")[0] for value in stage.legacy_callbacks.values()
             ]
             self.say(f"{stage.probed_by}() probed a legacy device and set {', '.join(dict.fromkeys(names))}.")
-        null = stage.run(FUNCTION)
+        null = stage.run(self.function)
         self.say(f"As it was left: {null.story()}.")
         slot = stage.null_callback(null)
         if slot is not None:
             return self.crashed(null, slot)
         if null.exit != "returned":
-            return self.unknown(f"the run of {FUNCTION}() did not come to its end: {null.story()}")
+            return self.incomplete(f"the run of {FUNCTION}() did not come to its end: {null.story()}", null)
         if not self.walked(null):
-            return self.unknown(f"{FUNCTION}() returned, but was not seen to delete the device's queues")
+            return self.incomplete(f"{FUNCTION}() returned, but was not seen to delete the device's queues", null)
         self.say(f"Both queues were deleted ({stage.deleted(null)} calls of the device's del_vq).")
         return self.survived(null)
 
@@ -96,10 +121,11 @@ class _Experiment:
         assert fault is not None
         name = stage.name(slot)
         asked = stage.machine.callback("is_avq", 0)
-        other = stage.run(FUNCTION, {slot: (asked, 8)})
-        calls = other.called("is_avq")
-        self.say(f"With a function at {slot:#x} ({name}): {other.story()}; it was asked {len(calls)} times.")
-        as_predicted = {call.arguments[1] & 0xFFFF_FFFF for call in calls if stage.asks(call.arguments)} == set(QUEUES)
+        other = stage.run(self.function, {slot: (asked, 8)})
+        questions = other.called("is_avq")
+        self.say(f"With a function at {slot:#x} ({name}): {other.story()}; it was asked {len(questions)} times.")
+        asked_about = {call.arguments[1] & 0xFFFF_FFFF for call in questions if stage.asks(call.arguments)}
+        as_predicted = asked_about == set(QUEUES)
         if not as_predicted or not (self.walked(other) or not stage.legacy_callbacks):
             return self.unknown("a null pointer was called, but the run with a function in its place did not go as"
                                 " predicted", slot=slot, site=fault.site, null=True)  # fmt: skip
@@ -117,34 +143,61 @@ class _Experiment:
     def survived(self, null: Outcome) -> Result:
         """All queues were deleted: is there a question about the queue at all, and what keeps it from being asked?"""
         stage = self.stage
-        member = stage.member("is_avq")
-        set_by_probe = next(
-            (offset for offset, target in stage.legacy_callbacks.items()
+        answering = next(
+            (slot for slot, target in stage.legacy_callbacks.items()
              if any(stage.asks(arguments) and callee.address == target for callee, arguments in stage.followed)),
             None,
         )  # fmt: skip
-        if set_by_probe is not None:
-            function = stage.program.symbols.describe(stage.legacy_callbacks[set_by_probe]).partition("+")[0]
-            detail = f"the legacy probe sets {stage.name(set_by_probe)} to {function}(), and vp_del_vqs() calls that"
-            return self.fixed(detail, set_by_probe, None)
-        if stage.types is not None and member is None:
-            detail = f"{FUNCTION}() was run on a legacy device and deleted its queues; the callback does not exist"
-            self.say(detail)
-            return Result(Status.NOT_AFFECTED, detail, tuple(self.story))
-        for slot in [member] if member is not None else self.null_pointers(null):
-            outcome = stage.run(FUNCTION, {slot: (stage.machine.callback("is_avq", 0), 8)})
-            calls = [call for call in outcome.called("is_avq") if stage.asks(call.arguments)]
-            if calls:
-                self.say(f"With a function at {slot:#x} ({stage.name(slot)}): it was asked {len(calls)} times.")
-                detail = (
-                    f"{FUNCTION}() tests {stage.name(slot)} before it calls it: a legacy device's queues were deleted"
-                )
-                return self.fixed(detail, slot, calls[0].site)
-        return self.guarded_otherwise(null, member)
+        if answering is not None:
+            return self.answered(answering, null)
+        member = callback(stage.program.types)
+        if not untried(stage, self.function, set(null.trace)):
+            what = "is there and never called" if member is not None else "does not exist"
+            return self.absent(f"{FUNCTION}() was run on a legacy device and deleted its queues; the callback {what}")
+        traced, found = set(null.trace), None
+        for slot in [member.offset] if member is not None else self.null_pointers(null):
+            outcome = stage.run(self.function, {slot: (stage.machine.callback("is_avq", 0), 8)})
+            asked = [call for call in outcome.called("is_avq") if stage.asks(call.arguments)]
+            if asked:
+                self.say(f"With a function at {slot:#x} ({stage.name(slot)}): it was asked {len(asked)} times.")
+                traced.update(outcome.trace)
+                found = _Guard(slot, asked[0].site, "tests {callback} before it calls it")
+                break
+        if found is not None and self.tested_everywhere(found.slot) and not untried(stage, self.function, traced):
+            return self.guarded(found)
+        return self.searched(null, traced, found)
+
+    def answered(self, slot: int, null: Outcome) -> Result:
+        """The legacy probe set the callback, and it was called: but does it do so for every legacy device?"""
+        stage = self.stage
+        function = stage.program.symbols.describe(stage.legacy_callbacks[slot]).partition("+")[0]
+        detail = f"the legacy probe sets {stage.name(slot)} to {function}(), and {FUNCTION}() calls that"
+        decides = depends(stage, slot)
+        if decides is not None:
+            return self.unknown(f"{detail}; but whether it sets it depends on {decides}", slot=slot)
+        left = untried(stage, self.function, set(null.trace))
+        return self.unreached(left) if left else self.fixed(detail, slot, None)
+
+    def tested_everywhere(self, slot: int) -> bool:
+        """Whether each call through this place of the device is seen to be tested right in front of it."""
+        through = [call for call in calls(self.stage, self.function) if call.loaded_from == slot]
+        return bool(through) and all(call.tested for call in through)
+
+    def guarded(self, guard: "_Guard") -> Result:
+        what = guard.what.format(callback=self.stage.name(guard.slot))
+        return self.fixed(f"{FUNCTION}() {what}: a legacy device's queues were deleted", guard.slot, guard.site)
 
     def fixed(self, detail: str, slot: int | None, site: int | None) -> Result:
         self.say(detail)
         return Result(Status.FIXED, detail, tuple(self.story), slot, site)
+
+    def absent(self, detail: str) -> Result:
+        self.say(detail)
+        return Result(Status.NOT_AFFECTED, detail, tuple(self.story))
+
+    def unreached(self, left: Sequence[IndirectCall]) -> Result:
+        where = ", ".join(self.stage.program.symbols.describe(call.site) for call in left)
+        return self.unknown(f"the queues of a legacy device were deleted, but the calls at {where} were never reached")
 
     def null_pointers(self, outcome: Outcome) -> list[int]:
         """Offsets in the device at which a null pointer was read; each may be a callback that was tested."""
@@ -152,82 +205,74 @@ class _Experiment:
                  if load.size == 8 and not load.value and (slot := self.stage.slot(load)) is not None]  # fmt: skip
         return list(dict.fromkeys(found))
 
-    def guarded_otherwise(self, null: Outcome, member: int | None) -> Result:
-        """Change, one by one, what was read of the device, and see whether the question is asked then."""
+    def searched(self, null: Outcome, traced: set[int], found: "_Guard | None") -> Result:
+        """Change, one by one, what was read, and see whether the question is asked of a null pointer then."""
         stage = self.stage
-        seen: dict[tuple[int, int], int] = {}
-        for load in null.loads:
-            slot = stage.slot(load)
-            if slot is not None and slot & ~7 not in stage.legacy_callbacks and not self.is_list(slot):
-                seen.setdefault((slot, load.size), load.value)
-        traced = set(null.trace)
-        for (slot, size), value in list(seen.items())[:MOST_FLIPS]:
-            flipped = 0 if value else (1 << 8 * size) - 1
-            if size == 8 and value == 0:
-                flipped = 0xFFFF_FFFF_0000_0000  # the features that a legacy device cannot have
-            outcome = stage.run(FUNCTION, {slot: (flipped, size)})
+        for condition in conditions(stage, null.loads):
+            outcome = stage.run(self.function, pokes={condition.address: (condition.value, condition.size)})
             traced.update(outcome.trace)
             asked = stage.null_callback(outcome)
-            if asked is None:
+            if asked is None or outcome.fault is None:
                 continue
-            assert outcome.fault is not None
-            site, condition = outcome.fault.site, stage.name(slot)
-            self.say(f"With {flipped:#x} in {condition}: {outcome.story()}.")
-            if TELLS_LEGACY.fullmatch(condition.partition("+")[0]) or (
-                stage.types is None and self.tells_legacy(slot, size)
-            ):
+            site, name = outcome.fault.site, stage.name(asked)
+            self.say(f"With {condition.value:#x} in {condition.name}: {outcome.story()}.")
+            if self.no_legacy_device(condition):
+                found = found or _Guard(asked, site, f"calls {{callback}} only behind a test of {condition.name}")
+                continue
+            if self.any_legacy_device(condition):
                 detail = (
-                    f"{FUNCTION}() calls {stage.name(asked)} only behind a test of {condition}, which no legacy device"
-                    " passes"
-                )
-                return self.fixed(detail, asked, site)
-            if TELLS_NOTHING.fullmatch(condition.partition("+")[0]):
-                detail = (
-                    f"{FUNCTION}() calls {stage.name(asked)} without a test of it, if {condition} is set, which a"
-                    " legacy device may have"
+                    f"{FUNCTION}() calls {name} without a test of it, if {condition.name} is set, which a legacy"
+                    " device may have"
                 )
                 self.say(detail)
-                return Result(Status.AFFECTED, detail, tuple(self.story), asked, site)
-            detail = (
-                f"{FUNCTION}() calls {stage.name(asked)} depending on {condition}; whether a legacy device can have"
-                " that is not known"
-            )
-            return self.unknown(detail, slot=asked, site=site)
-        return self.never_asked(traced, member)
-
-    def is_list(self, slot: int) -> bool:
-        start = self.stage.vqs_offset
-        return start is not None and start <= slot < start + 16
-
-    def tells_legacy(self, slot: int, size: int) -> bool:
-        """Without types: whether this is what the probe of a legacy device set, or its features above the 32nd."""
-        stage = self.stage
-        if any(place in stage.legacy_scalars for place in range(slot, slot + size)):
-            return True
-        # struct virtio_device: the features follow the list of queues (include/linux/virtio.h, since v2.6.38).
-        features = (stage.vqs_offset or 0) + 16
-        return stage.vqs_offset is not None and (
-            (slot == features and size == 8) or features + 4 <= slot < features + 8
-        )
-
-    def never_asked(self, traced: set[int], member: int | None) -> Result:
-        """No question was found. That counts only if no indirect call was left out."""
-        from ejectable.kernel.code import indirect_calls
-
-        stage = self.stage
-        entered = [FUNCTION, *dict.fromkeys(callee.name for callee, _ in stage.followed)]
-        left_out = [
-            call
-            for name in entered
-            for call in indirect_calls(stage.program, name)
-            if call.site not in traced and (call.loaded_from is None or call.loaded_from not in stage.legacy_callbacks)
-        ]
-        if left_out:
-            where = ", ".join(stage.program.symbols.describe(call.site) for call in left_out)
+                return Result(Status.AFFECTED, detail, tuple(self.story), asked, site, null_called=True)
             return self.unknown(
-                f"the queues of a legacy device were deleted, but the calls at {where} were never reached"
-            )
-        what = "is there and never called" if member is not None else "is not there"
-        detail = f"{FUNCTION}() was run on a legacy device and deleted its queues; the callback {what}"
-        self.say(detail)
-        return Result(Status.NOT_AFFECTED, detail, tuple(self.story))
+                f"{FUNCTION}() calls {name} depending on {condition.name}; whether a legacy device can have that is"
+                " not known", slot=asked, site=site, null=True,
+            )  # fmt: skip
+        left = untried(stage, self.function, traced)
+        if left:
+            return self.unreached(left)
+        if found is not None:
+            return self.guarded(found)
+        return self.absent(f"{FUNCTION}() was run on a legacy device and deleted its queues; the callback is not there")
+
+    def no_legacy_device(self, condition: Condition) -> bool:
+        """Whether the changed value is one that no legacy device has."""
+        stage, slot = self.stage, condition.slot
+        if slot is None:
+            return False
+        features = self.features
+        if features is not None and features <= slot < features + 8:
+            return slot >= features + 4 or (condition.size == 8 and not condition.value & LOW)
+        if stage.types is None:
+            # What the probe of a legacy device set to true.
+            return condition.size == 1 and stage.legacy_scalars.get(slot) == 1
+        return condition.name == "is_legacy"
+
+    def any_legacy_device(self, condition: Condition) -> bool:
+        """Whether a legacy device may well have the changed value: how its interrupts were set up, its features."""
+        slot, features = condition.slot, self.features
+        if slot is None:
+            return False
+        if features is not None and features <= slot < features + 4:
+            return not condition.value >> 32
+        return TELLS_NOTHING.fullmatch(condition.name.partition("+")[0]) is not None
+
+    @property
+    def features(self) -> int | None:
+        """The offset of the negotiated features; of its 64 bits a legacy device has the lower half."""
+        stage = self.stage
+        if stage.types is not None:
+            member = stage.types.member("virtio_pci_device", "vdev.features")
+            return member.offset if member else None
+        # struct virtio_device: they follow the list of queues (include/linux/virtio.h, since v2.6.38).
+        return None if stage.vqs_offset is None else stage.vqs_offset + 16
+
+
+class _Guard(msgspec.Struct, frozen=True):
+    """Something that keeps a legacy device from the call at `site` through `slot`."""
+
+    slot: int
+    site: int
+    what: str  # "{callback}" stands for the pointer

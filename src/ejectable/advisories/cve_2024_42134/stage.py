@@ -8,6 +8,7 @@ device is the list of queues.
 
 from collections.abc import Callable
 
+from ejectable.advisories.cve_2024_42134.declared import member_at
 from ejectable.kernel import Program, Types
 from ejectable.kernel.machine import Load, Machine, Object, Outcome
 from ejectable.kernel.program import NotMapped, Symbol
@@ -26,6 +27,7 @@ PCI_VENDOR, PCI_DEVICE = 0x1AF4, 0x1001
 NEAR_NULL = 0x1_0000
 MASK = (1 << 64) - 1
 MOST_REPAIRS = 40
+PASSES_ON = frozenset(("free_irq", "devm_free_irq", "request_irq", "request_threaded_irq"))
 MARK = 0x5EED_0000_0000_0000  # no canonical address
 ENODEV = 19
 # struct virtio_pci_legacy_device since v5.16 (include/linux/virtio_pci_legacy.h): pci_dev, isr, ioaddr.
@@ -38,6 +40,7 @@ class Stage:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.followed: list[tuple[Symbol, tuple[int, ...]]] = []
+        self.met: dict[str, Symbol] = {}  # all that were ever followed or that the legacy probe had set
         self.machine = Machine(program, through=self._through, answers=self._answers())
         types = program.types
         struct = types.struct("virtio_pci_device") if types else None
@@ -58,10 +61,11 @@ class Stage:
         self._created = False
         self._rooms: dict[int, int] = {}
         self._probing = False
-        self._parent = self.machine.room()  # the PCI device
+        self.parent = self.machine.room()  # the PCI device
+        self.parent_size = 4096
         if self.types:
             self._fill_in()
-        self._base = memory.snapshot()
+        self._base = self._fresh = memory.snapshot()
 
     def _offset(self, path: str) -> int | None:
         member = self.types.member("virtio_pci_device", path) if self.types else None
@@ -74,7 +78,7 @@ class Stage:
         pci = machine.types.struct("pci_dev")
         if pci is not None and device.has("pci_dev"):
             parent = machine.new("pci_dev")
-            self._parent = int(parent)
+            self.parent, self.parent_size = int(parent), pci.size
             for name, value in (("vendor", PCI_VENDOR), ("device", PCI_DEVICE)):
                 if parent.has(name):
                     setattr(parent, name, value)
@@ -129,12 +133,16 @@ class Stage:
         if self._probing:
             return callee.name.startswith("virtio_pci_legacy_probe")
         if callee.address in self.legacy_callbacks.values():
+            self.met[callee.name] = callee
             self.followed.append((callee, arguments))
             # What the legacy probe put into the device answers itself, if it asks about a queue.
             return self.asks(arguments)
-        handed = {self.device, self.device + self.vdev_offset, *self.queues}
-        follow = arguments[0] in handed or callee.name.startswith("vp_")
+        own = {self.device, self.device + self.vdev_offset}
+        follow = arguments[0] in own.union(self.queues) or callee.name.startswith("vp_")
+        # A helper may have the device in another place; so has free_irq(), which only passes it on.
+        follow = follow or (not own.isdisjoint(arguments[1:4]) and callee.name not in PASSES_ON)
         if follow:
+            self.met[callee.name] = callee
             self.followed.append((callee, arguments))
         return follow
 
@@ -146,7 +154,7 @@ class Stage:
     def driver_data(self) -> int | None:
         """What the probe left as the PCI device's driver data, pci_get_drvdata(); `None` without types to tell."""
         member = self.types.member("pci_dev", "dev.driver_data") if self.types else None
-        return self.machine.memory.word(self._parent + member.offset) if member else None
+        return self.machine.memory.word(self.parent + member.offset) if member else None
 
     # The legacy probe
 
@@ -192,8 +200,22 @@ class Stage:
             for offset in range(DEVICE_SIZE)
             if content[offset] != before[offset] and offset & ~7 not in callbacks
         }
-        self._base = memory.snapshot()
+        self._fresh, self._base = self._base, memory.snapshot()
         return True
+
+    def probe_again(self, pokes: dict[int, tuple[int, int]], answers: dict[str, int]) -> tuple[Outcome, bytes]:
+        """The same probe once more with something changed: how it ended, and the device as it left it.
+
+        `pokes`: address → (value, size); `answers`: of functions that are not run.
+        """
+        machine, base, kept = self.machine, self._base, dict(self.machine.answers)
+        self._base, self._probing = self._fresh, True
+        machine.answers.update(answers)
+        try:
+            outcome = self._once(self.probed_by or "virtio_pci_probe", {}, pokes=pokes)
+            return outcome, machine.memory.read(self.device, DEVICE_SIZE)
+        finally:
+            self._base, self._probing, machine.answers = base, False, kept
 
     def _is_code(self, address: int) -> bool:
         try:
@@ -203,14 +225,20 @@ class Stage:
 
     # Runs of vp_del_vqs
 
-    def run(self, function: str, patches: dict[int, tuple[int, int]] | None = None) -> Outcome:
+    def run(
+        self,
+        function: str | Symbol,
+        patches: dict[int, tuple[int, int]] | None = None,
+        pokes: dict[int, tuple[int, int]] | None = None,
+    ) -> Outcome:
         """Run the function on the device with its queues. `patches`: offset in the device → (value, size).
 
-        Where memory is missing that a real device would have, it is given and the run repeated.
+        Where memory is missing that a real device would have, it is given and the run repeated. `pokes` are the same
+        for addresses anywhere, and nothing is repeated for them.
         """
-        return self._settled(function, patches or {})
+        return self._once(function, patches or {}, pokes=pokes) if pokes else self._settled(function, patches or {})
 
-    def _settled(self, function: str, patches: dict[int, tuple[int, int]]) -> Outcome:
+    def _settled(self, function: str | Symbol, patches: dict[int, tuple[int, int]]) -> Outcome:
         outcome = self._once(function, patches)
         for _ in range(MOST_REPAIRS):
             fault = outcome.fault
@@ -227,7 +255,9 @@ class Stage:
             outcome = self._once(function, patches)
         return outcome
 
-    def _followed_from(self, outcome: Outcome, function: str, patches: dict[int, tuple[int, int]]) -> int | None:
+    def _followed_from(
+        self, outcome: Outcome, function: str | Symbol, patches: dict[int, tuple[int, int]]
+    ) -> int | None:
         """Where the null pointer stands that was followed; `None` if it is in no object of ours."""
         loads = outcome.fault.loads if outcome.fault else ()
         nulls = [load.address for load in loads if not load.value and self.machine.memory.owns(load.address)]
@@ -241,7 +271,14 @@ class Stage:
                 return address
         return None
 
-    def _once(self, function: str, patches: dict[int, tuple[int, int]], marks: dict[int, int] | None = None) -> Outcome:
+    def _once(
+        self,
+        function: str | Symbol,
+        patches: dict[int, tuple[int, int]],
+        marks: dict[int, int] | None = None,
+        *,
+        pokes: dict[int, tuple[int, int]] | None = None,
+    ) -> Outcome:
         memory = self.machine.memory
         memory.restore(self._base)
         self.followed.clear()
@@ -256,8 +293,16 @@ class Stage:
             memory.write(address, value.to_bytes(8, "little"))
         argument = self.device + self.vdev_offset
         if self._probing:
-            argument = self._parent if function.startswith("virtio_pci_probe") else self.device
-        return self.machine.call(function, argument)
+            argument = self.parent if str(function).startswith("virtio_pci_probe") else self.device
+        # What is not in an object stays as a run left it: put that back.
+        before = {address: memory.read(address, size) for address, (_, size) in (pokes or {}).items()}
+        for address, (value, size) in (pokes or {}).items():
+            memory.write(address, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+        try:
+            return self.machine.call(function, argument)
+        finally:
+            for address, content in before.items():
+                memory.write(address, content)
 
     def _line_up(self) -> None:
         """Put the queues on the device's list."""
@@ -312,21 +357,40 @@ class Stage:
 
     def name(self, offset: int) -> str:
         """What stands there, for people: "is_avq", "vdev.features", or "the field at 0x448 of the device"."""
-        types = self.program.types
-        struct, prefix, start = (types.struct("virtio_pci_device") if types else None), "", 0
-        while struct is not None and types is not None:
-            inside = [m for m in struct.members if start + m.offset <= offset < start + m.offset + max(m.size, 1)]
-            if not inside:
-                break
-            member = inside[0]
-            path = f"{prefix}{member.name}" if member.name else prefix.rstrip(".")
-            deeper = (
-                types.struct(member.type_name.removeprefix("struct "))
-                if member.type_name.startswith("struct ")
-                else None
-            )
-            if deeper is None or "*" in member.type_name:
-                rest = offset - start - member.offset
-                return f"{path}+{rest:#x}" if rest else path
-            struct, prefix, start = deeper, f"{path}.", start + member.offset
-        return f"the field at {offset:#x} of the device"
+        found = member_at(self.program.types, "virtio_pci_device", offset)
+        return found or f"the field at {offset:#x} of the device"
+
+    def place(self, address: int) -> str:
+        """The same for any address that a run has read."""
+        offset = address - self.parent
+        if 0 <= offset < self.parent_size:
+            found = member_at(self.program.types, "pci_dev", offset)
+            return f"pci_dev.{found}" if found else f"the field at {offset:#x} of the PCI device"
+        queue = next((queue for queue in self.queues if 0 <= address - queue < QUEUE_SIZE), None)
+        if queue is not None:
+            found = member_at(self.program.types, "virtqueue", address - queue)
+            return f"virtqueue.{found}" if found else f"the field at {address - queue:#x} of the queue"
+        return f"the variable {self.program.symbols.describe(address).removesuffix('+0x0')}"
+
+    def owns(self, address: int) -> bool:
+        """Whether it is in the device."""
+        return 0 <= address - self.device < DEVICE_SIZE
+
+    def is_data(self, address: int) -> bool:
+        """Whether it is in the image, and so a variable of the kernel's."""
+        try:
+            return bool(self.program.image.segment_at(address))
+        except NotMapped:
+            return False
+
+    def decides(self, address: int) -> bool:
+        """Whether it is in a queue, and no pointer that holds the queues together."""
+        for queue in self.queues:
+            offset = address - queue
+            if 0 <= offset < QUEUE_SIZE:
+                return not (offset < 16 or self._of_queue("vdev", VDEV) <= offset < self._of_queue("vdev", VDEV) + 8)
+        return False
+
+    def is_list(self, slot: int) -> bool:
+        """Whether the device's list of queues is there."""
+        return self.vqs_offset is not None and self.vqs_offset <= slot < self.vqs_offset + 16

@@ -140,13 +140,15 @@ class Machine:
 
     # Running
 
-    def call(self, function: str | int, *arguments: "int | Object") -> Outcome:
+    def call(self, function: str | int | Symbol, *arguments: "int | Object") -> Outcome:
         """Run one function until it returns, faults, traps or takes too long. Raises `Missing` if it is not there."""
         symbols = self.program.symbols
         symbol = symbols.function(function) if isinstance(function, str) else None
-        if symbol is None and isinstance(function, str):
+        if isinstance(function, Symbol):
+            symbol = function
+        elif symbol is None and isinstance(function, str):
             raise Missing(f"{self.program.name} has no function {function}.")
-        start = symbol.address if symbol else int(function)
+        start = symbol.address if symbol else int(function)  # type: ignore[arg-type]  # no string any more
         run = self._run = _Run(symbol.name if symbol else symbols.describe(start))
         self._admit(symbol, start)
         sp = STACK + STACK_SIZE - 0x200
