@@ -109,4 +109,5 @@ def _finding(
         nothing=nothing,
         justification=NOT_REACHED if no_legacy else NOT_PRESENT,
         explanation=explanation,
+        doubt=result is not None and result.doubt,
     )
