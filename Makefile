@@ -58,7 +58,11 @@ lab-matrix: .venv/dev.stamp ## try every combination in the lab, write docs/lab-
 	$(BIN)/python -m corpus.lab_matrix $(ARGS)
 
 lab-verdicts: .venv/dev.stamp ## a score of kernels: is what their code says what happens? writes docs/lab-verdicts.md
-	$(BIN)/python -m corpus.lab_verdicts
+	$(BIN)/python -m corpus.lab_verdicts $(ARGS)
 
 lab-soak: .venv/dev.stamp ## the lab a hundred times in a row, and a hundred cycles in a run: no leak, no flake
 	$(BIN)/python -m corpus.lab_soak $(ARGS)
+
+.PHONY: man
+man: .venv/run.stamp ## write docs/ejectable.1 anew, from the commands' own help
+	$(BIN)/python scripts/man

@@ -94,8 +94,9 @@ SLOW = ("pcie-hotplug", "shpc")
 
 def urgency(case: Case, *, faulty: bool) -> tuple[int, bool]:
     """What is tried first: few axes turned; last what can hardly matter (panic_on_oops where nothing oopses)."""
-    harmless = not faulty or case.driven == "modern"
-    return (case.panic_on_oops * (2 if harmless else 1) + case.under_io, case.trigger in SLOW)
+    panic = case.panic_on_oops * (2 if not faulty or case.driven == "modern" else 1)
+    second = case.machine == ("pc" if case.trigger in SLOW else "q35")
+    return (panic + case.under_io + second, case.trigger in SLOW)
 
 
 def chunks(plans: dict[Subject, Plan], known: set[tuple[str, bool, Case]]) -> Iterator[tuple[Subject, list[Case]]]:

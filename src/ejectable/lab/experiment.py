@@ -139,6 +139,7 @@ class Experiment:
                     append=guest.command_line(self.case, token),
                     console_fd=console_fd,
                     qmp_fd=qmp_fd,
+                    page_kib=self.kernel.page_kib,
                     plugged=self._plugged,
                 ),
                 inherit=(image, initramfs),

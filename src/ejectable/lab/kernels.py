@@ -41,6 +41,13 @@ class GuestKernel(msgspec.Struct, frozen=True):
     config: dict[str, str] | None = None  # CONFIG_... → y, m, or the value; `None` where it is not known
     replaced_virtio_pci: str | None = None  # the file, where --modules has a virtio_pci of its own
 
+    @property
+    def page_kib(self) -> int:
+        """The size of its pages, as an arm64 image's header tells (Documentation/arch/arm64/booting.rst, flags)."""
+        if self.arch != "aarch64" or self.image[56:60] != b"ARM\x64":
+            return 4
+        return {2: 16, 3: 64}.get(self.image[24] >> 1 & 3, 4)
+
     def configured(self, option: str) -> str | None:
         """The value of an option; `None` where it is off or nothing is known."""
         return (self.config or {}).get(option)
@@ -54,8 +61,9 @@ def open_kernel(path: str, *, modules: str | None = None, limits: Limits = DEFAU
     elif path.endswith(PACKAGES):
         files = _package(path, limits)
     else:
-        files = {path: lambda: _read(path, limits)}
-    image_path = _choose_image(files, path)
+        files = {path: lambda: _read(path, limits), **_beside(place, limits)}
+    image_path = path if path in files else _choose_image(files, path)
+    files = _of_release(files, image_path)
     arch, image = _image(files[image_path](), image_path, limits)
     offered = _modules(files)
     replaced = None
@@ -90,7 +98,8 @@ def _interesting(name: str) -> bool:
     return (
         module_name(name) is not None
         or base in ("modules.builtin", "modules.dep")
-        or base.startswith((*IMAGE_NAMES, "config-"))
+        or _is_image(base)
+        or base.startswith("config-")
         or base == "config"
     )
 
@@ -110,14 +119,56 @@ def _folder(place: Path, limits: Limits, *, all_of_it: bool = False) -> dict[str
     return found
 
 
+def _beside(image: Path, limits: Limits) -> dict[str, Callable[[], bytes]]:
+    """What belongs to an installed image: the config beside it, and the modules of its release.
+
+    Installed as ROOT/boot/vmlinuz-RELEASE, or (Fedora) as ROOT/lib/modules/RELEASE/vmlinuz.
+    """
+    image = image.absolute()
+    release = _release_of(str(image))
+    if release is None:
+        return {}
+    modules = image.parent if image.parent.name == release else image.parents[1] / "lib/modules" / release
+    found = _folder(modules, limits, all_of_it=True) if modules.is_dir() else {}
+    config = image.with_name(f"config-{release}")
+    if config.is_file():
+        found[str(config)] = lambda: _read(str(config), limits)
+    return {name: read for name, read in found.items() if not _is_image(PurePosixPath(name).name)}
+
+
+def _release_of(path: str) -> str | None:
+    """The release that a file belongs to, from its name: boot/vmlinuz-RELEASE, lib/modules/RELEASE/..."""
+    pure = PurePosixPath(path)
+    for at in range(len(pure.parts) - 2, 1, -1):
+        if pure.parts[at - 2 : at] == ("lib", "modules"):
+            return pure.parts[at]
+    stem, dash, release = pure.name.partition("-")
+    return release if dash and stem in ("vmlinuz", "vmlinux", "Image", "config") else None
+
+
+def _of_release(files: dict[str, Callable[[], bytes]], image: str) -> dict[str, Callable[[], bytes]]:
+    """Without what belongs to other releases than the image does."""
+    release = _release_of(image)
+    return {name: read for name, read in files.items() if release is None or _release_of(name) in (release, None)}
+
+
 def _choose_image(files: dict[str, Callable[[], bytes]], path: str) -> str:
     """The image among the files: by name, the newest release where there are several."""
-    images = [name for name in files if PurePosixPath(name).name.startswith(IMAGE_NAMES) or name == path]
+    images = [name for name in files if _is_image(PurePosixPath(name).name)]
     if not images:
         raise BadInput(
             "there is no kernel image (boot/vmlinuz-...) in it", path=path, hint="Give the package of the image itself."
         )
-    return max(images)
+    return max(images, key=_release_order)
+
+
+def _is_image(base: str) -> bool:
+    return base.startswith(IMAGE_NAMES) or base == "vmlinux"
+
+
+def _release_order(name: str) -> list[tuple[int, str]]:
+    """Numbers count as numbers: 6.1.0-50 is newer than 6.1.0-9."""
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in re.findall(r"\d{1,9}|\D+", name)]
 
 
 def _image(content: bytes, path: str, limits: Limits) -> tuple[Arch, bytes]:

@@ -123,6 +123,7 @@ def command_line(
     append: str,
     console_fd: int,
     qmp_fd: int,
+    page_kib: int = 4,
     plugged: bool = True,
 ) -> list[str]:
     """The whole command line, the first device included where `plugged`. `kernel` and `initramfs` are paths."""
@@ -131,8 +132,9 @@ def command_line(
     machine = [case.machine]
     cpu = []
     if arch == "aarch64":
-        # Plain ARMv8.0: what `max` adds (pointer authentication first of all) costs time to emulate.
-        cpu = ["-cpu", "host" if accelerator == "kvm" else "cortex-a72"]
+        # Plain ARMv8.0: what `max` adds (pointer authentication first of all) costs time to emulate. It has no
+        # pages of 16 KiB, though (ID_AA64MMFR0_EL1.TGran16).
+        cpu = ["-cpu", "host" if accelerator == "kvm" else "cortex-a76" if page_kib == 16 else "cortex-a72"]
         machine += ["gic-version=host" if accelerator == "kvm" else "gic-version=2"]
     else:
         machine += ["usb=off", "vmport=off", "smbus=off"]

@@ -46,6 +46,7 @@ class Rig:
         self.cycles = 0
         self._tell = tell
         self._generation = 0 if plugged else -1
+        self._refusal = ""  # QEMU's, of a request that was repeated
         self._pump: asyncio.Task[None] | None = None  # keeps a balloon busy
 
     # Steps of a story
@@ -106,7 +107,7 @@ class Rig:
             await self._device_del()
             await running.until(self._gone(), running.limits.unplug)
         except Late:
-            raise await running.dead_or("the device did not go away") from None
+            raise await running.dead_or(f"the device did not go away{self._refusal}") from None
         self.rest()
         self.view = None
 
@@ -224,6 +225,7 @@ class Rig:
             except QmpRefused as refused:
                 if not attempt:
                     raise Over("no-unplug", f"QEMU refused: {refused}") from None
+                self._refusal = f" (QEMU: {refused})"
             except (ConnectionError, TimeoutError):
                 raise Over("no-unplug", await running.ended("its control channel broke")) from None
             with suppress(Late):
