@@ -66,12 +66,12 @@ def _git(folder: Path, *arguments: str, **environment: str) -> Finished:
 
 
 def _branch(folder: Path, commit: str) -> str | None:
-    form = "--format=%(refname:short)"
+    form = "--format=%(refname:lstrip=2)"
     try:
-        done = _git(folder, "for-each-ref", f"--contains={commit}", "--count=1", form, "refs/remotes")
+        done = _git(folder, "for-each-ref", f"--contains={commit}", "--count=9", form, "refs/remotes")
     except EjectableError:
         return None
-    return done.out.strip() or None if done.ok else None
+    return next((name for name in done.out.split() if not name.endswith("/HEAD")), None) if done.ok else None
 
 
 def _applies(tree: SourceTree, commit: str) -> bool:
