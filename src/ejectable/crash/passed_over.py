@@ -39,7 +39,7 @@ REPORTING = _family(
     read_word_at_a_time \w*(?:read|write)_once_\w*nocheck ret_from_exception handle_exception \w*do_bp illegal_op
     do_report_trap __do_pgm_check pgm_check_handler monitor_event_exception handle_\w*_exception exception_enter
     \w*imbalance_bug \w*assertfail\w* \w*hex_dump\w* get_taint seqprop_assert ref_tracker_\w* owner_on_cpu
-    __kcsan_check_access rust_begin_unwind _RN\w*rust_begin_unwind\w* _RN\w*panicking\w*
+    __kcsan_check_access rust_begin_unwind rust_helper_\w* _RN\w*rust_begin_unwind\w* _RN\w*panicking\w*
     """
 )
 # Locks, references, lists, trees, bits, timers and work: what the caller handed in was wrong.

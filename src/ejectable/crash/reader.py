@@ -35,9 +35,11 @@ FOLLOW_WINDOW = 400  # lines within which a panic belongs to what came before
 # Reports that print a rule of `=` or an end mark behind them.
 # What follows printk's prefix where nothing else does, and with what a report may end.
 PLAIN = frozenset("DEFGHIJKLMNOPQRTUVWXYZabdefghijklmnopqrstuvwxyz0123456789 CRS-=#")
-ENDINGS = frozenset("-=L")
+ENDINGS = frozenset(("---", "===", "Lin", "Reb", "Ker"))
 RULED = ("kasan", "kmsan", "kcsan", "ubsan")
 
+# With these a report is over: its own end mark, or the machine's.
+LAST_WORDS = ("---[ end ", "Rebooting in ", "Kernel Offset: ")
 # Reports of which further lines look like a beginning: within how many lines, or with which words.
 REPEATED = {"leak": (3, ("unreferenced ",)), "slab": (1, ("INFO: ",)), "rcu-stall": (12, ())}
 
@@ -161,7 +163,7 @@ class Reader:
                     and " kernel: " not in text
                 ):
                     body = text[end:]
-                    if body[:1] not in ENDINGS and find(body) is None:
+                    if body[:3] not in ENDINGS and find(body) is None:
                         report.texts.append(body)
                         report.last = number
                         if body[:1] == " " or "+0x" in body:
@@ -322,7 +324,7 @@ class Reader:
     def _judge(self, report: Report, text: str, events: list[Event]) -> None:
         """Whether a report is over with the line that it just got."""
         ruled = text.startswith("=====") and report.match.trigger.kind in RULED and len(report.texts) > 8
-        if ruled or text.startswith("---[ end ") or report.gap > GAP or len(report.texts) > MOST_LINES:
+        if ruled or text.startswith(LAST_WORDS) or report.gap > GAP or len(report.texts) > MOST_LINES:
             report.ended = True
             self._done(report, events)
         elif "Linux version " in text:

@@ -30,7 +30,8 @@ GATE = re.compile(
     r"BUG|WARNING: |INFO: |UBSAN: | blocked (?:for|in I)|Unable to handle|nable to handle kernel|Internal error: "
     r"|Insufficient stack|general protection fault|double fault|divide.error|stack segment|tack overflow|stack-overflow"
     r"|invalid opcode|Oops|\[#\d|Kernel panic|LOCKUP|Hardware Error\]|Machine [Cc]heck|unregister_netdevice: w"
-    r"|unreferenced |Unexpected kernel BRK|Bad mode in|SError Int|Unhandled fault|Alignment trap|rust_kernel: p|VFS: [BC]"
+    r"|unreferenced |Unexpected kernel BRK|Bad mode in|SError Int|Unhandled fault|Alignment trap"
+    r"|rust_kernel: p|VFS: [BC]"
 )
 # What looks like one and is none.
 NOT_MEANT = re.compile(
