@@ -63,6 +63,9 @@ lab-verdicts: .venv/dev.stamp ## a score of kernels: is what their code says wha
 lab-soak: .venv/dev.stamp ## the lab a hundred times in a row, and a hundred cycles in a run: no leak, no flake
 	$(BIN)/python -m corpus.lab_soak $(ARGS)
 
-.PHONY: man
+.PHONY: man dist
+dist: .venv/dev.stamp ## build the wheel and the source archive into dist/
+	$(BIN)/python -m hatchling build -t wheel -t sdist -d dist
+
 man: .venv/run.stamp ## write docs/ejectable.1 anew, from the commands' own help
 	$(BIN)/python scripts/man
