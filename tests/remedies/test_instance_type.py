@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Moving an instance to another type: the real SDK over HTTP, against a server that answers as the API does."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ejectable import host
+from ejectable.errors import WrongUsage
+from ejectable.model import Applied, Remedy, Status
+from ejectable.remedies import Request, Situation, carry_out, instance_type
+from ejectable.remedies.ecs import change, proof, service
+from tests.remedies.ecs_metadata import Metadata, telling
+from tests.remedies.ecs_server import INSTANCE, REGION, TOKEN, Api, Kind, Machine, answering, become
+
+REQUEST = Request(instance=INSTANCE, region=REGION)
+AT_ONCE = ("DescribeInstances", "DescribeInstanceTypes", "DescribeResourcesModification")
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
+    one = Api()
+    with answering(one) as url:
+        become(monkeypatch, tmp_path / "home", url)
+        for module in (change, proof):
+            monkeypatch.setattr(module, "EVERY_S", 0.01)
+        monkeypatch.setattr(service, "FIRST_PAUSE_S", 0.01)
+        yield one
+
+
+def elsewhere(tmp_path: Path, *, offline: bool = False) -> Situation:
+    """A machine that is none of Alibaba Cloud."""
+    (tmp_path / "tree").mkdir(exist_ok=True)
+    return Situation(host.Root(tmp_path / "tree"), {}, offline=offline)
+
+
+def planned(tmp_path: Path, request: Request = REQUEST) -> Remedy:
+    (line,) = carry_out.plan(elsewhere(tmp_path), request, ["instance-type"])
+    return line
+
+
+def applied(tmp_path: Path, request: Request = REQUEST) -> Applied:
+    return carry_out.apply(elsewhere(tmp_path), "instance-type", request)
+
+
+def test_the_plan_asks_the_api_and_changes_nothing(api: Api, tmp_path: Path) -> None:
+    line = planned(tmp_path)
+    assert line.state == "possible"
+    assert "ecs.g7.large is older than the 8th generation" in line.why
+    assert "ecs.g8i.large (2 vCPU, 8 GiB)" in line.why
+    assert not line.verified, "that it helps, only the machine can show"
+    assert [shlex.split(text)[2] for text in line.commands] == [
+        "ModifyInstanceSpec",
+        "StopInstance",
+        "DescribeInstances",
+        "ModifyInstanceSpec",
+        "StartInstance",
+        "DescribeInstances",
+    ]
+    assert shlex.split(line.commands[0])[-2:] == ["--DryRun", "true"]
+    assert all(INSTANCE in command for command in line.commands)
+    assert any("ecs.g8i.xlarge" in detail for detail in line.details), "the next best is shown"
+    assert any("feature bit 32" in detail for detail in line.details)
+    assert set(api.actions()) == set(AT_ONCE)
+    assert api.actions().count("DescribeInstanceTypes") > 2, "the server gives pages of three"
+    assert carry_out.status(elsewhere(tmp_path), "instance-type", REQUEST) is Status.UNKNOWN
+
+
+def test_it_is_rehearsed_stopped_changed_started_and_looked_at(api: Api, tmp_path: Path) -> None:
+    api.instances[INSTANCE].looks = 3
+    done = applied(tmp_path)
+    assert done.verified
+    assert done.changes == (
+        f"Stop {INSTANCE}.",
+        f"Change {INSTANCE} from ecs.g7.large to ecs.g8i.large.",
+        f"Start {INSTANCE}.",
+    )
+    assert "All 2 virtio devices are driven as modern" in done.why
+    assert done.undo == "ejectable fix instance-type --undo"
+    writes = [(action, asked) for action, asked in api.asked if not action.startswith("Describe")]
+    assert [(action, asked.get("DryRun")) for action, asked in writes] == [
+        ("StopInstance", "true"),
+        ("ModifyInstanceSpec", "true"),
+        ("StopInstance", None),
+        ("ModifyInstanceSpec", "true"),
+        ("ModifyInstanceSpec", None),
+        ("StartInstance", None),
+        ("RunCommand", None),
+    ]
+    stop = writes[2][1]
+    assert (stop["StoppedMode"], stop["ForceStop"]) == ("KeepCharging", "false"), "capacity and addresses are kept"
+    assert writes[4][1]["ClientToken"], "asked twice, it is done once"
+    assert (api.instances[INSTANCE].type, api.instances[INSTANCE].status) == ("ecs.g8i.large", "Running")
+
+
+def test_it_is_taken_back(api: Api, tmp_path: Path) -> None:
+    applied(tmp_path)
+    undone = carry_out.undo(elsewhere(tmp_path), "instance-type", Request())
+    assert undone.verified
+    assert (api.instances[INSTANCE].type, api.instances[INSTANCE].status) == ("ecs.g7.large", "Running")
+    with pytest.raises(WrongUsage, match="nothing to undo"):
+        carry_out.undo(elsewhere(tmp_path), "instance-type", Request())
+
+
+def test_what_was_stopped_stays_stopped_and_is_not_called_proven(api: Api, tmp_path: Path) -> None:
+    api.instances[INSTANCE].status = "Stopped"
+    done = applied(tmp_path)
+    assert api.instances[INSTANCE].status == "Stopped"
+    assert "StartInstance" not in api.actions()
+    assert not done.verified
+    assert "ejectable check" in done.next_steps[0]
+
+
+@pytest.mark.parametrize(
+    ("machine", "why", "step"),
+    [
+        (Machine(bits="virtio0 1\nvirtio1 0\n"), "Still driven as legacy devices", "not cured"),
+        (Machine(bits="virtio0 1\nwhat is this\n"), "does not show", "ejectable check"),
+        (Machine(bits=""), "does not show", "ejectable check"),
+        (Machine(assistant="Failed"), "gave no answer", "ejectable check"),
+    ],
+    ids=["legacy", "nonsense", "empty", "no assistant"],
+)
+def test_a_new_type_alone_proves_nothing(machine: Machine, why: str, step: str, api: Api, tmp_path: Path) -> None:
+    api.instances[INSTANCE] = machine
+    done = applied(tmp_path)
+    assert not done.verified
+    assert why in done.why
+    assert step in done.next_steps[0]
+    assert machine.type == "ecs.g8i.large", "what was asked for is done all the same"
+
+
+def test_one_of_a_modern_generation_is_looked_at_and_left(api: Api, tmp_path: Path) -> None:
+    api.instances[INSTANCE].type = "ecs.g8i.large"
+    assert planned(tmp_path).state == "impossible"
+    done = applied(tmp_path)
+    assert done.verified
+    assert done.changes == ()
+    assert done.undo is None
+    assert "StopInstance" not in api.actions()
+
+
+def test_the_machine_itself_is_not_stopped(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dmi = tmp_path / "tree/sys/class/dmi/id"
+    dmi.mkdir(parents=True)
+    (dmi / "sys_vendor").write_text("Alibaba Cloud\n")
+    situation = elsewhere(tmp_path)
+    situation.root.live = True
+    with telling(Metadata(hardened=True)) as address:
+        monkeypatch.setenv("EJECTABLE_ECS_METADATA", address)
+        for request in (Request(), REQUEST):
+            with pytest.raises(WrongUsage, match="this very machine") as caught:
+                carry_out.apply(situation, "instance-type", request)
+            assert f"--instance {INSTANCE} --region {REGION} --to ecs.g8i.large" in (caught.value.hint or "")
+    assert api.instances[INSTANCE].status == "Running"
+    assert {asked.get("DryRun") for action, asked in api.asked if not action.startswith("Describe")} == {"true"}
+
+
+def test_nor_by_a_tree_that_hides_where_it_is_worked_on(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance_type, "is_here", lambda identifier: identifier == INSTANCE)
+    with pytest.raises(WrongUsage, match="this very machine"):
+        applied(tmp_path)
+    assert api.instances[INSTANCE].status == "Running"
+
+
+def test_a_subscription_is_changed_when_its_type_was_named(api: Api, tmp_path: Path) -> None:
+    api.instances[INSTANCE].charge = "PrePaid"
+    line = planned(tmp_path)
+    assert "an order that is paid at once" in line.cost
+    assert any("ModifyPrepayInstanceSpec" in command for command in line.commands)
+    operations = [asked["OperationType"] for action, asked in api.asked if action == "DescribeResourcesModification"]
+    assert operations == ["Upgrade", "Downgrade"]
+    with pytest.raises(WrongUsage, match="places an order") as caught:
+        applied(tmp_path)
+    assert caught.value.hint == "Name the type, to agree to it: --to ecs.g8i.large"
+    assert api.instances[INSTANCE].status == "Running"
+    done = applied(tmp_path, Request(instance=INSTANCE, region=REGION, to="ecs.g8i.large"))
+    assert done.verified
+    assert "Its order is 20001." in done.changes
+    assert "ModifyPrepayInstanceSpec" in api.actions()
+    assert "ModifyInstanceSpec" not in api.actions()
+
+
+def test_taking_a_subscription_back_orders_nothing(api: Api, tmp_path: Path) -> None:
+    api.instances[INSTANCE].charge = "PrePaid"
+    applied(tmp_path, Request(instance=INSTANCE, region=REGION, to="ecs.g8i.large"))
+    undone = carry_out.undo(elsewhere(tmp_path), "instance-type", Request())
+    assert any("not done unasked" in sentence for sentence in undone.changes)
+    assert api.orders == 1
+    assert (api.instances[INSTANCE].type, api.instances[INSTANCE].status) == ("ecs.g8i.large", "Running")
+
+
+@pytest.mark.parametrize(
+    ("current", "stock", "expected"),
+    [
+        ("ecs.g7.large", ["ecs.g8a.large", "ecs.g8i.large", "ecs.g9i.large"], "ecs.g8i.large"),
+        ("ecs.g7.large", ["ecs.g8a.large", "ecs.g8i.xlarge"], "ecs.g8a.large"),  # the size goes before the maker
+        ("ecs.g7.large", ["ecs.g8ine.large", "ecs.g8a.large"], "ecs.g8a.large"),  # NVMe only where it must be
+        ("ecs.g7.large", ["ecs.g8ine.large", "ecs.g8y.large"], "ecs.g8ine.large"),  # never another architecture
+        ("ecs.g7.large", ["ecs.r8i.large", "ecs.c8i.large"], "ecs.r8i.large"),  # never less memory
+        ("ecs.t6-c1m1.small", ["ecs.c8i.large", "ecs.g8i.xlarge"], "ecs.c8i.large"),
+    ],
+)
+def test_the_closest_type_is_chosen(current: str, stock: list[str], expected: str, api: Api, tmp_path: Path) -> None:
+    api.instances[INSTANCE].type = current
+    api.stock = dict.fromkeys(stock, "WithStock")
+    assert f"ECS offers {expected} " in planned(tmp_path).why
+
+
+def test_what_is_scarce_comes_later_and_what_is_sold_out_never(api: Api, tmp_path: Path) -> None:
+    api.stock = {"ecs.g8i.large": "ClosedWithStock", "ecs.g8a.large": "WithStock", "ecs.g9i.large": "WithoutStock"}
+    line = planned(tmp_path)
+    assert "ECS offers ecs.g8a.large" in line.why
+    assert "little in stock" in " ".join(line.details)
+    assert "g9i" not in " ".join(line.details)
+
+
+def test_disks_over_nvme_are_told(api: Api, tmp_path: Path) -> None:
+    api.stock = {"ecs.g8ine.large": "WithStock"}
+    line = planned(tmp_path)
+    assert "disks over NVMe" in line.why
+    assert any("no virtio devices at all (NICs still are)" in detail for detail in line.details)
+
+
+def test_another_cluster_of_the_zone_is_the_second_choice(api: Api, tmp_path: Path) -> None:
+    api.stock = {"ecs.g7.xlarge": "WithStock"}
+    api.far_stock = {"ecs.g8i.large": "WithStock"}
+    line = planned(tmp_path)
+    assert "--AllowMigrateAcrossZone true" in line.commands[0]
+    assert any("another cluster of the zone; its private address stays" in detail for detail in line.details)
+    api.instances[INSTANCE].network = "classic"
+    assert any("private address changes" in detail for detail in planned(tmp_path).details)
+    assert applied(tmp_path).verified
+    changed = [asked for action, asked in api.asked if action == "ModifyInstanceSpec"]
+    assert {asked["AllowMigrateAcrossZone"] for asked in changed} == {"true"}
+
+
+@pytest.mark.parametrize(
+    ("to", "why"),
+    [
+        ("ecs.g7.xlarge", "of generation 7"),
+        ("ecs.gn8is.large", "cannot be compared"),
+        ("g8i.large", "no instance type"),
+        ("ecs.g9i.large", "not on offer"),
+        ("ecs.g8y.large", "not on offer"),
+    ],
+)
+def test_a_type_that_does_not_help_or_is_not_offered_is_refused(to: str, why: str, api: Api, tmp_path: Path) -> None:
+    request = Request(instance=INSTANCE, region=REGION, to=to)
+    line = planned(tmp_path, request)
+    assert line.state == "impossible"
+    assert why in line.why
+    with pytest.raises(WrongUsage, match=why):
+        applied(tmp_path, request)
+    assert api.instances[INSTANCE].status == "Running"
+
+
+@pytest.mark.parametrize(
+    ("machine", "why"),
+    [
+        (Machine(type="ecs.gn7i-c8g1.2xlarge"), "GPU or local disks"),
+        (Machine(type="ecs.i4.large"), "GPU or local disks"),
+        (Machine(spot="SpotAsPriceGo"), "preemptible"),
+    ],
+)
+def test_what_cannot_be_moved_says_why(machine: Machine, why: str, api: Api, tmp_path: Path) -> None:
+    api.instances[INSTANCE] = machine
+    line = planned(tmp_path)
+    assert line.state == "impossible"
+    assert why in line.why
+    with pytest.raises(WrongUsage, match=why):
+        applied(tmp_path)
+    assert machine.status == "Running"
+
+
+def test_nothing_that_fits_says_how_many_there_were(api: Api, tmp_path: Path) -> None:
+    api.stock = {"ecs.g7.xlarge": "WithStock", "ecs.g8i.2xlarge": "WithStock", "ecs.c8i.large": "WithStock"}
+    api.types["ecs.ebmg8i.large"] = Kind(2, 8)
+    api.stock["ecs.ebmg8i.large"] = "WithStock"  # a whole server is another kind of machine
+    line = planned(tmp_path)
+    assert line.state == "impossible"
+    assert "Of the 4 types that ECS offers" in line.why
+
+
+def test_temporary_credentials_go_along(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.sts = True
+    monkeypatch.setenv("ALIBABA_CLOUD_SECURITY_TOKEN", TOKEN)
+    assert planned(tmp_path).state == "possible"
+
+
+def test_the_wrong_mode_of_payment_is_never_asked_for(api: Api, tmp_path: Path) -> None:
+    applied(tmp_path)
+    assert "ModifyPrepayInstanceSpec" not in api.actions()
