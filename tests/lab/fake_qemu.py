@@ -35,6 +35,36 @@ def say(words: str) -> None:
     console.sendall(f"[    1.000000] {token}: {words}\r\n".encode())
 
 
+OOPS = """\
+BUG: kernel NULL pointer dereference, address: 0000000000000000
+#PF: supervisor instruction fetch in kernel mode
+#PF: error_code(0x0010) - not-present page
+Oops: 0010 [#1] PREEMPT SMP NOPTI
+CPU: 0 PID: 9 Comm: kworker/u2:0 Not tainted 6.9.0 #1
+Workqueue: kacpi_hotplug acpi_hotplug_work_fn
+RIP: 0010:0x0
+Code: Unable to access opcode bytes at 0xffffffffffffffd6.
+Call Trace:
+ <TASK>
+ vp_del_vqs+0x6e/0x220
+ virtblk_remove+0x55/0x90
+ virtio_dev_remove+0x3d/0x90
+ </TASK>
+---[ end trace 0000000000000000 ]---
+"""
+
+
+def oops() -> None:
+    for line in OOPS.splitlines():
+        console.sendall(f"[    7.123456] {line}\r\n".encode())
+
+
+def flood() -> None:
+    block = b"noise " * 1024 + b"\n"
+    while True:
+        console.sendall(block)
+
+
 def requests() -> Iterator[dict[str, Any]]:
     """What is asked: JSON texts, one behind the other; nothing else marks their end."""
     rest = ""
@@ -63,10 +93,12 @@ def serve_qmp() -> None:
 
                 os._exit(1)
             gone.set()
-            if behaviour in ("good", "guest-error", "keeps-device"):
+            if behaviour in ("oopses", "oopses-and-stops"):
+                oops()
+            if behaviour in ("good", "chatters", "guest-error", "keeps-device"):
                 event = "DEVICE_UNPLUG_GUEST_ERROR" if behaviour == "guest-error" else "DEVICE_DELETED"
                 data = {"device": asked["arguments"]["id"], "path": "/x"}
-                if event == "DEVICE_DELETED" and behaviour == "good":
+                if event == "DEVICE_DELETED" and behaviour != "keeps-device":
                     plugged.clear()
                 stamp = {"seconds": 1, "microseconds": 0}
                 qmp.sendall(json.dumps({"event": event, "data": data, "timestamp": stamp}).encode() + b"\r\n")
@@ -79,7 +111,7 @@ def serve_qmp() -> None:
 def serve_console() -> None:
     for line in console.makefile():
         number, _, words = line.strip().partition(" ")
-        if not number or (gone.is_set() and behaviour == "hangs"):
+        if not number or (gone.is_set() and behaviour in ("hangs", "oopses-and-stops")):
             continue
         if words == "see":
             say(f"= {number} " + ("0000:00:06.0,0x1001,1,virtio0,0,virtio_blk" if plugged.is_set() else ""))
@@ -92,10 +124,13 @@ if behaviour == "kvm-fails" and "-accel kvm" in options:
     sys.stderr.write("KVM internal error. Suberror: 1\nemulation failure\n")
     sys.stderr.flush()
     time.sleep(1000)
+if behaviour == "refuses":
+    sys.stderr.write("qemu-system-x86_64: failed to initialize kvm: Permission denied\n")
+    sys.exit(1)
+if behaviour == "banner":
+    console.sendall(b"[    0.000000] Linux version 6.9.0 (x@y) #1\r\n")
 if behaviour == "floods":
-    block = b"noise " * 4096 + b"\n"
-    while True:
-        console.sendall(block)
+    flood()
 if behaviour == "silent":
     time.sleep(1000)
 if behaviour == "panics-at-boot":
@@ -104,6 +139,8 @@ if behaviour == "panics-at-boot":
     time.sleep(1000)
 say("hello 6.9.0")
 say("up")
+if behaviour == "chatters":
+    threading.Thread(target=flood, daemon=True).start()
 if behaviour == "never-reads":
     time.sleep(1000)
 serve_console()

@@ -2,6 +2,7 @@
 """Whatever a guest or QEMU does, a run ends within its limits, with a word that is true and nothing left running."""
 
 import asyncio
+import errno
 import os
 import resource
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ejectable.errors import Missing
 from ejectable.lab.accelerator import Accelerator
 from ejectable.lab.case import Case
 from ejectable.lab.experiment import Experiment, Limits, Outcome
@@ -51,7 +53,10 @@ def run(*, repeat: int = 1) -> Outcome:
     ("behaviour", "result", "words"),
     [
         ("good", "survived", "a new one was plugged and used"),
+        ("chatters", "survived", "a new one was plugged and used"),
         ("hangs", "hang", "no longer answers"),
+        ("oopses", "oops", "the guest still answers"),
+        ("oopses-and-stops", "oops", "the guest no longer answers"),
         ("guest-error", "no-unplug", "DEVICE_UNPLUG_GUEST_ERROR"),
         ("keeps-device", "no-unplug", "still answers"),
         ("ignores", "no-unplug", "still answers"),
@@ -67,6 +72,45 @@ def test_a_run_ends_with_the_right_word(behave: Behave, behaviour: str, result: 
     behave(behaviour)
     outcome = run()
     assert (outcome.result, words in outcome.detail) == (result, True), outcome.detail
+
+
+@pytest.mark.parametrize(("behaviour", "alive"), [("oopses", True), ("oopses-and-stops", False)])
+def test_an_oops_is_known_within_a_second_of_its_last_line(behave: Behave, behaviour: str, alive: bool) -> None:
+    behave(behaviour)
+    stages: list[tuple[str, float]] = []
+    experiment = Experiment(
+        KERNEL, Case("pc"), busybox=b"", limits=SHORT, tell=lambda stage: stages.append((stage, time.monotonic()))
+    )
+    outcome = asyncio.run(experiment.run())
+    times = dict(stages)
+    assert times["a crash"] - times["acpi-eject"] < 1
+    assert [(event.kind, event.function, event.trigger) for event in outcome.events] == [
+        ("null-call", "vp_del_vqs", "acpi-eject")
+    ]
+    assert outcome.alive is alive
+
+
+def test_a_hang_is_noticed_by_the_heartbeat_not_by_the_longest_limit(behave: Behave) -> None:
+    behave("hangs")
+    patient = Limits(boot=4, silence=2, device=4, unplug=200, heartbeat=1, use=2, cycle=300)
+    started = time.monotonic()
+    outcome = asyncio.run(Experiment(KERNEL, Case("pc"), busybox=b"", limits=patient).run())
+    assert (outcome.result, time.monotonic() - started < 20) == ("hang", True)
+
+
+def test_no_room_for_the_kernel_is_told_and_leaves_nothing_open(
+    behave: Behave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behave("good")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    def full(name: str, flags: int) -> int:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "memfd_create", full)
+    with pytest.raises(Missing, match="could not be put into memory: Cannot allocate memory"):
+        asyncio.run(session(Accelerator("tcg", "as asked for")).run([Case("pc"), Case("pc", device="rng")]))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_flood_costs_no_memory(behave: Behave) -> None:

@@ -14,6 +14,7 @@ from ejectable.lab.session import Done
 __all__ = ["LiveTable"]
 
 MOST_ROWS = 30
+REFRESH_HZ = 4
 _STYLES = {"survived": "green", "oops": "bold red", "panic": "bold red", "hang": "bold red"}
 
 
@@ -46,8 +47,9 @@ class LiveTable:
             from rich.console import Console
             from rich.live import Live
 
+            console = Console(stderr=True, no_color=not self._terminal.common.color)
             self._live = Live(
-                console=Console(stderr=True), get_renderable=self._table, refresh_per_second=4, transient=True
+                console=console, get_renderable=self._table, refresh_per_second=REFRESH_HZ, transient=True
             )
             self._live.start()
 

@@ -26,6 +26,7 @@ from ejectable.lab.qemu import Qemu, in_memory
 __all__ = ["Accelerator", "choose"]
 
 PROBE_S = 5.0  # a kernel under KVM speaks after a fraction of a second
+LOOK_S = 0.2  # between two looks at what QEMU says of it
 BANNER = b"Linux version "
 
 
@@ -89,12 +90,13 @@ async def _probe(kernel: GuestKernel, machine: str) -> tuple[bool, str]:
     loop = asyncio.get_running_loop()
     qemu.console.setblocking(False)
     try:
-        while BANNER not in said and (left := deadline - time.monotonic()) > 0:
-            piece = await asyncio.wait_for(loop.sock_recv(qemu.console, 1 << 16), left)
-            if not piece:
-                break
-            said = (said + piece)[-(1 << 16) :]
-    except (TimeoutError, OSError):
+        while BANNER not in said and time.monotonic() < deadline and not qemu.internal_error:
+            with suppress(TimeoutError):
+                piece = await asyncio.wait_for(loop.sock_recv(qemu.console, 1 << 16), LOOK_S)
+                if not piece:
+                    break
+                said = (said + piece)[-(1 << 16) :]
+    except OSError:
         pass
     finally:
         await qemu.stop()

@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from typing import Literal
 
 import msgspec
@@ -91,8 +92,10 @@ class Experiment:
         qmp = Qmp(started=started)
         console = Console(token, started=started, watch=CrashWatch(self.case.name))
         qemu = await self._start(token, limit)
-        running = RunningGuest(qemu, qmp, console, limits=self.limits, panics=self.case.panic_on_oops == 1)
-        rig = Rig(running, self.case, plugged=self._plugged, tell=self._tell)
+        running = RunningGuest(
+            qemu, qmp, console, limits=self.limits, panics=self.case.panic_on_oops == 1, tell=self._tell
+        )
+        rig = Rig(running, self.case, plugged=self._plugged)
         listening = asyncio.ensure_future(running.listen())
         try:
             async with asyncio.timeout(limit):
@@ -127,9 +130,11 @@ class Experiment:
         )
 
     async def _start(self, token: str, limit_s: float) -> Qemu:
-        image = in_memory("kernel", self.kernel.image)
-        initramfs = in_memory("initramfs", self._initramfs)
-        try:
+        with ExitStack() as files:
+            image = in_memory("kernel", self.kernel.image)
+            files.callback(os.close, image)
+            initramfs = in_memory("initramfs", self._initramfs)
+            files.callback(os.close, initramfs)
             return await Qemu.start(
                 lambda console_fd, qmp_fd: command_line(
                     self.case,
@@ -145,9 +150,6 @@ class Experiment:
                 inherit=(image, initramfs),
                 limit_s=limit_s,
             )
-        finally:
-            os.close(image)
-            os.close(initramfs)
 
     async def _verdict(self, rig: Rig) -> Over:
         try:

@@ -43,12 +43,29 @@ def program(arch: Arch) -> str:
 
 
 def in_memory(name: str, content: bytes) -> int:
-    """A file without a name, holding `content`; the descriptor is inherited by whoever is told to."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    """A file without a name, holding `content`; the descriptor is inherited by whoever is told to.
+
+    Raises `Missing` where there is no room for it.
+    """
+    try:
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    except OSError as error:
+        raise _no_room(name, content, error) from error
     view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        os.close(descriptor)
+        raise _no_room(name, content, error) from error
     return descriptor
+
+
+def _no_room(name: str, content: bytes, error: OSError) -> Missing:
+    return Missing(
+        f"The guest's {name} ({len(content)} bytes) could not be put into memory: {error.strerror}.",
+        hint="Free some memory, or run fewer guests at once (--jobs).",
+    )
 
 
 class Qemu:

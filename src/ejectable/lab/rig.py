@@ -7,7 +7,6 @@ result, or (only where it is said) `Late`.
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -36,15 +35,12 @@ class Refused(Exception):
 class Rig:
     """What a story is told with. `view` is the device as the guest last saw it working, `cycles` counts plugging."""
 
-    def __init__(
-        self, running: RunningGuest, case: Case, *, plugged: bool = True, tell: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, running: RunningGuest, case: Case, *, plugged: bool = True) -> None:
         self.running = running
         self.case = case
         self.view: View | None = None
         self.driven: Literal["legacy", "modern"] | None = None  # as the guest drove it, where it was seen
         self.cycles = 0
-        self._tell = tell
         self._generation = 0 if plugged else -1
         self._refusal = ""  # QEMU's, of a request that was repeated
         self._pump: asyncio.Task[None] | None = None  # keeps a balloon busy
@@ -53,7 +49,7 @@ class Rig:
 
     async def boot(self) -> None:
         """Wait until user space is there and its modules are loaded."""
-        self._tell("booting")
+        self.running.tell("booting")
         running = self.running
         try:
             await running.qmp.connect(running.qemu.qmp, limit_s=running.limits.boot)
@@ -70,7 +66,7 @@ class Rig:
     async def use(self) -> View:
         """Wait until the guest has the device and can use it; as the guest sees it then."""
         running = self.running
-        self._tell("using the device")
+        self.running.tell("using the device")
         self.rest()
         try:
             view = await running.until(self._bound(), running.limits.device)
@@ -95,7 +91,7 @@ class Rig:
 
     async def unplug(self) -> None:
         """Pull the case's trigger, and see the device gone on both sides."""
-        self._tell(self.case.trigger)
+        self.running.tell(self.case.trigger)
         running = self.running
         running.triggered = True
         view = self.view or await self.use()
@@ -113,7 +109,7 @@ class Rig:
 
     async def plug(self) -> None:
         """A new device into the same slot."""
-        self._tell("plugging a new one")
+        self.running.tell("plugging a new one")
         self._generation += 1
         qmp = self.running.qmp
         device = parts(self.case, self._generation)
@@ -229,7 +225,9 @@ class Rig:
             except (ConnectionError, TimeoutError):
                 raise Over("no-unplug", await running.ended("its control channel broke")) from None
             with suppress(Late):
-                event = await running.until(self._unplugged(device.identity), running.limits.unplug / 2)
+                event = await running.until(
+                    self._unplugged(device.identity), running.limits.unplug / 2, watch_heart=True
+                )
                 if event["event"] == "DEVICE_UNPLUG_GUEST_ERROR":
                     raise Over("no-unplug", "the guest refused: QEMU sent DEVICE_UNPLUG_GUEST_ERROR")
                 await self._drop_backend()

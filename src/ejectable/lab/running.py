@@ -8,7 +8,7 @@ Two exceptions end a wait early: `Over`, the run has come to its result (the ker
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ AFTERMATH_S = 1.0
 PANIC_FOLLOWS_S = 5.0
 SETTLE_S = 0.8  # a crash without an end mark is at its end when the console was silent for this long
 CRASH_S = 10.0  # at most, from its first line on
+BEAT_S = 2.0  # between a guest's answer and the next ping
 ENDING_S = 2.0  # for QEMU to be gone when its channels broke
 
 
@@ -58,7 +59,17 @@ class Late(Exception):
 class RunningGuest:
     """A guest, its console and its QEMU. `triggered` is set by the experiment when it pulls the trigger."""
 
-    def __init__(self, qemu: Qemu, qmp: Qmp, console: Console, *, limits: Limits, panics: bool) -> None:
+    def __init__(
+        self,
+        qemu: Qemu,
+        qmp: Qmp,
+        console: Console,
+        *,
+        limits: Limits,
+        panics: bool,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.tell = tell  # a word for whoever watches
         self.qemu = qemu
         self.qmp = qmp
         self.console = console
@@ -96,17 +107,23 @@ class RunningGuest:
         with suppress(OSError):
             self.qemu.console.send(data, socket.MSG_DONTWAIT)
 
-    async def until(self, work: Awaitable[T], limit_s: float, *, watch_silence: bool = False) -> T:
-        """Wait for `work`, but no longer than the limit, the guest's health and QEMU's last."""
+    async def until(
+        self, work: Awaitable[T], limit_s: float, *, watch_silence: bool = False, watch_heart: bool = False
+    ) -> T:
+        """Wait for `work`, but no longer than the limit, the guest's health and QEMU's last.
+
+        Silence is watched while nothing is expected to answer, the heart where only QEMU is waited for.
+        """
         task = asyncio.ensure_future(work)
         fell = asyncio.ensure_future(self.console.fell.wait())
         ended = asyncio.ensure_future(self.qemu.process.wait())
+        silent = asyncio.ensure_future(self._heartbeat_lost() if watch_heart else asyncio.Event().wait())
         deadline = time.monotonic() + limit_s
         try:
             while True:
                 left = deadline - time.monotonic()
                 done, _ = await asyncio.wait(
-                    {task, fell, ended}, timeout=max(0.0, min(left, 1.0)), return_when=asyncio.FIRST_COMPLETED
+                    {task, fell, ended, silent}, timeout=max(0.0, min(left, 1.0)), return_when=asyncio.FIRST_COMPLETED
                 )
                 if fell in done:
                     raise await self._crashed()
@@ -114,15 +131,29 @@ class RunningGuest:
                     return task.result()
                 if ended in done:
                     raise Over(self.unfinished, await self.ended("it ended"))
+                if silent in done:
+                    dead: Result = "hang" if self.triggered else self.unfinished
+                    raise Over(dead, "the guest no longer answers: its heartbeat was lost")
                 if left <= 0:
                     raise Late
                 if watch_silence and time.monotonic() - self.console.last_byte > self.limits.silence:
                     quiet = f"nothing came from its console for {self.limits.silence:.0f} s"
                     raise Over("no-boot", quiet + self.last_line())
         finally:
-            for waiting in (task, fell, ended):
+            for waiting in (task, fell, ended, silent):
                 waiting.cancel()
-            await asyncio.gather(task, fell, ended, return_exceptions=True)
+            await asyncio.gather(task, fell, ended, silent, return_exceptions=True)
+
+    async def _heartbeat_lost(self) -> None:
+        """Ends when the guest does not answer a ping in time."""
+        with suppress(TimeoutError):
+            while True:
+                await asyncio.sleep(BEAT_S)
+                number = self.send("ping")
+                try:
+                    await asyncio.wait_for(self.console.answer(number), self.limits.heartbeat)
+                finally:
+                    self.console.forget(number)
 
     @property
     def unfinished(self) -> Result:
@@ -167,6 +198,7 @@ class RunningGuest:
                 while not self.console.fallen.is_set() and time.monotonic() - self.console.last_byte < SETTLE_S:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self.console.fallen.wait(), 0.1)
+        self.tell("a crash")
         if not self.triggered:
             return Over(self.unfinished, "the kernel crashed before anything was unplugged" + self.last_line())
         # An Oops is followed by a panic, where it is set so, or the guest limps on; a ping tells.

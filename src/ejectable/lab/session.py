@@ -47,7 +47,10 @@ class Session(msgspec.Struct):
     finished: Callable[[Case, Done], None] = lambda _case, _done: None
 
     async def run(self, cases: Sequence[Case]) -> list[Done]:
-        """Run them all; the answers come in the order of `cases`. SIGTERM and Ctrl-C end every guest first."""
+        """Run them all; the answers come in the order of `cases`. SIGTERM and Ctrl-C end every guest first.
+
+        Raises `Missing` where QEMU cannot be started at all.
+        """
         gate = asyncio.Semaphore(max(1, self.jobs))
         loop = asyncio.get_running_loop()
         me = asyncio.current_task()
@@ -61,8 +64,11 @@ class Session(msgspec.Struct):
                 self.finished(case, done)
                 return done
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(number, case)) for number, case in enumerate(cases, 1)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(number, case)) for number, case in enumerate(cases, 1)]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None  # what is missing for one is missing for all
         return [task.result() for task in tasks]
 
     async def _one(self, number: int, case: Case) -> Done:

@@ -75,8 +75,8 @@ def as_text(answer: Proof, *, colour: bool, width: int, quiet: bool) -> list[str
     for number, run in enumerate(answer.runs, 1):
         if run.result != "survived":
             crash = f" {run.crash}." if run.crash else ""
-            which = f"Run {number}: " if len(answer.runs) > 1 else ""
-            lines += wrap(f"{which}{run.detail}.{crash}", width=width)
+            which = f"Run {number}: {run.detail}" if len(answer.runs) > 1 else run.detail[:1].upper() + run.detail[1:]
+            lines += wrap(f"{which}.{crash}", width=width)
     lines += _skipped(answer, width)
     for claim in answer.claims:
         lines += wrap(claim.line, width=width)
