@@ -8,9 +8,10 @@ from ejectable.crash import taint
 from ejectable.crash.blame import blame, caller_of_stall, caller_of_wait, first_left, interrupted, named
 from ejectable.crash.cause import trigger_of
 from ejectable.crash.context import Context
+from ejectable.crash.facts import Facts, facts_of
 from ejectable.crash.fingerprint import fingerprint
 from ejectable.crash.frames import base
-from ejectable.crash.report import Facts, Report, facts_of
+from ejectable.crash.report import Report
 from ejectable.model import Event, EventKind, Frame
 
 __all__ = ["event_of"]

@@ -14,10 +14,10 @@ from collections import deque
 import msgspec
 
 from ejectable.crash.context import Context
-from ejectable.crash.events import event_of
 from ejectable.crash.lines import PRINTK, Line, clean, read
 from ejectable.crash.report import Report
-from ejectable.crash.triggers import CONSEQUENCE, Match, Trigger, find
+from ejectable.crash.trigger import Match, Trigger
+from ejectable.crash.triggers import CONSEQUENCE, find
 from ejectable.model import Event
 
 __all__ = ["LONGEST_LINE", "Reader"]
@@ -140,6 +140,8 @@ class Reader:
     @property
     def pending(self) -> list[Event]:
         """The events under way, as they would be if the log ended here."""
+        from ejectable.crash.events import event_of
+
         found = []
         for report in self._open.values():
             was, report.cut = report.cut, True
@@ -349,6 +351,8 @@ class Reader:
         self._last = self._first_oops = None
 
     def _emit(self, report: Report, events: list[Event]) -> None:
+        from ejectable.crash.events import event_of  # its patterns are not compiled where nothing happened
+
         event = event_of(report, self.source, self.context)
         self.context.learn(event)
         if event.oops is not None:

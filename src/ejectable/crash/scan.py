@@ -3,7 +3,8 @@
 
 Healthy logs are long and reports are rare, so most blocks are only searched for a handful of words, of which every
 complete report holds at least one; a report that is cut off stands at the end of its log, and the end is always read
-in full. The search is the C library's memmem, which lets other threads run; where there is none, Python's.
+in full. The search is the C library's, which lets other threads run: strstr, for which glibc has vector code, and
+memmem for a block with NULs in it, where strstr would stop. Where there is no such library, Python's.
 """
 
 import ctypes
@@ -13,15 +14,24 @@ __all__ = ["BLOCK", "CONTEXT_WORDS", "WORDS", "Block", "may_hold_a_crash"]
 
 BLOCK = 1 << 20
 
-# "race:" ends "Call Trace:", "Call trace:", "backtrace:"; "unwind_backtrace" is how 32-bit ARM begins its own.
+# "race:" ends "Call Trace:", "Call trace:", "backtrace:"; "unwind_backtrace" is how 32-bit ARM begins its own. The
+# others begin reports that have no trace, or may have lost it.
 WORDS = (
     b"race:",
     b"BUG: ",
-    b"WARNING: ",
-    b"VFS: ",
     b"Kernel panic - not",
     b"unwind_backtrace",
+    b"nable to handle kernel",
+    b"Internal error: ",
+    b"Oops: ",
+    b"general protection fault",
+    b"WARNING: CPU: ",
+    b"WARNING: at ",
+    b"WARNING: kernel stack ",
+    b"lock held when returning",
     b"unregister_netdevice: waiting",
+    b"VFS: Busy inodes",
+    b"VFS: Close: file",
     b"Hardware Error]",
 )
 CONTEXT_WORDS = (b"Linux version ", b"leaving for legacy driver", b"virtio_blk virtio", b"virtio_net virtio")
@@ -31,33 +41,55 @@ class Block:
     """A buffer of `size` bytes whose memory the C library may look at. Keep it: making one costs."""
 
     def __init__(self, size: int = BLOCK) -> None:
-        self.buffer = bytearray(size)
-        self._memory = (ctypes.c_char * size).from_buffer(self.buffer)
+        self._bytes = bytearray(size + 1)  # and the NUL that ends a string
+        self.buffer = memoryview(self._bytes)[:size]  # to read into
+        self._memory = (ctypes.c_char * (size + 1)).from_buffer(self._bytes)
         self._address = ctypes.addressof(self._memory)
 
     def holds_any(self, words: tuple[bytes, ...], length: int) -> bool:
         """Whether one of `words` occurs in the first `length` bytes."""
-        if MEMMEM is None:
-            return any(self.buffer.find(word, 0, length) >= 0 for word in words)
-        return any(MEMMEM(self._address, length, word, len(word)) for word in words)
+        if SEARCH is None:
+            return any(self._bytes.find(word, 0, length) >= 0 for word in words)
+        self._bytes[length] = 0
+        return SEARCH.any_in(self._address, length, words)
 
 
 def may_hold_a_crash(data: bytes) -> bool:
     """The same look at bytes that are there already."""
-    if MEMMEM is None:
+    if SEARCH is None:
         return any(word in data for word in WORDS)
-    return any(MEMMEM(data, len(data), word, len(word)) for word in WORDS)
+    return SEARCH.any_in(data, len(data), WORDS)  # a `bytes` object ends with a NUL, too
 
 
-def _memmem() -> Callable[..., int | None] | None:
+class Search:
+    """The C library's functions. What they look at is an address, or a `bytes` object, with a NUL behind it."""
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(None)
+        self._strstr: Callable[..., int | None] = library.strstr
+        self._memmem: Callable[..., int | None] = library.memmem
+        self._memchr: Callable[..., int | None] = library.memchr
+        pointer, size = ctypes.c_void_p, ctypes.c_size_t
+        for function, arguments in (
+            (library.strstr, (pointer, ctypes.c_char_p)),
+            (library.memmem, (pointer, size, ctypes.c_char_p, size)),
+            (library.memchr, (pointer, ctypes.c_int, size)),
+        ):
+            function.restype = pointer
+            function.argtypes = arguments
+
+    def any_in(self, data: int | bytes, length: int, words: tuple[bytes, ...]) -> bool:
+        """Whether one of `words` occurs in the first `length` bytes of `data`."""
+        if self._memchr(data, 0, length) is None:
+            return any(self._strstr(data, word) is not None for word in words)
+        return any(self._memmem(data, length, word, len(word)) is not None for word in words)
+
+
+def _search() -> Search | None:
     try:
-        function = ctypes.CDLL(None).memmem
+        return Search()
     except (OSError, AttributeError):
         return None
-    function.restype = ctypes.c_void_p
-    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
-    found: Callable[..., int | None] = function
-    return found
 
 
-MEMMEM = _memmem()
+SEARCH = _search()

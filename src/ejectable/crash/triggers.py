@@ -6,15 +6,11 @@ nested repetition: their time is linear.
 """
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from ejectable.crash.trigger import Match, Trigger
-from ejectable.crash.wordings_checks import CHECKS
-from ejectable.crash.wordings_traps import TRAPS
 
-__all__ = ["CONSEQUENCE", "GATE", "TRIGGERS", "Match", "Trigger", "find"]
-
-TRIGGERS: tuple[Trigger, ...] = (*TRAPS, *CHECKS)
+__all__ = ["CONSEQUENCE", "GATE", "find"]
 
 # Panics that only carry out what an earlier report began.
 CONSEQUENCE = re.compile(
@@ -43,6 +39,15 @@ NOT_MEANT = re.compile(
 )
 
 
+@cache
+def _triggers() -> tuple[Trigger, ...]:
+    """All wordings. Their patterns are compiled when the first line passes the gate."""
+    from ejectable.crash.wordings_checks import CHECKS
+    from ejectable.crash.wordings_traps import TRAPS
+
+    return (*TRAPS, *CHECKS)
+
+
 @lru_cache(maxsize=1 << 14)
 def find(text: str) -> Match | None:
     """The trigger in a line, or `None`."""
@@ -51,7 +56,7 @@ def find(text: str) -> Match | None:
     if NOT_MEANT.search(text):
         return None
     text = text[:1000]
-    for trigger in TRIGGERS:
+    for trigger in _triggers():
         match = trigger.pattern.search(text)
         if match:
             return Match(trigger, match.groups())

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Everything that stands in a crash report, before anything is concluded from it."""
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from ejectable.crash.blame import interrupted, trapped
+from ejectable.crash.frames import base, frames_of, location
+from ejectable.crash.report import Report
+from ejectable.model import Frame
+
+__all__ = ["Facts", "facts_of"]
+
+
+class Facts(msgspec.Struct):
+    """What stands in a report, before anything is concluded from it."""
+
+    ip: Frame | None = None
+    ip_address: int | None = None  # where no symbol was printed: a jump to nowhere
+    address: int | None = None  # that was accessed
+    access: str | None = None  # Read, Write
+    fetch: bool = False  # the access was an instruction fetch
+    error: str | None = None  # "0010"
+    die: int | None = None  # the N of [#N]
+    process: str | None = None
+    pid: int | None = None
+    cpu: int | None = None
+    kernel: str | None = None
+    arch: str | None = None
+    taint: str | None = None
+    hardware: str | None = None
+    workqueue: str | None = None
+    link: Frame | None = None  # the return address that a call left in a register
+    at: list[Frame] = msgspec.field(default_factory=list)  # lockdep's `at: func+0x1/0x2`, in order
+    became: list[Frame] = msgspec.field(default_factory=list)  # how a lock became safe in interrupts, as lockdep tells
+    allocated: list[Frame] = msgspec.field(default_factory=list)  # who allocated a bad page, as its owner tells
+    traces: list[list[Frame]] = msgspec.field(default_factory=list)
+    registers: dict[str, str] = msgspec.field(default_factory=dict)
+    code: str | None = None
+    modules: list[str] = msgspec.field(default_factory=list)
+    last_function: str | None = None
+    garbled: int = 0
+
+
+HEADER = re.compile(
+    r"(?:CPU: ?(\d+) )?(?:UID: \d+ )?P(?:ID|id): ?(\d+),? [Cc]omm: ?(.{1,40}?)"
+    r"(?: (Not tainted|Tainted: ?(?:[A-Z ]|\[[A-Z]\]=\w+,? ?)*?)(?: +(?:\()?(\d\S*)(?: #?\S+)?.*)?)?\s*$"
+)
+KERNEL = re.compile(r"(?:Not tainted|Tainted: (?:\(?[A-Z]\)? ?|\[[A-Z]\]=\w+,? ?| )+?) *\(?(\d+\.\d+[^\s)]*)")
+TAINT = re.compile(r"Tainted: ((?:[A-Z] ?| )+|)")
+PROCESS = re.compile(r"Process (\S.{0,30}?) \(pid: ?(\d+)")
+TASK = re.compile(r"INFO: task (\S.{0,40}?):(\d+) ")
+LOCKUP = re.compile(r"CPU#(\d+) stuck for .{1,20}\[(.{1,40}?):(\d+)\]")
+BY_TASK = re.compile(
+    r"(Read|Write|read|write)\S* (?:of size|to|at) .{0,80}?by (?:task|interrupt)(?: (\S.{0,40}?)/(\d+))?"
+)
+ACCESS = re.compile(r"\b(Read|Write) (?:of size|at addr)")
+PF = re.compile(r"#PF: supervisor (read|write|instruction fetch|\w+ access)")
+ERROR = re.compile(
+    r"\bOops: (?:Oops: )?([0-9a-f]{4,8})\b|error_code[=(](0x[0-9a-f]{1,8})|"
+    r"(?:\w): ([0-9a-f]{4}) \[#|\bOops: ([0-9a-f]{1,8}) \[#"
+)
+DIE = re.compile(r"\[#(\d{1,6})\]")
+ADDRESS = re.compile(
+    r"(?:NULL pointer dereference(?:(?: on \w+)? at|, address:)|for address:|virtual address|"
+    r"paging request at|on (?:read|write) at|"
+    r"for (?:unknown|data at address|instruction fetch|unaligned access at)|access on (?:read|"
+    r"write) at|Failing address:|faulting data address|Faulting instruction address:)"
+    r"[: ]*(?:virtual address |address )?(?:0x)?([0-9a-f(][0-9a-f]{2,15}\b|\(null\))"
+)
+RIP = re.compile(
+    r"(?:^|[\s|])(?:RIP: (?:e?[0-9a-f]{4}:)?|EIP: (?:[0-9a-f]{4}:)?|IP: |EIP is at |RIP \s?|"
+    r"NIP |pc : |PC is at |epc ?: |ERA: |era ?: |PSW\s+: [0-9a-f]+ [0-9a-f]+ \(|PSW : )"
+    r"(?:[0-9a-f]{4}:)?(?:\s*\[?<?(?:0x)?([0-9a-f]{8,16})>?\]?)?\s*(?:\[<([0-9a-f]+)>\]\s*)?[\s(]*(.{0,160})"
+)
+NULL_IP = re.compile(r"^(?:0x0+\b|\(null\)|0+\b|\[<\s*\(null\)>\]|\s*\(null\))")
+BARE_IP = re.compile(r"^(?:0x)?([0-9a-f]{1,16})\b")
+AT = re.compile(r",? at: (?:\[?<?[0-9a-f]{8,16}>?\]? ?)?(?:\{.{0,4}\}, )?")
+REGISTERS = re.compile(
+    r"\b((?:[RE](?:AX|BX|CX|DX|SI|DI|BP|SP|FLAGS)|R\d\d|CR[0234]|x\d{1,2}|sp|lr|r\d{1,2}|a\d|"
+    r"s\d{1,2}|t\d|ra|tp|gp|fp|GPR\d\d|badaddr|cause|"
+    r"status)) ?: ?(?:\d{4}:)?((?:0x)?[0-9a-f]{8,16})\b"
+)
+CODE = re.compile(r"^Code: ?(.{2,600})")
+MODULES = re.compile(r"^\s*Modules linked in:(.*)")
+WORKQUEUE = re.compile(r"Workqueue: (\S+)(?: (\S+))?")
+HARDWARE = re.compile(r"Hardware name: (.{1,120})")
+TRACE = re.compile(r"(?:Call [Tt]race|^\s*[Bb]acktrace|^stack backtrace|\bbacktrace(?: \(crc \w+\))?):?|^Call Trace")
+OTHER_TRACE = re.compile(
+    r"^\s*(?:Allocated|Freed) (?:by|in)|^(?:Allocated|Freed|Uninit was|Last potentially|"
+    r"Second to last|Local variable|The buggy)|^-> #\d|^the existing dependency|"
+    r"^stack backtrace:"
+    r"|^NMI backtrace for cpu|^Showing all locks|^\d+ locks? held by|^(?:irq event|hardirqs|"
+    r"softirqs) |^other info that|^NMI watchdog:|^\s*-+\[ cut here|^(?:Reported|Value changed|"
+    r"page last|page_owner|kfence-#)"
+    r"|^(?:read|write|assert|race)\b.{0,60}(?: to |at )0x|^\.{3} which became|^\s*task:\S.{0,40} state:"
+)
+USER_REGS = re.compile(
+    r"^\s*(?:</?TASK>\s*)?(?:RIP: (?:0033|002b|0023):|RSP: 002b|Exception stack\(|"
+    r"--- (?:interrupt|Exception): c00|ORIG_RAX:)"
+)
+LAST_FUNCTION = re.compile(r"last function: (\w+)|in-flight: \d+(?:\(RESCUER\))?:(\w+)")
+ARCHES = {
+    "RIP: ": "x86_64",
+    "RAX: ": "x86_64",
+    "EIP: ": "i386",
+    "EAX: ": "i386",
+    "EIP is at": "i386",
+    "pstate: ": "aarch64",
+    "x29: ": "aarch64",
+    "psr: ": "arm",
+    "epc :": "riscv64",
+    "epc: ": "riscv64",
+    "NIP [": "ppc64le",
+    "NIP:  ": "ppc64le",
+    "GPR00": "ppc64le",
+    "Krnl PSW": "s390x",
+    "ERA: ": "loongarch64",
+    "era : ": "loongarch64",
+    "unwind_backtrace": "arm",
+    "entry_SYSCALL_64": "x86_64",
+    "el0_svc": "aarch64",
+    "el1h_64": "aarch64",
+    "ret_fast_syscall": "arm",
+    "do_trap_ecall_u": "riscv64",
+    "handle_syscall": "loongarch64",
+}
+# How lines begin that name the link register: `lr : func+0x1/0x2` (arm64), `LR is at func` (arm), ` ra : func`
+# (riscv), `ra: 9000 func` (loongarch), `LR [c000] func` (powerpc).
+LINKS = frozenset(("lr :", "LR i", " ra ", "ra :", "ra: ", "LR ["))
+SIGNS = re.compile("|".join(re.escape(sign) for sign in ARCHES))
+AT_BARE = re.compile(r"at: ")
+# The first four characters of lines that only structure a trace, or belong to user space.
+MARKS = frozenset(
+    (
+        " <TA",
+        " </T",
+        " <IR",
+        " </I",
+        " <EO",
+        " <NM",
+        " </N",
+        " <#D",
+        " </#",
+        " <SO",
+        " </S",
+        "<TAS",
+        "</TA",
+        "<IRQ",
+        "</IR",
+        " <EN",
+        "RIP:",
+        "RSP:",
+        "ORIG",
+        "--- ",
+        "Exce",
+        " RIP",
+    )
+)
+
+
+def facts_of(report: Report) -> Facts:
+    """Read the lines of a report, once, in order."""
+    key = tuple(report.texts)
+    facts = REMEMBERED.get(key)
+    if facts is None:
+        facts = _read(key)
+        if len(key) < 400:
+            if len(REMEMBERED) >= MOST_REMEMBERED:
+                del REMEMBERED[next(iter(REMEMBERED))]
+            REMEMBERED[key] = facts
+    return facts
+
+
+# A machine in trouble says the same again and again, to the letter. Facts are not changed once they are read.
+REMEMBERED: dict[tuple[str, ...], "Facts"] = {}
+MOST_REMEMBERED = 64
+
+
+def _read(texts: Sequence[str]) -> Facts:
+    facts = Facts()
+    collecting: list[Frame] | None = None
+    for text in texts:
+        if "+0x" in text or ("(" in text and collecting is not None):
+            frames = frames_of(text)
+            if frames:
+                if collecting is None:
+                    # A trace whose announcement was lost, or an architecture that makes none.
+                    collecting = []
+                    facts.traces.append(collecting)
+                if len(collecting) < MOST_FRAMES:
+                    if len(frames) == 2 and collecting and collecting[-1].function == frames[0].function:
+                        collecting[-1:] = frames
+                    else:
+                        collecting.extend(frames)
+                continue
+        if not text:
+            continue
+        collecting = _line(facts, text, collecting)
+        if "\ufffd" in text:
+            facts.garbled += 1
+    facts.traces = [trace for trace in facts.traces if trace]
+    return facts
+
+
+MOST_FRAMES = 1200  # where a stack overflows, the trace is as long as the recursion
+MOST_TRACES = 400
+MOST_MODULES = 300
+
+
+def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame] | None:
+    """One line that is no frame; the trace that later frames go to, or `None`."""
+    head = text[:4]
+    if head in MARKS:
+        if collecting is not None and not text.strip().strip("</>").strip("ABCDEFIKMNOQRST#"):
+            return collecting  # <IRQ>, </TASK>, <EOI>
+        if USER_REGS.match(text):
+            return None
+    if "race" in text and TRACE.search(text) and len(facts.traces) < MOST_TRACES:
+        trace: list[Frame] = []
+        facts.traces.append(trace)
+        return trace
+    if (
+        (("which became" in text) if not facts.traces else facts.traces[-1])
+        and OTHER_TRACE.match(text)
+        and len(facts.traces) < MOST_TRACES
+    ):
+        trace = []
+        facts.traces.append(trace)
+        collecting = trace
+        if text.startswith("page last allocated") and not facts.allocated:
+            facts.allocated = trace
+        elif "which became" in text and not facts.became:
+            facts.became = trace
+    if "omm" in text and (match := HEADER.search(text)):
+        if facts.pid is None:
+            facts.pid = _int(match.group(2))
+            facts.process = match.group(3).strip()
+        if facts.cpu is None:
+            facts.cpu = _int(match.group(1))
+    if "ainted" in text:
+        if facts.kernel is None and (match := KERNEL.search(text)):
+            facts.kernel = match.group(1)
+        if facts.taint is None and (match := TAINT.search(text)):
+            facts.taint = match.group(1)
+    if facts.pid is None:
+        _task(facts, text)
+    if facts.access is None and (match := ACCESS.search(text)):
+        facts.access = match.group(1)
+    if "#PF: " in text and (match := PF.search(text)):
+        facts.fetch = facts.fetch or match.group(1) == "instruction fetch"
+    if (
+        facts.address is None
+        and ("ddress" in text or " at " in text or "for " in text)
+        and (match := ADDRESS.search(text))
+    ):
+        value = match.group(1)
+        facts.address = 0 if value.startswith("(") else _int(value, 16)
+    if "[#" in text:
+        if facts.die is None and (match := DIE.search(text)):
+            facts.die = _int(match.group(1))
+        if facts.error is None and (match := ERROR.search(text)):
+            facts.error = next((group for group in match.groups() if group), None)
+    if collecting and text.lstrip()[:5] == "RIP: ":
+        _interrupted(facts, text, collecting)
+    elif (
+        facts.ip is None
+        and facts.ip_address is None
+        and ("P" in text or "pc" in text or "epc" in text or "era" in text or "ERA" in text)
+    ):
+        _instruction_pointer(facts, text)
+    if "at: " in text:
+        found = AT.search(text) or AT_BARE.match(text)
+        frame = location(text[found.end() :]) if found else None
+        if frame and len(facts.at) < MOST_FRAMES:
+            facts.at.append(frame)
+    if head == "Code":
+        if facts.code is None and (match := CODE.match(text)):
+            facts.code = match.group(1).strip()
+    elif head in LINKS and facts.link is None:
+        facts.link = location(text)
+    elif head == "  EC" and "IABT" in text:  # arm64's exception class: instruction abort
+        facts.fetch = True
+    elif ": " in text and len(facts.registers) < 64:
+        for name, value in REGISTERS.findall(text):
+            facts.registers.setdefault(name, value)
+    if "inked in" in text and not facts.modules and (match := MODULES.match(text)):
+        words = match.group(1).split("[last unloaded")[0].split()
+        facts.modules = [word.partition("(")[0] for word in words[:MOST_MODULES]]
+    if "orkqueue: " in text and facts.workqueue is None and (match := WORKQUEUE.search(text)):
+        facts.workqueue = " ".join(group for group in match.groups() if group)
+    if head == "Hard" and facts.hardware is None and (match := HARDWARE.search(text)):
+        facts.hardware = match.group(1).strip()
+    if facts.last_function is None and (match := LAST_FUNCTION.search(text)):
+        facts.last_function = match.group(1) or match.group(2)
+    if facts.arch is None and (match := SIGNS.search(text)):
+        facts.arch = ARCHES[match.group(0)]
+    return collecting
+
+
+def _task(facts: Facts, text: str) -> None:
+    """Who was running, as reports say it that have no `CPU: PID: Comm:` line."""
+    if "INFO: task" in text or "Process " in text:
+        if match := TASK.search(text) or PROCESS.search(text):
+            facts.process, facts.pid = match.group(1), _int(match.group(2))
+    elif "stuck for" in text and facts.cpu is None:
+        if match := LOCKUP.search(text):
+            facts.cpu, facts.process, facts.pid = _int(match.group(1)), match.group(2), _int(match.group(3))
+    elif " by " in text and (match := BY_TASK.search(text)) and match.group(3):
+        facts.process, facts.pid = match.group(2), _int(match.group(3))
+
+
+def _interrupted(facts: Facts, text: str, trace: list[Frame]) -> None:
+    """The registers of what was interrupted, within a trace: it has no frame of its own there, so this line is it."""
+    frame = location(text)
+    if frame is None or USER_REGS.match(text) or len(trace) >= MOST_FRAMES:
+        return
+    above = base(trace[-1].function)
+    if trapped(above) and facts.ip is None and facts.ip_address is None:
+        facts.ip = frame
+    if trapped(above) or interrupted(above):
+        trace.append(frame)
+
+
+def _instruction_pointer(facts: Facts, text: str) -> None:
+    match = RIP.search(text)
+    if not match:
+        return
+    if text.lstrip().startswith(("RIP: 0033", "RIP: 002b", "RIP: 0023")):
+        return
+    rest = match.group(3)
+    if "(null)" in match.group(0)[:80]:
+        facts.ip_address = 0
+        return
+    frame = location(rest)
+    if frame and rest.find(frame.function) < 40:
+        facts.ip = frame
+        return
+    if NULL_IP.match(rest):
+        facts.ip_address = 0
+        return
+    value = match.group(1) or match.group(2)
+    if value is None and (bare := BARE_IP.match(rest)):
+        value = bare.group(1)
+    if value is not None:
+        facts.ip_address = _int(value, 16)
+
+
+def _int(text: str | None, radix: int = 10) -> int | None:
+    if text is None or len(text) > 20:
+        return None
+    try:
+        return int(text, radix)
+    except ValueError:
+        return None
