@@ -69,3 +69,7 @@ dist: .venv/dev.stamp ## build the wheel and the source archive into dist/
 
 man: .venv/run.stamp ## write docs/ejectable.1 anew, from the commands' own help
 	$(BIN)/python scripts/man
+
+.PHONY: remedies-table
+remedies-table: .venv/dev.stamp ## each remedy on each kind of host: plan, apply, verify, undo; writes docs/remedies-table.md
+	$(BIN)/python -m corpus.remedies_table $(ARGS)
