@@ -7,9 +7,24 @@ import msgspec
 
 from ejectable.host.root import Root
 
-__all__ = ["Policy", "forced_legacy", "read_policy"]
+__all__ = [
+    "MODPROBE_FOLDERS",
+    "MODPROBE_LIMIT",
+    "Policy",
+    "forced_legacy",
+    "means_yes",
+    "modprobe_files",
+    "read_policy",
+]
 
-MODPROBE_FOLDERS = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
+MODPROBE_FOLDERS = (
+    "/etc/modprobe.d",
+    "/run/modprobe.d",
+    "/usr/local/lib/modprobe.d",
+    "/usr/lib/modprobe.d",
+    "/lib/modprobe.d",
+)
+MODPROBE_LIMIT = 1 << 20
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -35,17 +50,37 @@ def forced_legacy(root: Root, command_line: str | None) -> tuple[str, ...]:
     """Where `virtio_pci.force_legacy` is asked for, so that it can be taken away: one phrase a place."""
     places = []
     for word in (command_line or "").split():
-        # The kernel takes - for _ in a parameter's name (kernel/params.c, dash2underscore); a bare name means yes.
-        name, _, value = word.partition("=")
+        # The kernel takes - for _ in a parameter's name (kernel/params.c, dash2underscore).
+        name, equals, value = word.partition("=")
         if name.replace("-", "_") == "virtio_pci.force_legacy":
-            # kstrtobool() looks at the first letter, and for `off` at the second one too (lib/kstrtox.c).
-            places = [] if value[:1] in tuple("0nNfF") or value[:2].lower() == "of" else ["the kernel command line"]
+            places = ["the kernel command line"] if means_yes(value if equals else None) else []
+    for path in modprobe_files(root):
+        # A backslash at the end of a line continues it: modprobe.d(5).
+        text = re.sub(r"\\\r?\n", " ", root.text(path, MODPROBE_LIMIT) or "")
+        for line in text.splitlines():
+            match = re.match(r"\s*options\s+virtio[-_]pci\s+(.*)", line)
+            words = (word.partition("=") for word in match[1].split()) if match else ()
+            if any(
+                re.fullmatch("force[-_]legacy", name) and means_yes(value if eq else None) for name, eq, value in words
+            ):
+                places.append(path)
+                break
+    return tuple(dict.fromkeys(places))
+
+
+def modprobe_files(root: Root) -> tuple[str, ...]:
+    """The files that modprobe reads, in its order: of those with one name only the first folder's (modprobe.d(5))."""
+    chosen: dict[str, str] = {}
     for folder in MODPROBE_FOLDERS:
         for name in root.list(folder) or ():
-            if not name.endswith(".conf"):
-                continue
-            for line in (root.text(f"{folder}/{name}") or "").splitlines():
-                if re.match(r"\s*options\s+virtio[-_]pci\s(.*\s)?force[-_]legacy(=([1yYtT]|on|On|ON)|\s|$)", line):
-                    places.append(f"{folder}/{name}")
-                    break
-    return tuple(dict.fromkeys(places))
+            if name.endswith(".conf"):
+                chosen.setdefault(name, f"{folder}/{name}")
+    return tuple(chosen[name] for name in sorted(chosen))
+
+
+def means_yes(value: str | None) -> bool:
+    """What the kernel makes of the value of a boolean parameter; a bare name means yes.
+
+    kstrtobool() looks at the first letter, and for `off` at the second one too (lib/kstrtox.c).
+    """
+    return value is None or not (value[:1] in tuple("0nNfF") or value[:2].lower() == "of")

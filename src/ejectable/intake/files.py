@@ -54,7 +54,9 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             os.fsync(file.fileno())
         # Root leaves a file to whom it belongs: a user's source tree, a service's settings.
         if os.geteuid() == 0 and path.exists():
-            os.chown(aside, path.stat().st_uid, path.stat().st_gid)
+            was = path.stat()
+            if (was.st_uid, was.st_gid) != (0, 0):  # vfat knows no owners, and refuses to be told one
+                os.chown(aside, was.st_uid, was.st_gid)
         os.chmod(aside, mode)  # noqa: PTH101  (mkstemp gave a string)
         os.replace(aside, path)  # noqa: PTH105
     except BaseException:
