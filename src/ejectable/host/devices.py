@@ -47,7 +47,15 @@ KINDS = {
     41: "gpio",
 }
 # The bus of the parent → the transport that runs there.
-TRANSPORTS = {"pci": "pci", "platform": "mmio", "ccw": "ccw", "vdpa": "vdpa", "rpmsg": "rproc", "uml": "uml"}
+TRANSPORTS = {
+    "pci": "pci",
+    "platform": "mmio",
+    "ccw": "ccw",
+    "vdpa": "vdpa",
+    "remoteproc": "rproc",
+    "rpmsg": "rproc",
+    "uml": "uml",
+}
 VERSION_1 = 32  # VIRTIO_F_VERSION_1, include/uapi/linux/virtio_config.h
 # PCI device ids from here on exist for modern devices only, and virtio_pci_legacy.c turns them away: virtio 1.3,
 # section 4.1.2.
@@ -146,8 +154,8 @@ def _below_pci(root: Root, name: str) -> str | None:
 def _transport(root: Root, parent: str, address: str) -> str:
     """What carries the device: told by the bus of its parent; by the parent's name where no bus was captured."""
     bus = root.link(f"{parent}/subsystem")
-    if bus:
-        return TRANSPORTS.get(bus, bus)
+    if bus in TRANSPORTS:
+        return TRANSPORTS[bus]
     if re.fullmatch(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", address):
         return "pci"
     if "virtio-mmio" in address or address.endswith(".virtio_mmio"):
