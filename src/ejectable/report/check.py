@@ -11,6 +11,7 @@ from ejectable.report.text import MARKS, bullets, columns, paint, wrap
 __all__ = ["as_document", "as_text"]
 
 SCREEN = 24  # lines; the prompt takes one of them
+MOST_OF_WHY = 3  # lines
 UNPLUG = {"would_oops": "would Oops", "safe": "safe", "unknown": "unknown"}
 ORDER = ("would_oops", "unknown", "safe")
 
@@ -88,7 +89,8 @@ def _about(assessment: Assessment, *, width: int) -> list[str]:
         if finding.status is Status.UNKNOWN:
             # Its first sentence; all of it is in the evidence.
             why = re.split(r"(?<=\.) (?=[A-Z])", finding.reason, maxsplit=1)[0]
-            lines += wrap(why, width=width, first="         ")
+            told = wrap(why, width=width, first="         ")
+            lines += told if len(told) <= MOST_OF_WHY else [*told[: MOST_OF_WHY - 1], "         ... (--verbose)"]
     return lines + wrap(_oops(assessment.outcome), width=width, first="Oops     ")
 
 
