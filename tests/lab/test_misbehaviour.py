@@ -74,6 +74,12 @@ def test_a_run_ends_with_the_right_word(behave: Behave, behaviour: str, result: 
     assert (outcome.result, words in outcome.detail) == (result, True), outcome.detail
 
 
+def test_a_guest_that_was_slow_to_boot_is_given_more_time_for_the_rest() -> None:
+    assert Limits().after(2.5) == Limits()
+    assert Limits(heartbeat=10).after(12).heartbeat == 30
+    assert Limits(heartbeat=10).after(1000).heartbeat == 60
+
+
 @pytest.mark.parametrize(("behaviour", "alive"), [("oopses", True), ("oopses-and-stops", False)])
 def test_an_oops_is_known_within_a_second_of_its_last_line(behave: Behave, behaviour: str, alive: bool) -> None:
     behave(behaviour)

@@ -20,7 +20,7 @@ from ejectable.lab.modules import Module
 from ejectable.lab.qemu import Qemu, in_memory, program
 from ejectable.lab.qmp import Qmp
 from ejectable.lab.rig import Refused, Rig
-from ejectable.lab.running import Late, Limits, Over, RunningGuest
+from ejectable.lab.running import MOST_PATIENCE, Late, Limits, Over, RunningGuest
 from ejectable.lab.watch import CrashWatch
 from ejectable.model import Event
 
@@ -85,7 +85,7 @@ class Experiment:
 
     async def run(self) -> Outcome:
         """Do it. Raises `Missing` where QEMU cannot be started; leaves nothing behind, however it ends."""
-        limit = self.limits.boot + self._repeat * self.limits.cycle
+        limit = self.limits.boot + self._repeat * self.limits.cycle * MOST_PATIENCE
         program(ARCHES[self.case.machine])
         token = f"ejectable-{secrets.token_hex(4)}"
         started = time.monotonic()

@@ -62,6 +62,7 @@ class Rig:
             booted = running.console.hello.is_set()
             what = "its modules never finished loading" if booted else "user space was not reached"
             raise Over("no-boot", what + running.last_line()) from None
+        running.limits = running.limits.after(running.console.boot_s or 0.0)
 
     async def use(self) -> View:
         """Wait until the guest has the device and can use it; as the guest sees it then."""

@@ -19,7 +19,7 @@ from ejectable.lab.console import Console
 from ejectable.lab.qemu import Qemu
 from ejectable.lab.qmp import Qmp
 
-__all__ = ["Late", "Limits", "Over", "RunningGuest"]
+__all__ = ["MOST_PATIENCE", "Late", "Limits", "Over", "RunningGuest"]
 
 T = TypeVar("T")
 # How long after the end of an Oops a sign of life is waited for; the panic that has to follow gets longer.
@@ -28,6 +28,8 @@ PANIC_FOLLOWS_S = 5.0
 SETTLE_S = 0.8  # a crash without an end mark is at its end when the console was silent for this long
 CRASH_S = 10.0  # at most, from its first line on
 BEAT_S = 2.0  # between a guest's answer and the next ping
+BRISK_S = 4.0  # a boot under emulation on an idle core takes half of that to twice
+MOST_PATIENCE = 6.0
 ENDING_S = 2.0  # for QEMU to be gone when its channels broke
 
 
@@ -41,6 +43,19 @@ class Limits(msgspec.Struct, frozen=True):
     heartbeat: float = 15.0
     use: float = 30.0
     cycle: float = 240.0  # a whole one, all of the above included
+    patience: float = 1.0  # the factor for what has no limit of its own above
+
+    def after(self, boot_s: float) -> "Limits":
+        """The limits for a guest that took so long to boot: on a host that is busy, everything else is slow as well."""
+        slow = min(max(1.0, boot_s / BRISK_S), MOST_PATIENCE)
+        return msgspec.structs.replace(
+            self,
+            device=self.device * slow,
+            unplug=self.unplug * slow,
+            heartbeat=self.heartbeat * slow,
+            use=self.use * slow,
+            patience=slow,
+        )
 
 
 class Over(Exception):
@@ -163,7 +178,7 @@ class RunningGuest:
     async def calm(self) -> None:
         """Give a crash that may be on its way a second to show."""
         with suppress(Late):
-            await self.until(asyncio.Event().wait(), AFTERMATH_S)
+            await self.until(asyncio.Event().wait(), AFTERMATH_S * self.limits.patience)
 
     async def dead_or(self, detail: str, alive: Result = "no-unplug") -> Over:
         """Why something did not happen: the guest is dead (`hang`), or it lives (`alive`)."""
@@ -193,9 +208,11 @@ class RunningGuest:
 
     async def _crashed(self) -> Over:
         """The kernel has begun to fall: hear it out, see what is left of it."""
+        patience = self.limits.patience
         with suppress(TimeoutError):
-            async with asyncio.timeout(CRASH_S):
-                while not self.console.fallen.is_set() and time.monotonic() - self.console.last_byte < SETTLE_S:
+            async with asyncio.timeout(CRASH_S * patience):
+                settled = SETTLE_S * patience
+                while not self.console.fallen.is_set() and time.monotonic() - self.console.last_byte < settled:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self.console.fallen.wait(), 0.1)
         self.tell("a crash")
@@ -205,13 +222,13 @@ class RunningGuest:
         answer = self.console.answer(self.send("ping"))
         panicked = asyncio.ensure_future(self.console.panicked.wait())
         waiting: set[asyncio.Future[Any]] = {panicked} if self._panics else {panicked, answer}
-        patience = PANIC_FOLLOWS_S if self._panics else AFTERMATH_S
-        await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        follows = (PANIC_FOLLOWS_S if self._panics else AFTERMATH_S) * patience
+        await asyncio.wait(waiting, timeout=follows, return_when=asyncio.FIRST_COMPLETED)
         panicked.cancel()
         self.alive = answer.done() and not self.console.panicked.is_set()
         if self.console.panicked.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.console.panic_told.wait(), SETTLE_S)
+                await asyncio.wait_for(self.console.panic_told.wait(), SETTLE_S * patience)
             return Over("panic", "the kernel panicked")
         state = "still answers, with a dead thread and whatever it held" if self.alive else "no longer answers"
         return Over("oops", f"the kernel oopsed; the guest {state}")
