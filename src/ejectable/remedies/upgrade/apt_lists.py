@@ -68,35 +68,47 @@ class Lists:
                 "-o",
                 f"Dir::Cache::srcpkgcache={folder}/src.bin",
             ]
-        age = time.time() - self._refreshed()
-        if age < DAY:
+        old = self._old()
+        if old is None:
             return tuple(ours)
-        days = int(age // DAY)
-        old = (
-            "This system has no package lists yet"
-            if days > 10000
-            else f"The package lists of this system are {days} days old"
-        )
         if self._offline:
             self._notes.append(f"{old}, and --offline forbids fetching newer ones: `sudo apt-get update` does.")
             return tuple(ours)
         try:
-            return (*ours, *self._private())
+            private = self._private()
+            self._notes.append(f"{old}: newer ones were fetched for this answer.")
+            return (*ours, *private)
         except EjectableError as error:
             self._notes.append(f"{old}, and newer ones could not be fetched: {error.message}")
             return tuple(ours)
 
+    def _old(self) -> str | None:
+        """Why the lists of the system are not taken; `None` where they are."""
+        refreshed = self._refreshed()
+        if not refreshed:
+            return "This system has no package lists yet"
+        days = int((time.time() - refreshed) // DAY)
+        if days > 0:
+            return f"The package lists of this system are {days} {'day' if days == 1 else 'days'} old"
+        sources = ["/etc/apt/sources.list", "/etc/apt/sources.list.d"]
+        sources += [f"{sources[1]}/{name}" for name in self._root.list(sources[1]) or ()]
+        if any(self._changed(path) > refreshed for path in sources):
+            return "The package lists of this system are older than its list of sources"
+        return None
+
+    def _changed(self, path: str) -> float:
+        try:
+            return Path(self._root.outside(path)).stat().st_mtime
+        except OSError:
+            return 0.0
+
     def _refreshed(self) -> float:
         """When the lists of the system were fetched, in seconds; the files themselves carry their server's time."""
-        times = [0.0]
-        if not any(
-            name.endswith(("_Packages", "_Packages.lz4", "_Packages.gz", "_Packages.xz")) for name in self._names()
-        ):
+        kept = ("_Packages", "_Packages.lz4", "_Packages.gz", "_Packages.xz", "_Packages.zst")
+        if not any(name.endswith(kept) for name in self._names()):
             return 0.0
-        for path in ("/var/lib/apt/lists", "/var/lib/apt/lists/partial", "/var/lib/apt/periodic/update-success-stamp"):
-            with suppress(OSError):
-                times.append(Path(self._root.outside(path)).stat().st_mtime)
-        return max(times)
+        lists = "/var/lib/apt/lists"
+        return max(map(self._changed, (lists, f"{lists}/partial", "/var/lib/apt/periodic/update-success-stamp")))
 
     def _names(self) -> Iterable[str]:
         return self._root.list("/var/lib/apt/lists") or ()
@@ -110,9 +122,11 @@ class Lists:
         options = ["-o", f"Dir::State::Lists={folder}/lists", "-c", str(configuration)]
         stamp = folder / "fetched"
         if not stamp.exists() or time.time() - stamp.stat().st_mtime > OURS_FRESH_S:
-            # As this user, whoever that is: apt's own unprivileged user could not write here.
-            done = run(["apt-get", *options, "-o", "APT::Sandbox::User=", "-qq", "update"], timeout_s=UPDATE_S)
-            if not done.ok:
+            # As this user, whoever that is: apt's own unprivileged user could not write here. Without the error mode
+            # apt is content with what it has when the archive is out of reach (apt-get(8), --error-on=any).
+            how = ("-o", "APT::Sandbox::User=", "-o", "APT::Update::Error-Mode=any")
+            done = run(["apt-get", *options, *how, "-qq", "update"], timeout_s=UPDATE_S)
+            if not done.ok or "Failed to fetch" in done.err:
                 raise Missing(done.last)
             stamp.touch()
         return options

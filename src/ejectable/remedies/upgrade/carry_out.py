@@ -138,7 +138,7 @@ def _checked(situation: Situation, running: str, offer: Offer, judged: Judged, c
     model = precautions.initramfs(root, running)
     if model and not precautions.initramfs(root, release):
         raise Missing(
-            f"{release} was installed without its initramfs: /boot has {model[0]} for the kernel in use, and none for it."
+            f"{release} was installed without its initramfs: the kernel in use has {model[0]} in /boot, and it none."
         )
     boots = boots_next(root)
     why = f"{path} is the kernel that was judged (build-id {there.build_id}): {there.why}."

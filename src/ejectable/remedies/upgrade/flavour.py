@@ -9,8 +9,12 @@ __all__ = ["concrete", "flavour", "natural", "newer"]
 # 6.1.0-50-cloud-amd64, 6.12.117+deb12-cloud-amd64, 6.1.0-0.deb11.21-amd64, 6.8.0-1009-aws, 6.8.4-2-pve,
 # 6.4.0-150600.23.25-default. Fedora's and Red Hat's say nothing there (6.8.5-301.fc40.x86_64): their packages do.
 RELEASE = re.compile(r"\d+(?:\.\d+)+(?:[~+][\w.~+]*)?(?:-rc\d+)?(?:-\d[\w.~+]*)*-([a-z][\w.+-]*)", re.ASCII)
-# Packages that hold one kernel each, with its release in the name: Debian, Ubuntu (signed and not), Proxmox.
-CONCRETE = re.compile(r"(?:linux-image-(?:unsigned-)?|proxmox-kernel-|pve-kernel-)(\d[\w.~+-]*?)(?:-(?:un)?signed)?")
+# Packages that hold one kernel each, with its release in the name: Debian, Ubuntu (signed and not), Proxmox. Two
+# numbers alone are a series (linux-image-6.12-cloud-amd64, proxmox-kernel-6.8), which is a metapackage.
+CONCRETE = re.compile(
+    r"(?:linux-image-(?:unsigned-)?|proxmox-kernel-|pve-kernel-)(\d+\.\d+(?:\.\d|-rc\d)[\w.~+-]*?)(?:-(?:un)?signed)?",
+    re.ASCII,
+)
 
 
 def flavour(release: str) -> str | None:
