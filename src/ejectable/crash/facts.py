@@ -8,7 +8,7 @@ import msgspec
 
 from ejectable.crash.blame import interrupted, trapped
 from ejectable.crash.frames import base, frames_of, location
-from ejectable.crash.report import Report
+from ejectable.crash.report import REGISTER_LINES, Report
 from ejectable.model import Frame
 
 __all__ = ["Facts", "facts_of"]
@@ -208,11 +208,15 @@ def _read(texts: Sequence[str]) -> Facts:
 MOST_FRAMES = 1200  # where a stack overflows, the trace is as long as the recursion
 MOST_TRACES = 400
 MOST_MODULES = 300
+MOST_REGISTERS = 64
 
 
 def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame] | None:
     """One line that is no frame; the trace that later frames go to, or `None`."""
     head = text[:4]
+    if head in REGISTER_LINES:
+        _registers(facts, text)
+        return collecting
     if head in MARKS:
         if collecting is not None and not text.strip().strip("</>").strip("ABCDEFIKMNOQRST#"):
             return collecting  # <IRQ>, </TASK>, <EOI>
@@ -247,7 +251,7 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
             facts.taint = match.group(1)
     if facts.pid is None:
         _task(facts, text)
-    if facts.access is None and (match := ACCESS.search(text)):
+    if facts.access is None and (" of size" in text or " at addr" in text) and (match := ACCESS.search(text)):
         facts.access = match.group(1)
     if "#PF: " in text and (match := PF.search(text)):
         facts.fetch = facts.fetch or match.group(1) == "instruction fetch"
@@ -283,9 +287,8 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
         facts.link = location(text)
     elif head == "  EC" and "IABT" in text:  # arm64's exception class: instruction abort
         facts.fetch = True
-    elif ": " in text and len(facts.registers) < 64:
-        for name, value in REGISTERS.findall(text):
-            facts.registers.setdefault(name, value)
+    elif ": " in text:
+        _registers(facts, text)
     if "inked in" in text and not facts.modules and (match := MODULES.match(text)):
         words = match.group(1).split("[last unloaded")[0].split()
         facts.modules = [word.partition("(")[0] for word in words[:MOST_MODULES]]
@@ -293,11 +296,26 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
         facts.workqueue = " ".join(group for group in match.groups() if group)
     if head == "Hard" and facts.hardware is None and (match := HARDWARE.search(text)):
         facts.hardware = match.group(1).strip()
-    if facts.last_function is None and (match := LAST_FUNCTION.search(text)):
+    if (
+        facts.last_function is None
+        and ("in-flight" in text or "last func" in text)
+        and (match := LAST_FUNCTION.search(text))
+    ):
         facts.last_function = match.group(1) or match.group(2)
+    _arch(facts, text)
+    return collecting
+
+
+def _registers(facts: Facts, text: str) -> None:
+    if len(facts.registers) < MOST_REGISTERS:
+        for name, value in REGISTERS.findall(text):
+            facts.registers.setdefault(name, value)  # the first are the kernel's; a user's may follow
+    _arch(facts, text)
+
+
+def _arch(facts: Facts, text: str) -> None:
     if facts.arch is None and (match := SIGNS.search(text)):
         facts.arch = ARCHES[match.group(0)]
-    return collecting
 
 
 def _task(facts: Facts, text: str) -> None:

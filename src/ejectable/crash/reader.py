@@ -15,7 +15,7 @@ import msgspec
 
 from ejectable.crash.context import Context
 from ejectable.crash.lines import PRINTK, Line, clean, read
-from ejectable.crash.report import Report
+from ejectable.crash.report import REGISTER_LINES, Report
 from ejectable.crash.trigger import Match, Trigger
 from ejectable.crash.triggers import CONSEQUENCE, find
 from ejectable.model import Event
@@ -26,16 +26,18 @@ LONGEST_LINE = 16384  # bytes; printk's own limit is 1 KiB, journals and JSON wr
 MOST_LINES = 1200  # of one report: NMI backtraces of all CPUs are long
 MOST_EVENTS = 2000  # listed of one log; of one bug, MOST_ALIKE
 MOST_ALIKE = 50
+MOST_KNOWN = 4096
 MOST_OPEN = 32  # reports at once, one per speaker
 GAP = 40  # lines without evidence after which a report is over
 PANIC_WINDOW = 12  # lines between a warning and a panic that comes before the warning's trace
 TRAP_WINDOW = 25  # lines between a report's head and its die line
 FOLLOW_WINDOW = 400  # lines within which a panic belongs to what came before
 
-# Reports that print a rule of `=` or an end mark behind them.
-# What follows printk's prefix where nothing else does, and with what a report may end.
-PLAIN = frozenset("DEFGHIJKLMNOPQRTUVWXYZabdefghijklmnopqrstuvwxyz0123456789 CRS-=#")
-ENDINGS = frozenset(("---", "===", "Lin", "Reb", "Ker"))
+# With what a line begins that has no prefix but printk's; phones add `(0)[..]`, `I[0: ..]`, `c0  123 `, ` [3: ..]`.
+NO_PREFIX = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghijklmnopqrstuvwxyz0123456789 -=#_/*.{")
+# With what a line begins that may end a report, or says that other CPUs' traces follow.
+ENDINGS = frozenset(("---", "===", "Lin", "Reb", "Ker", "Sen"))
+# Reports that print a rule of `=` behind them.
 RULED = ("kasan", "kmsan", "kcsan", "ubsan")
 
 # With these a report is over: its own end mark, or the machine's.
@@ -61,6 +63,7 @@ class Reader:
         self.printed = 0  # lines that looked like the kernel's: with printk's time, or from `kernel:`
         self.left_out = 0  # events like those that were given already
         self._alike: dict[str, int] = {}
+        self._known_by_sight: set[int] = set()  # what of these need not be read any more
         self._given = 0
         self._first_oops: int | None = None  # the line of this boot's first
         self._binary = False  # the journal's export format announced a value with its length
@@ -150,36 +153,48 @@ class Reader:
         return sorted(found, key=lambda event: event.line)
 
     def _take_all(self, lines: list[str], events: list[Event]) -> None:
-        """Take whole, clean lines. Most lines of a busy log belong to an open report: those go the short way."""
+        """Take whole, clean lines. Those with printk's prefix and no other go the short way, which is most of them."""
         number = self.line
         opened = self._open
         for text in lines:
             number += 1
-            if opened and (match := printk(text)) is not None:
-                end = match.end()
-                report = opened.get(match.group(2) or "")
-                if (
-                    report is not None
-                    and text[end : end + 1] in PLAIN
-                    and "]: " not in text
-                    and " kernel: " not in text
-                ):
-                    body = text[end:]
-                    if body[:3] not in ENDINGS and find(body) is None:
-                        report.texts.append(body)
-                        report.last = number
-                        if body[:1] == " " or "+0x" in body:
-                            report.gap = 0
-                            if len(report.texts) <= MOST_LINES:
-                                continue
-                        elif report.gap < GAP and "NMI" not in body:
-                            report.gap += 1
-                            continue
-                        self.line = number
-                        self._judge(report, body, events)
-                        continue
+            match = printk(text)
+            if match is None:
+                self.line = number
+                self._take(text, events, dirty=False)
+                continue
+            body = text[match.end() :]
+            first = body[:1]
+            speaker = match.group(2) or ""
+            report = opened.get(speaker)
+            if report is not None and report.gap < GAP and len(report.texts) < MOST_LINES:
+                if first == " " and "+0x" in body and (body[1:2] != "[" or body[2:3] == "<"):
+                    # A frame: nothing but a part of the report.
+                    report.texts.append(body)
+                    report.last = number
+                    report.gap = 0
+                    continue
+                if body[:4] in REGISTER_LINES:
+                    report.texts.append(body)
+                    report.last = number
+                    report.gap += 1
+                    continue
             self.line = number
-            self._take(text, events, dirty=False)
+            if (
+                first not in NO_PREFIX
+                or body[1:2] == "["
+                or (first == "c" and body[1:2].isdigit())
+                or "]: " in text
+                or " kernel: " in text
+                or len(text) > LONGEST_LINE
+            ):
+                self._take(text, events, dirty=False)
+            elif (
+                report is not None or opened or self._last is None or body[:3] == "Lin" or "irtio" in body or find(body)
+            ):
+                self._see(Line(body, match.group(1), speaker), events)
+            else:
+                self.printed += 1
         self.line = number
 
     def _take(self, text: str, events: list[Event], *, dirty: bool) -> None:
@@ -316,12 +331,14 @@ class Reader:
         self._last_first = new.number
 
     def _continue(self, report: Report, text: str, events: list[Event]) -> None:
-        report.add(text, self.line)
+        report.texts.append(text)
+        report.last = self.line
         if text[:1] == " " or "+0x" in text or "Comm:" in text or "ode: " in text:
             report.gap = 0
         else:
             report.gap += 1
-        self._judge(report, text, events)
+        if text[:3] in ENDINGS or report.gap > GAP or "NMI" in text or len(report.texts) > MOST_LINES:
+            self._judge(report, text, events)
 
     def _judge(self, report: Report, text: str, events: list[Event]) -> None:
         """Whether a report is over with the line that it just got."""
@@ -353,6 +370,10 @@ class Reader:
     def _emit(self, report: Report, events: list[Event]) -> None:
         from ejectable.crash.events import event_of  # its patterns are not compiled where nothing happened
 
+        sight = report.sight
+        if sight in self._known_by_sight:
+            self.left_out += 1
+            return
         event = event_of(report, self.source, self.context)
         self.context.learn(event)
         if event.oops is not None:
@@ -364,6 +385,8 @@ class Reader:
         # One bug over and over must not fill the memory.
         if alike >= MOST_ALIKE or self._given >= MOST_EVENTS:
             self.left_out += 1
+            if len(self._known_by_sight) < MOST_KNOWN:
+                self._known_by_sight.add(sight)
             return
         self._alike[event.fingerprint] = alike + 1
         self._given += 1
