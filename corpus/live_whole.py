@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -35,7 +36,11 @@ __all__: list[str] = []
 
 RELEASE = "6.1.0-50-cloud-amd64"
 
-PACKAGES = "python3,kmod,gcc-12,make,binutils,libc6-dev,systemd-sysv,udev,dkms,util-linux,procps"
+PACKAGES = (
+    "python3,kmod,gcc-12,make,binutils,libc6-dev,systemd-sysv,udev,dkms,util-linux,procps"
+    # What linux-kbuild's programs need: its package is unpacked, not installed.
+    ",libelf1,libssl3,zlib1g"
+)
 MIRROR = "http://deb.debian.org/debian"
 STORY = Path(__file__).with_name("whole_story.sh")
 LIMIT_S = 3600.0
@@ -64,7 +69,7 @@ WantedBy=graphical.target
 
 def base() -> Path:
     """Debian with the kernel, its headers and the tools, without ejectable: made once."""
-    kept = cache_folder() / "live-whole" / "base"
+    kept = cache_folder() / "live-whole" / f"base-{hashlib.sha256(PACKAGES.encode()).hexdigest()[:8]}"
     with locked("live-whole"):
         if not kept.exists():
             aside = kept.with_suffix(".part")
@@ -159,11 +164,11 @@ class Host:
         self._folder = folder
         self._monitor = folder / "qmp"
         command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "max", "-smp", "2"]
-        command += ["-m", "1536", "-nic", "none", "-display", "none", "-serial", "stdio"]
+        command += ["-m", "1536", "-nic", "none", "-vga", "none", "-display", "none", "-serial", "stdio"]
         command += ["-kernel", str(extracted / "boot" / f"vmlinuz-{RELEASE}"), "-initrd", str(folder / "initrd")]
         command += ["-append", "console=ttyS0 panic=0 systemd.show_status=0 quiet random.trust_cpu=on"]
         command += ["-drive", f"file={image},format=raw,if=none,id=root,cache=unsafe"]
-        command += ["-device", "virtio-blk-pci,drive=root,disable-legacy=on,disable-modern=off,addr=4"]
+        command += ["-device", "virtio-blk-pci,drive=root,disable-legacy=on,disable-modern=off,addr=2"]
         command += ["-qmp", f"unix:{self._monitor},server=on,wait=off"]
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
@@ -204,6 +209,8 @@ class Host:
 
 def main() -> int:
     """Run the story, keep what it came to."""
+    # However it is ended, QEMU ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     said: list[dict[str, str]] = []
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="live-whole-") as folder:

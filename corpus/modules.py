@@ -22,12 +22,14 @@ from corpus.builds import Manifest, Opt, build_once, run_logged
 from corpus.carve import btf_of_package
 from corpus.compilers import Compiler
 from corpus.patches import VARIANTS, apply
+from corpus.traps import TRAPS
 from corpus.trees import architecture_of, headers, source, source_version
 
 __all__ = ["DEFAULT_RELEASE", "Module", "faulty_module", "vmlinux_btf"]
 
 DEFAULT_RELEASE = "6.1.0-50-cloud-amd64"
 
+KNOWN = {**VARIANTS, **TRAPS}
 MAKEFILE = """
 obj-m := virtio_pci.o
 virtio_pci-y := virtio_pci_modern.o virtio_pci_common.o {legacy}
@@ -99,7 +101,7 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
         return Manifest(
             name=self.name,
             artefact=artefact.name,
-            expected=VARIANTS[self.variant].expected if self.legacy else "not_affected",
+            expected=KNOWN[self.variant].expected if self.legacy else "not_affected",
             variant=self.variant,
             arch="arm64" if self.arm else "amd64",
             source=source_version(self.family),
@@ -111,7 +113,7 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
             retpoline=self.retpoline and not self.arm,
             virtio_pci="module",
             compression=self.compression,
-            notes=VARIANTS[self.variant].what + ("" if self.legacy else "; without the legacy driver"),
+            notes=KNOWN[self.variant].what + ("" if self.legacy else "; without the legacy driver"),
         )
 
 
@@ -132,7 +134,7 @@ def _build(aside: Path, module: Module) -> Path:
     work.mkdir()
     for file in (source(module.family) / "drivers/virtio").glob("virtio_pci_*.[ch]"):
         shutil.copy(file, work)
-    apply(work, module.family, module.variant)
+    apply(work, module.family, module.variant, KNOWN)
     clang = module.compiler != "gcc-12"
     flags = [f"-{module.opt}"] if module.opt != "O2" else []
     if not module.retpoline and not arm and not clang:

@@ -7,6 +7,7 @@ The edits find identifiers, not lines, and insist that each one applied; no kern
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,19 @@ import msgspec
 
 from ejectable.errors import OurFault
 
-__all__ = ["VARIANTS", "Family", "Variant", "apply"]
+__all__ = [
+    "CALL",
+    "COMMON_C",
+    "COMMON_H",
+    "LEGACY_C",
+    "MODERN_C",
+    "NEVER",
+    "VARIANTS",
+    "Edit",
+    "Family",
+    "Variant",
+    "apply",
+]
 
 COMMON_H, COMMON_C = "virtio_pci_common.h", "virtio_pci_common.c"
 MODERN_C, LEGACY_C = "virtio_pci_modern.c", "virtio_pci_legacy.c"
@@ -43,6 +56,8 @@ static bool vp_never_avq(struct virtio_device *vdev, unsigned int index)
 
 
 Family = Literal["6.1", "6.12"]
+# In front of or behind the one match of a pattern in a file: ("after", LEGACY_C, pattern, text).
+Edit = tuple[Literal["before", "after"], str, str, str]
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +70,9 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     helper: str | None = None  # a function in front of vp_del_vqs()
     legacy_sets: bool = False  # virtio_pci_legacy_probe() sets the member too
     probe_sets: bool = False  # virtio_pci_probe() sets it before it asks either driver
+    member: str = MEMBER
+    modern_sets: str = "vp_dev->is_avq = vp_is_avq;"
+    edits: tuple[Edit, ...] = ()
     families: tuple[Family, ...] = ("6.1", "6.12")
 
 
@@ -162,9 +180,9 @@ class _Edits:
         self.sub(file, rf"(?P<here>{pattern})", r"\g<here>" + text)
 
 
-def apply(folder: Path, family: str, name: str) -> Variant:
+def apply(folder: Path, family: str, name: str, variants: Mapping[str, Variant] = VARIANTS) -> Variant:
     """Edit a copy of drivers/virtio (`folder`) of linux-source-`family` into the variant called `name`."""
-    variant = VARIANTS[name]
+    variant = variants[name]
     if family not in variant.families:
         raise OurFault(f"The variant {name} is not for linux-source-{family}.")
     if variant.skip is None:
@@ -180,20 +198,22 @@ def apply(folder: Path, family: str, name: str) -> Variant:
         "first": r"struct pci_dev \*pci_dev;",
     }
     # Only the first `pci_dev` of the header is a member of the struct; the others are unique.
-    edits.sub(COMMON_H, rf"(?P<here>^\t{places[variant.place]})$", rf"\g<here>\n\t{MEMBER}")
+    edits.sub(COMMON_H, rf"(?P<here>^\t{places[variant.place]})$", rf"\g<here>\n\t{variant.member}")
     loop = r"list_for_each_entry_safe\(vq, n, &vdev->vqs, list\) \{"
     skip = variant.skip if "info = " in variant.skip or family == "6.1" else variant.skip + _INFO
     edits.after(COMMON_C, loop, f"\n\t\t{skip}\n")
     if variant.helper:
         edits.before(COMMON_C, r"^void vp_del_vqs\(", variant.helper)
     edits.before(MODERN_C, r"^static u64 vp_get_features\(", PREDICATE)
-    edits.after(MODERN_C, r"\n\tvp_dev->del_vq = del_vq;", "\n\tvp_dev->is_avq = vp_is_avq;")
+    edits.after(MODERN_C, r"\n\tvp_dev->del_vq = del_vq;", f"\n\t{variant.modern_sets}")
     if variant.probe_sets:
         edits.before(COMMON_C, r"^static int virtio_pci_probe\(", NEVER)
         edits.after(COMMON_C, r"\n\tvp_dev->pci_dev = pci_dev;", "\n\tvp_dev->is_avq = vp_never_avq;")
     if variant.legacy_sets:
         edits.before(LEGACY_C, r"^int virtio_pci_legacy_probe\(", NEVER)
         edits.after(LEGACY_C, r"\n\tvp_dev->del_vq = del_vq;", "\n\tvp_dev->is_avq = vp_never_avq;")
+    for where, file, pattern, text in variant.edits:
+        (edits.before if where == "before" else edits.after)(file, pattern, text)
     return variant
 
 

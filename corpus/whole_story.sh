@@ -42,16 +42,17 @@ wait_for() {
     udevadm settle
 }
 plug() { ask "plug $1" && wait_for "$2"; }
-pull() { ask "pull $1" && wait_for "$2"; }
 no_oops() { ! dmesg | grep -qE 'BUG:|Oops|WARNING:'; }
+# An Oops comes when the device has left its bus already.
+pull() { ask "pull $1" && wait_for "$2" && sleep 2 && no_oops; }
 
 echo "=== stage $stage on $release" | tee -a $log
 case $stage in
 first)
     truth "a legacy disk is plugged" plug one 2
     expect 2 "check, before" ejectable check
-    expect 0 "the plan" ejectable fix live
-    says "the plan says that it is possible" "possible"
+    expect 2 "the plan" ejectable fix live
+    says "the plan says that it is possible" "^live  *possible"
     expect 0 "fix live --apply" ejectable fix live --apply
     truth "the module is loaded" test -e /sys/module/ejectable_live
     truth "the mark is there" test -e $mark

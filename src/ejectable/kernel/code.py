@@ -46,16 +46,20 @@ class IndirectCall(msgspec.Struct, frozen=True):
     tail: bool
 
 
-def function_parts(program: Program, name: str) -> tuple[Symbol, ...]:
-    """The function and the parts that the compiler split off it, by address."""
-    whole = program.symbols.function(name) or program.symbols.get(name)
+def function_parts(program: Program, function: str | Symbol) -> tuple[Symbol, ...]:
+    """The function and the parts that the compiler split off it, by address.
+
+    A name stands for the first function that has it; static functions of several files may share one.
+    """
+    symbols = program.symbols
+    whole = function if isinstance(function, Symbol) else symbols.function(function) or symbols.get(function)
     if whole is None:
         return ()
-    parts = [s for s in program.symbols.variants(SUFFIX.sub("", name)) if ".cold" in s.name or ".part." in s.name]
+    parts = [s for s in symbols.variants(SUFFIX.sub("", whole.name)) if ".cold" in s.name or ".part." in s.name]
     return tuple(sorted({whole.address: whole, **{s.address: s for s in parts}}.values(), key=lambda s: s.address))
 
 
-def listing(program: Program, name: str) -> Iterator[Instruction]:
+def listing(program: Program, function: str | Symbol) -> Iterator[Instruction]:
     """The instructions of a function, its parts one after the other."""
     import capstone
 
@@ -64,7 +68,7 @@ def listing(program: Program, name: str) -> Iterator[Instruction]:
     else:
         engine = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
     engine.skipdata = True  # data between the code does not end the function
-    for part in function_parts(program, name):
+    for part in function_parts(program, function):
         try:
             code = program.image.read(part.address, min(part.size or 4096, MOST_CODE))
         except NotMapped:
@@ -84,9 +88,9 @@ def _target(mnemonic: str, operands: str) -> int | None:
     return int(found[1], 16) if found else None
 
 
-def indirect_calls(program: Program, name: str) -> list[IndirectCall]:
+def indirect_calls(program: Program, function: str | Symbol) -> list[IndirectCall]:
     """Every indirect call of a function, in order of address."""
-    code = list(listing(program, name))
+    code = list(listing(program, function))
     thunks = thunk_registers(program.symbols) if program.arch == "x86_64" else {}
     targets = {instruction.target for instruction in code if instruction.target is not None}
     found = []

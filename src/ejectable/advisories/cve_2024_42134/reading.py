@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result
 from ejectable.kernel import Program
 from ejectable.kernel.code import IndirectCall, Instruction, indirect_calls, listing
+from ejectable.kernel.program import Symbol
 from ejectable.model import Evidence, EvidenceKind, Status
 
 __all__ = ["annotated", "disassembly"]
@@ -17,31 +18,37 @@ __all__ = ["annotated", "disassembly"]
 AROUND = (9, 4)  # instructions shown in front of the call and behind it
 
 
-def _functions(program: Program) -> Iterator[str]:
-    """vp_del_vqs() and the small functions that a compiler may have made of it, by name."""
-    yield FUNCTION
+def _functions(program: Program) -> Iterator[Symbol]:
+    """vp_del_vqs() and the small functions that a compiler may have made of it."""
     whole = program.symbols.function(FUNCTION)
-    for instruction in listing(program, FUNCTION) if whole else ():
+    if whole is None:
+        return
+    yield whole
+    for instruction in listing(program, whole):
         found = program.symbols.at(instruction.target) if instruction.target is not None else None
         if found is None or found[1] or found[0].kind == "U" or found[0] == whole:
             continue
         if found[0].name.startswith("vp_"):
-            yield found[0].name
+            yield found[0]
 
 
-def _call(program: Program, slot: int) -> tuple[str, IndirectCall] | None:
-    for name in dict.fromkeys(_functions(program)):
-        for call in indirect_calls(program, name):
-            if call.loaded_from == slot:
-                return name, call
-    return None
+def _call(program: Program, result: Result) -> tuple[Symbol, IndirectCall] | None:
+    """The call that was seen to be made; else the first through this place of the device."""
+    through = [
+        (function, call)
+        for function in {function.address: function for function in _functions(program)}.values()
+        for call in indirect_calls(program, function)
+        if call.loaded_from == result.slot
+    ]
+    made = [found for found in through if found[1].site == result.site]
+    return next(iter(made or through), None)
 
 
 def disassembly(program: Program, result: Result) -> Evidence | None:
     """What the code looks like; `None` where the callback's place is not known."""
     if result.slot is None:
         return None
-    found = _call(program, result.slot)
+    found = _call(program, result)
     if found is None:
         return Evidence(
             EvidenceKind.DISASSEMBLY, Status.UNKNOWN, f"no call through the device's {result.slot:#x} was recognised"
@@ -63,19 +70,18 @@ def annotated(program: Program, result: Result) -> list[str]:
     lines = [*result.story]
     if result.slot is None:
         return lines
-    found = _call(program, result.slot)
+    found = _call(program, result)
     if found is None:
         return lines
-    name, call = found
-    code = list(listing(program, name))
+    function, call = found
+    code = list(listing(program, function))
     index = next(i for i, instruction in enumerate(code) if instruction.address == call.site)
     lines.append("")
     around = code[max(0, index - AROUND[0]) : index + AROUND[1] + 1]
     lines += [f"{_mark(instruction, call)} {instruction.text(program)}" for instruction in around]
     tool = "objdump" if program.arch == "x86_64" else "aarch64-linux-gnu-objdump"
-    lines.append(
-        f"Compare: {tool} -dr --disassemble={name} {'vmlinux' if program.name == 'vmlinux' else program.name + '.ko'}"
-    )
+    file = "vmlinux" if program.name == "vmlinux" else f"{program.name}.ko"
+    lines.append(f"Compare: {tool} -dr --disassemble={function.name} {file}")
     return lines
 
 

@@ -7,6 +7,7 @@ device is the list of queues.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 from ejectable.advisories.cve_2024_42134.declared import member_at
 from ejectable.kernel import Program, Types
@@ -40,7 +41,7 @@ class Stage:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.followed: list[tuple[Symbol, tuple[int, ...]]] = []
-        self.met: dict[str, Symbol] = {}  # all that were ever followed or that the legacy probe had set
+        self.met: dict[int, Symbol] = {}  # all that were ever followed, or called as the legacy probe's, by address
         self.machine = Machine(program, through=self._through, answers=self._answers())
         types = program.types
         struct = types.struct("virtio_pci_device") if types else None
@@ -133,7 +134,7 @@ class Stage:
         if self._probing:
             return callee.name.startswith("virtio_pci_legacy_probe")
         if callee.address in self.legacy_callbacks.values():
-            self.met[callee.name] = callee
+            self.met[callee.address] = callee
             self.followed.append((callee, arguments))
             # What the legacy probe put into the device answers itself, if it asks about a queue.
             return self.asks(arguments)
@@ -142,7 +143,7 @@ class Stage:
         # A helper may have the device in another place; so has free_irq(), which only passes it on.
         follow = follow or (not own.isdisjoint(arguments[1:4]) and callee.name not in PASSES_ON)
         if follow:
-            self.met[callee.name] = callee
+            self.met[callee.address] = callee
             self.followed.append((callee, arguments))
         return follow
 
@@ -329,10 +330,15 @@ class Stage:
         offset = load.address - self.device
         return offset if 0 <= offset < DEVICE_SIZE else None
 
-    def null_callback(self, outcome: Outcome) -> int | None:
-        """The offset of the null pointer in the device that was called to ask about a queue; `None` if none was."""
+    def null_callback(self, outcome: Outcome, *, any_queue: bool = False) -> int | None:
+        """The offset of the null pointer in the device that was called to ask about a queue; `None` if none was.
+
+        `any_queue`: whatever number it was asked about.
+        """
         fault = outcome.fault
-        if fault is None or not self.asks(fault.arguments):
+        if fault is None or not (
+            self.asks(fault.arguments) or (any_queue and fault.arguments[0] == self.device + self.vdev_offset)
+        ):
             return None
         # kCFI reads the hash in front of the callee (4 bytes before it) and faults on that.
         if not (fault.access == "fetch" and fault.address == 0) and not (
@@ -362,6 +368,8 @@ class Stage:
 
     def place(self, address: int) -> str:
         """The same for any address that a run has read."""
+        if self.owns(address):
+            return self.name(address - self.device)
         offset = address - self.parent
         if 0 <= offset < self.parent_size:
             found = member_at(self.program.types, "pci_dev", offset)
@@ -390,6 +398,17 @@ class Stage:
             if 0 <= offset < QUEUE_SIZE:
                 return not (offset < 16 or self._of_queue("vdev", VDEV) <= offset < self._of_queue("vdev", VDEV) + 8)
         return False
+
+    @cached_property
+    def modern(self) -> int:
+        """Another device, as this one is now, but with a function wherever it has no pointer: a modern one has it."""
+        memory = self.machine.memory
+        content = dict(self._base)[self.device]
+        other, somewhere = memory.allocate(DEVICE_SIZE), self.machine.callback("another device's callback", 0)
+        words = (content[at : at + 8] for at in range(0, DEVICE_SIZE, 8))
+        filled = b"".join(word if any(word) else somewhere.to_bytes(8, "little") for word in words)
+        self._base = (*self._base, (other, filled))
+        return other
 
     def is_list(self, slot: int) -> bool:
         """Whether the device's list of queues is there."""

@@ -3,9 +3,10 @@
 
 Two ways to find out. The driver's indirect calls are counted: one that no run went through, and that leads to none of
 the functions that the legacy probe set, may be the question. And what was read is changed, piece by piece, to see
-what it decides.
+what it decides: to nothing, to everything, and to each number that the code compares something with.
 """
 
+import re
 from collections.abc import Collection, Iterator
 
 import msgspec
@@ -18,9 +19,12 @@ from ejectable.kernel.program import Symbol
 __all__ = ["LOW", "Condition", "calls", "conditions", "depends", "untried"]
 
 MOST_FUNCTIONS = 64
-MOST_CONDITIONS = 96
+MOST_CONDITIONS, MOST_NUMBERS, MOST_RUNS = 64, 24, 600
 OWN = ("vp_", "virtio_pci_")
 HIGH, LOW = 0xFFFF_FFFF_0000_0000, 0xFFFF_FFFF
+# What compares, or puts a number where something is compared with it next.
+COMPARES = re.compile(r"cmp|cmn|sub|subs|test|tst|and|ands|xor|eor|mov|movz|ccmp")
+NUMBER = re.compile(r"#?(-?0x[0-9a-f]+|-?\d+)$")
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -35,8 +39,8 @@ class Condition(msgspec.Struct, frozen=True):
 
 def calls(stage: Stage, function: Symbol) -> Iterator[IndirectCall]:
     """The indirect calls of the function under test and of all that works for it in the driver."""
-    for name in _reached(stage, function):
-        yield from indirect_calls(stage.program, name)
+    for each in _reached(stage, [function, *stage.met.values()]):
+        yield from indirect_calls(stage.program, each)
 
 
 def untried(stage: Stage, function: Symbol, traced: Collection[int]) -> list[IndirectCall]:
@@ -45,23 +49,36 @@ def untried(stage: Stage, function: Symbol, traced: Collection[int]) -> list[Ind
     return [call for call in calls(stage, function) if call.site not in traced and call.loaded_from not in known]
 
 
-def _reached(stage: Stage, function: Symbol) -> list[str]:
-    """The function, what was followed in any run, and what of the driver they call directly, by name."""
+def _reached(stage: Stage, start: Collection[Symbol]) -> list[Symbol]:
+    """These functions and what of the driver they call directly, and so on."""
     symbols = stage.program.symbols
     module = stage.program.name != "vmlinux"
-    found = [function.name, *stage.met]
-    for name in found:
-        for instruction in listing(stage.program, name) if len(found) < MOST_FUNCTIONS else ():
+    found = list({symbol.address: symbol for symbol in start}.values())
+    known = {symbol.address for symbol in found}
+    for function in found:
+        for instruction in listing(stage.program, function) if len(found) < MOST_FUNCTIONS else ():
             at = symbols.at(instruction.target) if instruction.target is not None else None
-            if at is None or at[1] or at[0].kind not in "tTwW" or at[0].name in found:
+            if at is None or at[1] or at[0].kind not in "tTwW" or at[0].address in known:
                 continue
             # All of a module is the driver; in a kernel only the names tell.
             if module or at[0].name.startswith(OWN):
-                found.append(at[0].name)
+                found.append(at[0])
+                known.add(at[0].address)
     return found
 
 
-def conditions(stage: Stage, loads: Collection[Load]) -> Iterator[Condition]:
+def _numbers(stage: Stage, start: Collection[Symbol]) -> list[int]:
+    """The numbers that these functions, and what they call of the driver, compare something with."""
+    found: dict[int, None] = {}
+    for function in _reached(stage, start):
+        for instruction in listing(stage.program, function):
+            last = instruction.operands.rpartition(",")[2].strip()
+            if COMPARES.fullmatch(instruction.mnemonic) and NUMBER.fullmatch(last):
+                found[int(last.removeprefix("#"), 0) & LOW] = None
+    return [number for number in found if number][:MOST_NUMBERS]
+
+
+def conditions(stage: Stage, function: Symbol, loads: Collection[Load]) -> Iterator[Condition]:
     """What a run read, each time with another value. Pointers that the legacy probe set, and lists, are left alone."""
     seen: dict[tuple[int, int], int] = {}
     for load in loads:
@@ -71,16 +88,29 @@ def conditions(stage: Stage, loads: Collection[Load]) -> Iterator[Condition]:
         if slot is not None and (slot & ~7 in stage.legacy_callbacks or stage.is_list(slot)):
             continue
         seen.setdefault((load.address, load.size), load.value)
+    numbers = _numbers(stage, [function, *stage.met.values()])
+    count = 0
     for (address, size), value in list(seen.items())[:MOST_CONDITIONS]:
-        offset = address - stage.device
-        slot = offset if stage.owns(address) else None
-        name = stage.name(offset) if slot is not None else stage.place(address)
-        if size == 8 and value == 0:
-            # Of the features, a legacy device may have the lower half only.
-            yield Condition(address, size, HIGH, slot, name)
-            yield Condition(address, size, LOW, slot, name)
-        else:
-            yield Condition(address, size, 0 if value else (1 << 8 * size) - 1, slot, name)
+        slot = address - stage.device if stage.owns(address) else None
+        name = stage.place(address)
+        for other in _others(stage, size, value, numbers):
+            count += 1
+            if count > MOST_RUNS:
+                return
+            yield Condition(address, size, other, slot, name)
+
+
+def _others(stage: Stage, size: int, value: int, numbers: Collection[int]) -> Iterator[int]:
+    """The values to try instead of one."""
+    if size == 8 and stage.owns(value):
+        yield stage.modern + value - stage.device  # a pointer to a device that a modern driver drives
+    if size == 8 and value == 0:
+        # Of the features, a legacy device may have the lower half only.
+        yield from (HIGH, LOW)
+    else:
+        yield 0 if value else (1 << 8 * size) - 1
+    if size < 8:
+        yield from (number for number in numbers if number >> 8 * size == 0 and number != value)
 
 
 def depends(stage: Stage, slot: int) -> str | None:
@@ -90,6 +120,8 @@ def depends(stage: Stage, slot: int) -> str | None:
     changed; wherever it still succeeds, the place must hold something.
     """
     outcome, _ = stage.probe_again({}, {})
+    probes = [stage.program.symbols.function(name) for name in ("virtio_pci_probe", "virtio_pci_legacy_probe")]
+    numbers = _numbers(stage, [probe for probe in probes if probe is not None])
     changes: list[tuple[str, dict[int, tuple[int, int]], dict[str, int]]] = []
     seen = set()
     for load in outcome.loads:
@@ -97,15 +129,16 @@ def depends(stage: Stage, slot: int) -> str | None:
         if (load.address, load.size) in seen or not (within or stage.is_data(load.address)):
             continue
         seen.add((load.address, load.size))
-        flipped = 0 if load.value else (1 << 8 * load.size) - 1
-        changes.append((stage.place(load.address), {load.address: (flipped, load.size)}, {}))
+        name = stage.place(load.address)
+        changes += [(name, {load.address: (value, load.size)}, {})
+                    for value in _others(stage, load.size, load.value, numbers)]  # fmt: skip
     for name in dict.fromkeys(call.name for call in outcome.calls):
         answers = {call.answer for call in outcome.calls if call.name == name}
         if answers <= {0, 1}:
             changes.append((f"what {name}() answers", {}, {name: 0 if answers == {1} else 1}))
-    for name, pokes, other in changes[: 2 * MOST_CONDITIONS]:
+    for name, pokes, other in changes[:MOST_RUNS]:
         again, device = stage.probe_again(pokes, other)
-        driven = again.exit == "returned" and not (again.value or 0) & 0xFFFF_FFFF
+        driven = again.exit == "returned" and not (again.value or 0) & LOW
         # Without the functions that every legacy device gets it was no legacy probe.
         legacy = driven and all(any(device[at : at + 8]) for at in stage.legacy_callbacks if at != slot)
         if legacy and not any(device[slot : slot + 8]):

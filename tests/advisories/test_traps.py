@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels that hide the defect are never called safe, and what could not be decided is said."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from corpus.list import paired_tree
+from corpus.modules import Module
+from corpus.traps import TRAPS
+from ejectable.advisories import registry
+from ejectable.errors import Missing
+from ejectable.kernel.artefact import Kernel, open_kernels
+from ejectable.model import Finding, Status
+
+pytestmark = pytest.mark.kernels
+
+ADVISORY = registry()["CVE-2024-42134"]
+ARM = "6.1.0-50-cloud-arm64"
+# Where the code alone proves it, with the kernel's types at hand.
+PROVEN = ("trap-second-call", "trap-other-devices", "trap-renamed", "trap-low-feature", "trap-copy", "trap-far-helper")
+
+
+def built(module: Module) -> Path:
+    try:
+        return module.path()
+    except Missing as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+def judged(path: Path) -> Finding:
+    kernel = next(iter(open_kernels(str(path))))
+    assert isinstance(kernel, Kernel)
+    return ADVISORY.probe(kernel)
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_a_module_alone_is_not_called_safe(name: str) -> None:
+    for release in (Module().release, ARM):
+        finding = judged(built(Module(variant=name, release=release)))
+        assert finding.status in (Status.AFFECTED, Status.UNKNOWN), (release, finding.explanation)
+        assert finding.reason
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_a_module_beside_its_kernel_is_not_called_safe(name: str) -> None:
+    module = Module(variant=name)
+    built(module)
+    finding = judged(paired_tree(module))
+    if name in PROVEN:
+        assert finding.status is Status.AFFECTED, finding.explanation
+    else:
+        assert finding.status in (Status.AFFECTED, Status.UNKNOWN), finding.explanation
+    assert finding.reason
+
+
+@pytest.mark.parametrize("name", ["affected", "trap-second-call", "trap-static-key"])
+def test_symbols_that_were_stripped_away_prove_nothing(name: str, tmp_path: Path) -> None:
+    stripped = tmp_path / "virtio_pci.ko"
+    module = built(Module(variant=name, btf=False))
+    subprocess.run(["strip", "--discard-all", "--strip-debug", "-o", stripped, module], check=True)
+    assert judged(stripped).status in (Status.AFFECTED, Status.UNKNOWN)
