@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Logs: a healthy one of 1 GB beside GNU grep, one crash after another, standard input, several files at once."""
+"""Logs: a healthy one of 1 GB beside GNU grep, one crash after another, hostile lines, several files at once."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -32,7 +32,21 @@ MESSAGES = (
     "systemd[1]: Started session-{1}.scope - Session {1} of User root.",
     "nvme nvme{0}: {1}/0/0 default/read/poll queues",
 )
-REPORT = Path(__file__).parent.parent / "tests" / "crash" / "fixtures" / "defect-disk-acpi-eject-printk.txt"
+FIXTURES = Path(__file__).parent.parent / "tests" / "crash" / "fixtures"
+REPORT = FIXTURES / "defect-disk-acpi-eject-printk.txt"
+LINE_BYTES = 1 << 30
+HOSTILE_BYTES = 64 << 20
+HOSTILE = (
+    b"[",
+    b"BUG: ",
+    b" at: ",
+    b"[ 1.000000]",
+    b"Tainted: G ",
+    b"Comm: a ",
+    b"\x1b[",
+    b'{"MESSAGE": "',
+    b"+0x1/0x1 ",
+)
 
 
 def _written(name: str, size: int, piece: Callable[[random.Random, int], bytes]) -> str:
@@ -77,6 +91,35 @@ def dense() -> str:
     return _written("dense.log", DENSE_BYTES, _crash)
 
 
+@cache
+def _reports() -> tuple[bytes, ...]:
+    logs = (path.read_bytes().partition(b"\n---\n")[2] for path in sorted(FIXTURES.glob("*.txt")))
+    return tuple(log for log in logs if log.startswith(b"["))
+
+
+def mixed() -> str:
+    """One kind of crash after another: what the tests' fixtures hold, in any order."""
+    return _written("mixed.log", DENSE_BYTES, lambda rng, _number: rng.choice(_reports()))
+
+
+def hostile(size: int) -> str:
+    """Lines as long as lines may be, of words that the reader looks for, in an open report."""
+    head = b"[    1.000000] BUG: unable to handle page fault for address: 1\n"
+
+    def piece(_rng: random.Random, number: int) -> bytes:
+        unit = HOSTILE[number % len(HOSTILE)]
+        return head + (b"[    1.000001] " + unit * (16000 // len(unit)) + b"\n") * 8
+
+    return _written(f"hostile-{size >> 20}.log", size, piece)
+
+
+def line() -> str:
+    """A line of 1 GiB."""
+    return _written(
+        "line.log", LINE_BYTES, lambda _rng, number: b"x" * (1 << 20) if number else b"[    1.000000] BUG: "
+    )
+
+
 def _folder(count: int) -> str:
     for number in range(count):
         _written(f"dense-{count}/{number}.log", DENSE_BYTES // count, _crash)
@@ -93,7 +136,18 @@ def _quiet() -> Sequence[Command]:
 
 
 def _busy() -> Sequence[Command]:
-    return (Command("one crash after another", (TOOL, "crash", "--quiet", "--jobs", "1", dense()), (2,)),)
+    return (
+        Command("one crash after another", (TOOL, "crash", "--quiet", "--jobs", "1", dense()), (2,)),
+        Command("one kind after another", (TOOL, "crash", "--quiet", "--jobs", "1", mixed()), (2,)),
+    )
+
+
+def _strange() -> Sequence[Command]:
+    return (
+        Command("hostile lines", (TOOL, "crash", "--quiet", "--jobs", "1", hostile(HOSTILE_BYTES)), (0, 3)),
+        Command("twice as many", (TOOL, "crash", "--quiet", "--jobs", "1", hostile(2 * HOSTILE_BYTES)), (0, 3)),
+        Command("a line of 1 GiB", (TOOL, "crash", "--quiet", line()), (0, 3)),
+    )
 
 
 def _several() -> Sequence[Command]:
@@ -120,6 +174,17 @@ BENCHMARKS = (
         (
             Limit("one crash after another", seconds=DENSE_BYTES / DENSE_RATE + START_S),
             Limit("one crash after another", mebibytes=MEMORY_MIB),
+            Limit("one kind after another", seconds=DENSE_BYTES / DENSE_RATE + START_S),
+            Limit("one kind after another", mebibytes=MEMORY_MIB),
+        ),
+    ),
+    Group(
+        "crash: hostile lines; a line of 1 GiB",
+        _strange,
+        (
+            Limit("twice as many", ratio=2.2, than="hostile lines"),  # linear; room for noise
+            Limit("twice as many", mebibytes=MEMORY_MIB),
+            Limit("a line of 1 GiB", mebibytes=MEMORY_MIB),
         ),
     ),
     Group(
