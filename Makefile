@@ -73,3 +73,11 @@ man: .venv/run.stamp ## write docs/ejectable.1 anew, from the commands' own help
 .PHONY: remedies-table
 remedies-table: .venv/dev.stamp ## each remedy on each kind of host: plan, apply, verify, undo; writes docs/remedies-table.md
 	$(BIN)/python -m corpus.remedies_table $(ARGS)
+
+.PHONY: live-proof live-whole
+live-proof: .venv/dev.stamp ## the module of `fix live` in guests, writes docs/live-proof.md (ARGS=--quick: a selection)
+	$(BIN)/python -m corpus.live_proof $(ARGS)
+
+live-whole: .venv/dev.stamp ## `fix live` from end to end in a guest with a real user space; needs root and debootstrap
+	$(BIN)/python -m corpus.live_whole
+	$(BIN)/python -m corpus.live_proof --table
