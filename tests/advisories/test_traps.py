@@ -2,6 +2,7 @@
 """Kernels that hide the defect are never called safe, and what could not be decided is said."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 
 from corpus.list import paired_tree
 from corpus.modules import Module
+from corpus.patches import apply
 from corpus.traps import TRAPS
+from corpus.trees import source as tree
 from ejectable.advisories import registry
+from ejectable.advisories.cve_2024_42134.source import source
 from ejectable.errors import Missing
 from ejectable.kernel.artefact import Kernel, open_kernels
 from ejectable.model import Finding, Status
@@ -56,6 +60,18 @@ def test_a_module_beside_its_kernel_is_not_called_safe(name: str) -> None:
     else:
         assert finding.status in (Status.AFFECTED, Status.UNKNOWN), finding.explanation
     assert finding.reason
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_its_source_is_not_called_safe(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "drivers/virtio"
+    folder.mkdir(parents=True)
+    for file in (tree("6.1") / "drivers/virtio").glob("virtio_pci_*.[ch]"):
+        shutil.copy(file, folder)
+    apply(folder, "6.1", name, TRAPS)
+    evidence = source(tmp_path)
+    assert evidence is not None
+    assert evidence.says in (Status.AFFECTED, Status.UNKNOWN), evidence.detail
 
 
 @pytest.mark.parametrize("name", ["affected", "trap-second-call", "trap-static-key"])

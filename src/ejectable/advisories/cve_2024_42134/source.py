@@ -6,7 +6,7 @@ it says; it never guesses.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -93,6 +93,10 @@ def judge(common: CSource, header: CSource, legacy: CSource | None) -> Reading:
     calls = tuple(_calls(common, delete))
     if not calls:
         if not has_member:
+            other = _asks(members)
+            if other:
+                detail = f"struct virtio_pci_device has no member is_avq, but {other}, which asks the same"
+                return Reading(Status.UNKNOWN, detail, common)
             detail = "struct virtio_pci_device has no member is_avq, and vp_del_vqs() calls none"
             return Reading(Status.NOT_AFFECTED, detail, common)
         return Reading(
@@ -104,10 +108,22 @@ def judge(common: CSource, header: CSource, legacy: CSource | None) -> Reading:
     setter = _setter(common, legacy)
     if setter:
         return Reading(Status.FIXED, f"{setter}() sets is_avq for every legacy device", common, calls)
-    return _weigh(common, calls)
+    return _weigh(common, header, legacy, calls)
 
 
-def _weigh(common: CSource, calls: tuple[Call, ...]) -> Reading:
+def _asks(members: Sequence[str]) -> str | None:
+    """The member with the signature of is_avq, `bool (*x)(struct virtio_device *, unsigned int)`, if one has it."""
+    found = re.search(r"bool \( \* (\w+) \) \( struct virtio_device \*", " ".join(members))
+    return found[1] if found else None
+
+
+def _is_called(tokens: Sequence[str]) -> bool:
+    """Whether the member is called anywhere in these tokens: in a function that vp_del_vqs() may come to."""
+    named = (i for i in range(1, len(tokens)) if tokens[i] == CALLBACK and tokens[i - 1] in ("->", "."))
+    return any(next((word for word in tokens[i + 1 : i + 8] if word != ")"), "") == "(" for i in named)
+
+
+def _weigh(common: CSource, header: CSource, legacy: CSource | None, calls: tuple[Call, ...]) -> Reading:
     found = Reading(Status.FIXED, "", common, calls)
     chosen = [call.function.name for call in calls if common.chosen(call.function)]
     if found.open:
@@ -117,6 +133,10 @@ def _weigh(common: CSource, calls: tuple[Call, ...]) -> Reading:
         detail += "; but #if chooses among parts of that function" if name in chosen else ""
         return Reading(status, detail, common, calls)
     doubts = [f"{call.function.name}() calls is_avq, and {call.doubt}" for call in calls if call.doubt]
+    doubts += [
+        f"{name} calls is_avq too" for name, file in (("virtio_pci_legacy.c", legacy), ("the header", header))
+        if file is not None and _is_called(file.tokens)
+    ]  # fmt: skip
     doubts += [f"#if chooses among parts of {name}(), which calls is_avq" for name in chosen]
     if doubts:
         return Reading(Status.UNKNOWN, doubts[0], common, calls)
@@ -178,6 +198,8 @@ def _sets(probe: Function, end: int) -> bool:
     if not found:
         return False
     at = found[-1]
+    if any(body[i : i + 2] == ("return", "0") for i in range(at)):
+        return False  # some devices are done with before
     depth = sum((word == "{") - (word == "}") for word in body[:at])
     start = at
     while start and body[start - 1] not in (";", "{", "}"):
