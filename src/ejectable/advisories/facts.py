@@ -74,7 +74,6 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: tuple[FixedPackage, ...]
     look_alikes: tuple[LookAlike, ...]
     references: tuple[Reference, ...]
-    terms: dict[str, str] = {}
 
     def commit(self, role: str) -> Commit | None:
         """The first commit of this role."""
