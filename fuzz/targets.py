@@ -120,13 +120,18 @@ def source(data: bytes) -> None:
 
 
 def crash(data: bytes) -> None:
-    """Logs."""
-    import io
+    """Logs, as far as what is shown of them."""
+    from ejectable.advisories import registry
+    from ejectable.assess.crashes import Reading, judge
+    from ejectable.crash.logs import read_bytes
+    from ejectable.report.crash import as_document, as_text
 
-    from ejectable.crash import read_events
-
-    for _ in read_events(io.BytesIO(data), source="input"):
-        pass
+    log = read_bytes(data, "input")
+    judged = [judge(event, registry()) for event in log.events]
+    events, statuses = tuple(event for event, _ in judged), tuple(status for _, status in judged)
+    reading = Reading((log.source,), events, statuses, left_out=log.left_out)
+    as_text(reading, colour=False, width=80, everything=True)
+    as_document(reading)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ejectable.crash.blame import named
 from ejectable.crash.inputs import Source, read
 from ejectable.crash.logs import Log
 from ejectable.errors import EjectableError
@@ -31,11 +32,15 @@ class Build(msgspec.Struct, frozen=True):
     agree: int
     differ: int
     findings: tuple[Finding, ...]
+    blamed_differs: bool = False  # the very function to blame has another size
 
     @property
     def same(self) -> bool | None:
-        """Whether it is the build that crashed; `None` where the trace has too few functions to tell."""
-        if self.differ > self.agree // 10:
+        """Whether it is the build that crashed; `None` where the trace has too few functions to tell.
+
+        A kernel may be right and a module of it another: what is said of the function to blame must be true of it.
+        """
+        if self.blamed_differs or self.differ > self.agree // 10:
             return False
         return True if self.agree >= ENOUGH else None
 
@@ -177,6 +182,7 @@ def judge(event: Event, advisories: Mapping[str, "Advisory"]) -> tuple[Event, St
 def compare(event: Event, kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> Build:
     """Hold a kernel against a crash. Raises `EjectableError` where the kernel cannot be read."""
     agree = differ = 0
+    blamed_differs = False
     for function, module, size in _sizes(event.trace):
         program = kernel.module(module) if module else kernel.vmlinux
         if program is None:
@@ -189,8 +195,9 @@ def compare(event: Event, kernel: "Kernel", advisories: Mapping[str, "Advisory"]
             agree += 1
         else:
             differ += 1
+            blamed_differs = blamed_differs or named(function) == event.function
     findings = tuple(advisory.probe(kernel) for advisory in advisories.values())
-    return Build(kernel.name, kernel.release, agree, differ, findings)
+    return Build(kernel.name, kernel.release, agree, differ, findings, blamed_differs)
 
 
 def _sizes(trace: Sequence["Frame"]) -> dict[tuple[str, str | None, int], None]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from ejectable.crash.frames import base
 from ejectable.model import Trigger
 
-__all__ = ["trigger_of"]
+__all__ = ["tells_trigger", "trigger_of"]
 
 # From the special to the general: a device that is removed on the way to a suspend is a suspend; an ACPI eject ends
 # in the same PCI functions as a removal through sysfs.
@@ -68,6 +68,11 @@ def trigger_of(functions: Sequence[str], workqueue: str | None, process: str | N
     if "pciehp" in said or "shpchp" in said:
         return "pcie-hotplug"
     return None
+
+
+def tells_trigger(function: str, trigger: Trigger) -> bool:
+    """Whether a function's name is what tells this trigger."""
+    return any(sign.match(base(function)) for one, sign in SIGNS if one == trigger)
 
 
 @lru_cache(maxsize=1024)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What `ejectable crash` shows: the answer first, then the event in a person's words, then what to do."""
 
+import re
 from typing import Any
 
 import msgspec
 
 from ejectable.assess.crashes import Build, Reading
+from ejectable.crash.blame import named
+from ejectable.crash.cause import tells_trigger
 from ejectable.model import Event, Frame, Status
 from ejectable.report import document
 from ejectable.report.text import MARKS, bullets, clean, paint, wrap
@@ -13,7 +16,7 @@ from ejectable.report.text import MARKS, bullets, clean, paint, wrap
 __all__ = ["as_document", "as_text", "next_steps", "summary"]
 
 SHOWN_EVENTS = 6
-SHOWN_FRAMES = 9
+SHOWN_FRAMES = 7
 TRIGGERS = {
     "acpi-eject": "while the platform ejected the device (ACPI)",
     "pcie-hotplug": "while the device was unplugged (hotplug controller)",
@@ -48,9 +51,23 @@ KINDS = {
 }
 WHAT_FOLLOWS = {
     "panic": "The kernel panicked: the machine stopped, dumped or restarted.",
-    "worker": "The kernel went on without the thread that crashed; the locks it held are never released. Further "
+    "removal": "The kernel went on without the thread that crashed; the locks it held are never released. Further "
     "hotplug, and whatever waits for those locks, hangs. Do not keep it in production.",
-    "warning": "The kernel went on.",
+    "oops": "The kernel went on without the thread that crashed; what it held is never given back, and what it was "
+    "changing is half done. Restart the machine when you can.",
+    "memory": "The kernel went on, but memory was used that it must not use: data may be damaged already.",
+    "wait": "The kernel goes on. What waits, waits still, if it did not say later that it went on.",
+    "report": "The kernel went on.",
+}
+REMOVALS = frozenset(("acpi-eject", "pcie-hotplug", "sysfs-remove", "driver-unbind", "module-unload"))
+TRIGGER_NOTE = {
+    "acpi-eject": "the platform asked to eject it",
+    "pcie-hotplug": "the hotplug controller asked for it",
+    "sysfs-remove": "somebody removed it in sysfs",
+    "driver-unbind": "somebody unbound the driver",
+    "module-unload": "a module is being unloaded",
+    "suspend": "on the way to suspend",
+    "shutdown": "on the way down",
 }
 
 
@@ -80,7 +97,7 @@ def next_steps(reading: Reading) -> list[str]:
     if reading.status is Status.AFFECTED:
         return [
             "Do not unplug another virtio device from this machine; restart it, for it is not to be trusted now.",
-            "Ask whether the kernel has the defect: ejectable kernel /boot/vmlinuz-$(uname -r)",
+            f"Ask whether the kernel has the defect: ejectable kernel {_image(reading)}",
             "See what can be done, from a live repair to an upgrade: ejectable fix",
         ]
     if not reading.events and reading.errors:
@@ -88,7 +105,7 @@ def next_steps(reading: Reading) -> list[str]:
     if reading.status is Status.UNKNOWN:
         return [
             "Look for the whole report: journalctl -k -b -1, /sys/fs/pstore, /var/crash, the serial console.",
-            "Ask whether the kernel has the defect at all: ejectable kernel /boot/vmlinuz-$(uname -r)",
+            f"Ask whether the kernel has the defect at all: ejectable kernel {_image(reading)}",
         ]
     if any(event.kind == "other" and "hardware" in event.title.lower() for event in reading.events):
         return ["Have the hardware checked: this is its report, not a defect of the software."]
@@ -96,6 +113,14 @@ def next_steps(reading: Reading) -> list[str]:
         function = next((event.function for event in reading.events if event.function), None)
         return [f"Search the kernel's bug reports for “{function}” and the title above."] if function else []
     return []
+
+
+def _image(reading: Reading) -> str:
+    """Where the kernel that crashed usually lies; what the log says of it goes into a command only if it is tame."""
+    releases = {event.kernel for event in reading.events if event.advisory or not reading.events[0].advisory}
+    release = releases.pop() if len(releases) == 1 else None
+    tame = release is not None and re.fullmatch(r"\d[\w.+~-]{0,80}", release)
+    return f"/boot/vmlinuz-{release}" if tame else "/boot/vmlinuz-$(uname -r)"
 
 
 def as_document(reading: Reading) -> dict[str, Any]:
@@ -184,18 +209,35 @@ def _event(event: Event, reading: Reading, *, colour: bool, width: int, everythi
 
 def _trace(event: Event, *, colour: bool, most: int) -> list[str]:
     reliable = [frame for frame in event.trace if frame.reliable] or list(event.trace)
+    names = [named(frame.function) for frame in reliable]
+    notes = {names.index(event.function): "to blame"} if event.function in names else {}
+    if event.trigger is not None:
+        told = next((at for at, name in enumerate(names) if tells_trigger(name, event.trigger)), None)
+        if told is not None:
+            notes.setdefault(told, TRIGGER_NOTE[event.trigger])
     lines = []
-    if event.ip:
-        note = "  <- nothing is there: a function pointer was never set" if event.kind == "null-call" else ""
-        lines.append(f"  {clean(event.ip)}{note}")
-    for frame in reliable[:most]:
-        text = clean(_frame(frame))
-        if frame.function.partition(".")[0] == event.function:
-            text = f"{paint(text, 'bold', colour=colour)}  <- to blame"
-        lines.append(f"  {text}")
-    if len(reliable) > most:
-        lines.append(f"  ... {len(reliable) - most} more")
+    top = reliable[0] if reliable else None
+    if event.ip and not (top is not None and event.ip.startswith(f"{top.function}+")):
+        note = "nothing is there: a function pointer was never set" if event.kind == "null-call" else ""
+        if not note and named(event.ip.partition("+")[0]) == event.function:
+            note, notes = "to blame", {at: text for at, text in notes.items() if text != "to blame"}
+        lines.append(_noted(event.ip, note, colour=colour))
+    shown = 0
+    for at, frame in enumerate(reliable):
+        if at >= most and at not in notes:
+            continue
+        if at > shown:
+            lines.append(f"  ... {at - shown} more")
+        lines.append(_noted(_frame(frame), notes.get(at, ""), colour=colour))
+        shown = at + 1
+    if shown < len(reliable):
+        lines.append(f"  ... {len(reliable) - shown} more")
     return lines
+
+
+def _noted(text: str, note: str, *, colour: bool) -> str:
+    text = clean(text)
+    return f"  {paint(text, 'bold', colour=colour)}  <- {note}" if note else f"  {text}"
 
 
 def _frame(frame: Frame) -> str:
@@ -238,7 +280,13 @@ def _consequence(event: Event, reading: Reading) -> str:
     )
     if panicked:
         return WHAT_FOLLOWS["panic"]
-    return WHAT_FOLLOWS["warning" if event.kind in ("warning", "kcsan", "ubsan", "lockdep", "other") else "worker"]
+    if event.oops is not None:
+        return WHAT_FOLLOWS["removal" if event.trigger in REMOVALS else "oops"]
+    if event.kind in ("kasan", "kmsan"):
+        return WHAT_FOLLOWS["memory"]
+    if event.kind in ("hung-task", "soft-lockup", "hard-lockup", "rcu-stall"):
+        return WHAT_FOLLOWS["wait"]
+    return WHAT_FOLLOWS["report"]
 
 
 def _build(build: Build) -> str:
