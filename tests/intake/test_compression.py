@@ -38,6 +38,17 @@ def test_what_the_kernels_build_packs_unpacks(compression: Compression, text: by
 
 
 @pytest.mark.parametrize("compression", PACKED)
+def test_a_large_one_is_put_together_from_pieces(
+    compression: Compression, text: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ejectable.intake.compression.PIECE", 1 << 12)
+    packed = pack(text, compression)
+    assert decompress(packed, len(text), name="x") == text
+    with pytest.raises(DamagedInput, match="more than the limit"):
+        decompress(packed, len(text) - 1, name="x")
+
+
+@pytest.mark.parametrize("compression", PACKED)
 @pytest.mark.parametrize("size", [1, 4096, 500_000, 1 << 31])
 def test_a_wrong_size_is_only_a_hint(compression: Compression, size: int, text: bytes) -> None:
     """LZ4's legacy frame is the exception: it has no end mark, so the size is what ends it, at a block."""

@@ -24,6 +24,7 @@ __all__ = ["LZMA_MEMORY", "ZSTD_STEP", "ZSTD_WINDOW", "Compression", "Source", "
 # A header that asks for more would make the decoder allocate it at once, before a byte is checked.
 ZSTD_WINDOW = 1 << 27
 LZMA_MEMORY = 1 << 28
+PIECE = 1 << 27
 
 
 class Compression(StrEnum):
@@ -110,10 +111,7 @@ def _whole(new: Callable[[], _Decoder]) -> Callable[[Source], bytes]:
 
     def decode(source: Source) -> bytes:
         decoder = new()
-        # One call with a limit, so that the input is never copied piece by piece.
-        unpacked = decoder.decompress(source.data, source.limit + 1)
-        if len(unpacked) > source.limit:
-            raise _TooLarge
+        unpacked = _bounded(decoder, source)
         if not decoder.eof:
             raise EOFError("it ends before its end mark")
         return unpacked
@@ -121,12 +119,28 @@ def _whole(new: Callable[[], _Decoder]) -> Callable[[Source], bytes]:
     return decode
 
 
+def _bounded(decoder: _Decoder, source: Source) -> bytes:
+    """All that comes out, or `_TooLarge`. A library collects what one call gives in blocks and joins them in the end,
+    which takes twice the memory: so much at a time, and a kernel still comes in one piece, without a copy.
+    """
+    pieces: list[bytes] = []
+    total, data = 0, source.data
+    while True:
+        piece = decoder.decompress(data, min(PIECE, source.limit + 1 - total))
+        total += len(piece)
+        if total > source.limit:
+            raise _TooLarge
+        pieces.append(piece)
+        # What zlib did not take it gives back; the others keep it themselves.
+        data = memoryview(getattr(decoder, "unconsumed_tail", b""))
+        if decoder.eof or len(piece) < PIECE:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
 def _lzma_alone(source: Source) -> bytes:
     """The legacy format. The kernel's build appends the size; xz's writer leaves it open and sets an end mark."""
     decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, LZMA_MEMORY)
-    unpacked = decoder.decompress(source.data, source.limit + 1)
-    if len(unpacked) > source.limit:
-        raise _TooLarge
+    unpacked = _bounded(decoder, source)
     promised = int.from_bytes(source.data[5:13], "little")
     if not decoder.eof and len(unpacked) not in (promised, source.size):
         raise EOFError("it ends before its end mark")

@@ -14,8 +14,9 @@ class Limits(msgspec.Struct, frozen=True):
 
     # All that one input may unpack to, summed over its members.
     unpacked: int = 2 * GIB
-    # One thing that is held in memory whole: a kernel image, a module, a changelog.
-    in_memory: int = 512 * MIB
+    # One thing that is held in memory whole: a kernel image, a module, a changelog. Put together from pieces it is
+    # there twice for a moment, and with all that it must stay below a gibibyte.
+    in_memory: int = 448 * MIB
 
 
 DEFAULT_LIMITS = Limits()
