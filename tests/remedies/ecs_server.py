@@ -22,6 +22,8 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import msgspec
 import pytest
 
+from corpus.archive import cache_folder
+
 __all__ = [
     "INSTANCE",
     "KEY",
@@ -421,6 +423,7 @@ def become(monkeypatch: pytest.MonkeyPatch, home: Path, url: str, *, token: str 
         if name.startswith(("ALIBABA_CLOUD_", "EJECTABLE_ECS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     home.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("EJECTABLE_CORPUS", str(cache_folder()))  # the kernels stay where they are
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
     monkeypatch.setenv("EJECTABLE_ECS_ENDPOINT", url)

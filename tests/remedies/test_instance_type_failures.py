@@ -11,12 +11,13 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ejectable import host
 from ejectable.errors import EjectableError, Missing, WrongUsage
 from ejectable.remedies import Request, Situation, carry_out, instance_type
-from ejectable.remedies.ecs import change, proof, refusals, service
+from ejectable.remedies.ecs import answers, change, proof, refusals, service
 from tests.remedies.ecs_server import INSTANCE, KEY, REGION, SECRET, TOKEN, Api, Fault, Machine, answering, become
 
 REQUEST = Request(instance=INSTANCE, region=REGION)
@@ -69,46 +70,60 @@ def test_throttling_without_end_is_given_up_and_nothing_was_done(api: Api, tmp_p
     assert api.instances[INSTANCE] == Machine()
 
 
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, service.Ecs]]:
+    """One process of the SDK for many questions: starting it is what takes time."""
+    one = Api()
+    with answering(one) as url, pytest.MonkeyPatch.context() as patch:
+        become(patch, tmp_path_factory.mktemp("home"), url)
+        with service.Ecs(REGION, patience_s=0.2, pause=lambda _: None) as ecs:
+            yield one, ecs
+
+
 @pytest.mark.parametrize(
     ("fault", "says", "code"),
     [
-        (Fault("DescribeInstances", "Forbidden.RAM", status=403, times=9), "Grant them `ecs:DescribeInstances`", 69),
-        (Fault("StopInstance", "Forbidden.RAM", status=403, times=9), "Grant them `ecs:StopInstance` in RAM", 69),
-        (Fault("StopInstance", "InstanceLockedForSecurity", status=403, times=9), "locked for security reasons", 69),
-        (Fault("ModifyInstanceSpec", "OperationDenied.NoStock", status=403, times=9), "none of that type in stock", 69),
-        (
-            Fault("ModifyInstanceSpec", "InvalidInstanceType.ValueNotSupported", times=9),
-            "Give another one with --to",
-            69,
-        ),
-        (Fault("ModifyInstanceSpec", "OperationDenied", status=403, times=9), "this instance does not allow it", 69),
-        (Fault("ModifyInstanceSpec", "Account.Arrearage", times=9), "the account cannot pay", 69),
-        (Fault("DescribeInstances", "InvalidRegionId.NotFound", status=404, times=9), "Check --region", 64),
-        (Fault("DescribeInstances", "IllegalTimestamp", times=9), "the clock of this machine is wrong", 69),
-        (
-            Fault("DescribeInstances", "Some.NewCode", "An\x1b[31m odd one", times=9),
-            "It says Some.NewCode (An [31m odd",
-            69,
-        ),
-        (Fault("DescribeInstances", "ServiceUnavailable", status=503, times=99), "a fault of its own", 69),
-        (Fault("*", kind="html", times=9), "an answer that is not one", 69),
-        (Fault("*", kind="shape", times=9), "an answer that is not one", 69),
-        (Fault("*", kind="huge", times=9), "too large", 69),
-        (Fault("*", kind="redirect", times=9), "sent us elsewhere", 69),
-        (Fault("*", kind="drop", times=99), "could not be reached", 69),
+        (Fault("", "Forbidden.RAM", status=403), "Grant them `ecs:StopInstance` in RAM", 69),
+        (Fault("", "InstanceLockedForSecurity", status=403), "locked for security reasons", 69),
+        (Fault("", "OperationDenied.NoStock", status=403), "none of that type in stock", 69),
+        (Fault("", "InvalidInstanceType.ValueNotSupported"), "another one with --to", 69),
+        (Fault("", "OperationDenied", status=403), "this instance does not allow it", 69),
+        (Fault("", "IncorrectInstanceStatus", status=403), "in a state that does not allow it", 69),
+        (Fault("", "Account.Arrearage"), "the account cannot pay", 69),
+        (Fault("", "InvalidRegionId.NotFound", status=404), "Check --region", 64),
+        (Fault("", "IllegalTimestamp"), "the clock of this machine is wrong", 69),
+        (Fault("", "Some.NewCode", "An\x1b[31m odd"), "It says Some.NewCode (An [31m odd)", 69),
+        (Fault("", "ServiceUnavailable", status=503), "a fault of its own", 69),
+        (Fault("", kind="html"), "an answer that is not one", 69),
+        (Fault("", kind="shape"), "an answer that is not one", 69),
+        (Fault("", kind="huge"), "too large", 69),
+        (Fault("", kind="redirect"), "sent us elsewhere", 69),
+        (Fault("", kind="drop"), "could not be reached", 69),
     ],
     ids=lambda value: value.code or value.kind if isinstance(value, Fault) else None,
 )
-def test_a_refusal_before_anything_was_done_leaves_the_instance_alone(
-    fault: Fault, says: str, code: int, api: Api, tmp_path: Path
+def test_a_refusal_is_one_sentence_with_the_way_out(
+    fault: Fault, says: str, code: int, session: tuple[Api, service.Ecs]
 ) -> None:
-    api.faults = [fault]
-    error = refused(tmp_path)
-    assert says in whole(error)
-    assert error.exit_code == code
-    assert "\x1b" not in whole(error)
-    assert api.instances[INSTANCE] == Machine()
+    api, ecs = session
+    api.faults = [msgspec.structs.replace(fault, action="*", times=99)]
+    with pytest.raises(EjectableError) as caught:
+        ecs.ask("StopInstance", answers.Instances, InstanceId=INSTANCE)
+    assert says in whole(caught.value)
+    assert caught.value.exit_code == code
+    assert "\x1b" not in whole(caught.value)
     assert not api.followed, "the signed headers go nowhere else"
+    api.faults = []
+    api.asked.clear()
+    ecs.ask("DescribeInstances", answers.Instances, InstanceIds="[]")
+    assert api.actions() == ["DescribeInstances"], "the next question is answered, at once"
+
+
+@pytest.mark.parametrize("action", ["DescribeInstances", "StopInstance", "ModifyInstanceSpec"])
+def test_a_refusal_before_anything_was_done_leaves_the_instance_alone(action: str, api: Api, tmp_path: Path) -> None:
+    api.faults = [Fault(action, "Forbidden.RAM", status=403, times=9)]
+    assert f"Grant them `ecs:{action}`" in whole(refused(tmp_path))
+    assert api.instances[INSTANCE] == Machine()
 
 
 def test_no_answer_is_given_up(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +188,7 @@ def test_a_refusal_once_it_is_stopped_starts_it_again(code: str, api: Api, tmp_p
     error = refused(tmp_path)
     assert f"It says {code}" in error.message
     assert "What was done was undone:" in whole(error)
-    assert f"Undone: stop {INSTANCE}." in whole(error)
+    assert f"Undone: stopped {INSTANCE}." in whole(error)
     assert (api.instances[INSTANCE].type, api.instances[INSTANCE].status) == ("ecs.g7.large", "Running")
     with pytest.raises(WrongUsage, match="nothing to undo"):
         carry_out.undo(elsewhere(tmp_path), "instance-type", Request())
@@ -219,6 +234,7 @@ def test_ctrl_c_while_it_stops_starts_it_again(api: Api, tmp_path: Path, monkeyp
 
     def interrupted(seconds: float) -> None:
         del seconds
+        api.instances[INSTANCE].looks = api.instances[INSTANCE].left = 0
         raise KeyboardInterrupt
 
     one = instance_type.InstanceType(pause=interrupted)
@@ -248,7 +264,7 @@ def test_killed_between_its_steps_the_next_run_starts_it_again(api: Api, tmp_pat
     api.faults = []
     undone = subprocess.run(command("--undo", tree=tmp_path / "tree"), capture_output=True, text=True, check=False)
     assert undone.returncode == 0, undone.stderr
-    assert f"Undone: stop {INSTANCE}." in undone.stdout
+    assert f"Undone: stopped {INSTANCE}." in undone.stdout
     assert (api.instances[INSTANCE].type, api.instances[INSTANCE].status) == ("ecs.g7.large", "Running")
 
 

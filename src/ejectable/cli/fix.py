@@ -110,7 +110,9 @@ def fix(  # noqa: PLR0917  (options are given by name; Typer needs them position
         else:
             plan = carry_out.plan(situation, request, (remedy,) if remedy else ())
             status = carry_out.status(situation, remedy, request)
-            about = situation.assessment.summary if target is None else plan[0].why
+            # A tree or another instance was asked about: this machine's own state is no answer to that.
+            asked_of_another = target is not None or (instance is not None and remedy is not None)
+            about = plan[0].why if asked_of_another else situation.assessment.summary
             notes = carry_out.left_open(situation)
             answer = Answer(status, about, plan, notes=notes, one=remedy is not None)
             code = exit_code([status])

@@ -159,22 +159,25 @@ class InstanceType(Remediation):
         identifier, old, name = had.instance.instance_id, had.name.name, new.name.name
         state = [sys.executable, "-P", "-m", "ejectable.remedies.ecs", "--region", ecs.region, "--instance", identifier]
         running, stopped = [*state, "--status", "Running"], [*state, "--status", "Stopped"]
+        back = [*state, "--type", old]
         was_running = had.instance.status == "Running"
         if was_running:
             situation.tell(f"stopping {identifier}")
-            with changes.doing(stopped, undo=running, what=f"stop {identifier}"):
+            with changes.doing(stopped, undo=running, what=f"stopped {identifier}"):
                 ensure_stopped(ecs, identifier)
             # What could not be rehearsed while it ran is rehearsed now, before anything is changed.
             rehearse(ecs, instance_of(ecs, identifier), name, across=new.across)
         situation.tell(f"changing {identifier} to {name}")
-        what = f"change {identifier} from {old} to {name}"
-        with changes.doing([*state, "--type", name], undo=[*state, "--type", old], what=what):
+        # The order of a subscription is not taken back unasked: `back` says so, and is tried before a stop would be.
+        paid = had.instance.subscription
+        what = f"changed {identifier} from {old} to {name}"
+        with changes.doing([*state, "--type", name], undo=[] if paid and was_running else back, what=what):
             order = change_type(ecs, identifier, name, across=new.across, pay=True)
         if order:
             changes.done.append(f"Its order is {order}.")
         if was_running:
             situation.tell(f"starting {identifier}")
-            with changes.doing(running, undo=stopped, what=f"start {identifier}"):
+            with changes.doing(running, undo=back if paid else stopped, what=f"started {identifier}"):
                 ensure_running(ecs, identifier)
 
     def _seen(self, ecs: Ecs, situation: Situation, identifier: str, name: str, changes: Changes) -> Applied:

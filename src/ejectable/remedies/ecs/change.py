@@ -69,13 +69,13 @@ def change_type(
     instance = _settled(ecs, identifier, limit_s)
     if instance.instance_type == name:
         return None
-    if instance.status != "Stopped":
-        raise Missing(f"{identifier} is {instance.status}: its type can be changed while it is Stopped.")
     if instance.subscription and not pay:
         raise Missing(
             f"{identifier} is a subscription: changing its type to {name} places an order, which is not done unasked.",
             hint="Change it in the console.",
         )
+    if instance.status != "Stopped":
+        raise Missing(f"{identifier} is {instance.status}: its type can be changed while it is Stopped.")
     # With a token, a question that was asked twice is carried out once.
     token = str(uuid.uuid4())
     spec = _spec(instance, name, across=across)
