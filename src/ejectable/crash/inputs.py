@@ -67,6 +67,8 @@ def read(
 ) -> Log:
     """Read one log. Raises `Missing` where it cannot be read, `BadInput` where it is none."""
     if source.name == "-":
+        if _is_plain_file(sys.stdin.fileno()):
+            return read_file(sys.stdin.fileno(), "-", threads=threads, progress=progress)
         stream = open_decompressed(sys.stdin.buffer, name="standard input")
         return read_stream(stream, "-", limit=None, progress=progress)
     if len(source.paths) > 1 or (source.paths and _peek(source.name)[1] is not None):
@@ -143,6 +145,16 @@ def _peek(path: str) -> tuple[int, tuple[str, str, int] | None]:
     if not match or len(match.group(3)) > 6:
         return size, None
     return size, (match.group(1).decode(), match.group(2).decode(), int(match.group(3)))
+
+
+def _is_plain_file(descriptor: int) -> bool:
+    """Whether standard input was redirected from a file that is not compressed, and nobody has read of it."""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or os.lseek(descriptor, 0, os.SEEK_CUR):
+            return False
+        return sniff(os.pread(descriptor, 16, 0)) is Compression.NONE
+    except OSError:
+        return False
 
 
 def _is_pipe(path: str) -> bool:

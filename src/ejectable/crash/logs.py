@@ -18,7 +18,7 @@ import msgspec
 
 from ejectable.crash.lines import clean, read
 from ejectable.crash.reader import Reader
-from ejectable.crash.scan import BLOCK, CONTEXT_WORDS, WORDS, Block, may_hold_a_crash
+from ejectable.crash.scan import BLOCK, CONTEXT_WORDS, WORDS, Block, holds_any, may_hold_a_crash
 from ejectable.crash.triggers import GATE, find
 from ejectable.errors import BadInput, DamagedInput
 from ejectable.model import Event
@@ -27,6 +27,7 @@ __all__ = ["Log", "read_bytes", "read_file", "read_stream"]
 
 BEFORE = 1 << 16  # bytes in front of a block that holds a crash: its report may begin there
 SAMPLE = 1 << 17
+STREAMED = 1 << 18  # bytes of a stream that are looked at together: they stay in the processor's cache
 AHEAD = 16  # blocks per thread that are searched before the next are handed out
 Report = Callable[[int], None]
 
@@ -67,7 +68,7 @@ def read_stream(stream: BinaryIO, source: str, *, limit: int | None = None, prog
     buffered = bytearray()
     while log.damaged is None:
         try:
-            piece = stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK)
+            piece = stream.read1(STREAMED) if hasattr(stream, "read1") else stream.read(STREAMED)
         except DamagedInput as error:
             log.damaged = error.message
             break
@@ -78,7 +79,7 @@ def read_stream(stream: BinaryIO, source: str, *, limit: int | None = None, prog
             log.damaged = f"{source}: unpacks to more than the limit of {limit} bytes; the rest was not read"
             break
         buffered += piece
-        if len(buffered) >= BLOCK:
+        if len(buffered) >= STREAMED:
             events += feeder.block(bytes(buffered))
             buffered.clear()
         if progress:
@@ -146,10 +147,16 @@ class Feeder:
 
     def block(self, data: bytes) -> list[Event]:
         """Take the next block."""
-        if self.reader.busy or may_hold_a_crash(self._tail[-64:] + data):
+        border = self._tail[-64:] + data[:64]
+        if self.reader.busy or may_hold_a_crash(data) or may_hold_a_crash(border):
             tail, self._tail = self._tail, b""
             return self.reader.feed(tail + data)
         # Left out, but for its end: the next block may begin in the middle of a report.
+        cut = data.rfind(b"\n", 0, max(0, len(data) - BEFORE)) + 1
+        if cut and not self.reader.midline and not self._tells(border, self._tail, data):
+            self.reader.skip(self._tail.count(b"\n") + data.count(b"\n", 0, cut))
+            self._tail = data[cut:]
+            return []
         whole = self._tail + data
         cut = whole.rfind(b"\n", 0, max(0, len(whole) - BEFORE)) + 1
         self._leave_out(whole[:cut])
@@ -157,6 +164,11 @@ class Feeder:
         if len(self._tail) > BLOCK + BEFORE:  # a line without an end
             return self._flush()
         return []
+
+    @staticmethod
+    def _tells(*pieces: bytes) -> bool:
+        """Whether something is said of the machine."""
+        return any(holds_any(piece, CONTEXT_WORDS) for piece in pieces)
 
     def finish(self) -> list[Event]:
         """The end is always read in full."""
@@ -240,6 +252,8 @@ class FileFeeder:
 
 def remember(reader: Reader, data: bytes) -> None:
     """What lines that are left out say about the machine."""
+    if not holds_any(data, CONTEXT_WORDS):
+        return
     for word in CONTEXT_WORDS:
         at = data.find(word)
         found = 0

@@ -10,7 +10,7 @@ memmem for a block with NULs in it, where strstr would stop. Where there is no s
 import ctypes
 from collections.abc import Callable
 
-__all__ = ["BLOCK", "CONTEXT_WORDS", "WORDS", "Block", "may_hold_a_crash"]
+__all__ = ["BLOCK", "CONTEXT_WORDS", "WORDS", "Block", "holds_any", "may_hold_a_crash"]
 
 BLOCK = 1 << 20
 
@@ -56,9 +56,14 @@ class Block:
 
 def may_hold_a_crash(data: bytes) -> bool:
     """The same look at bytes that are there already."""
+    return holds_any(data, WORDS)
+
+
+def holds_any(data: bytes, words: tuple[bytes, ...]) -> bool:
+    """Whether one of `words` occurs in `data`."""
     if SEARCH is None:
-        return any(word in data for word in WORDS)
-    return SEARCH.any_in(data, len(data), WORDS)  # a `bytes` object ends with a NUL, too
+        return any(word in data for word in words)
+    return SEARCH.any_in(data, len(data), words)  # a `bytes` object ends with a NUL, too
 
 
 class Search:
