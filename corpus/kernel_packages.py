@@ -10,6 +10,7 @@ The image is Debian's, the module is built from Debian's source with the edit of
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,7 +19,7 @@ from corpus.archive import cache_folder, fetch, locked
 from corpus.modules import faulty_module
 from ejectable.errors import Missing
 
-__all__ = ["RELEASES", "deb", "meta_deb", "rpms", "system_rpm", "version_of"]
+__all__ = ["RELEASES", "deb", "meta_deb", "rpms", "split_debs", "system_rpm", "version_of"]
 
 # The kernel in use, a newer one, the newest: any three of Debian's would do.
 RELEASES = ("6.1.0-50-cloud-amd64", "6.1.0-54-cloud-amd64", "6.1.0-56-cloud-amd64")
@@ -72,6 +73,7 @@ AutoReqProv: no
 %description modules-core
 The modules.
 %files modules-core
+%dir /lib/modules/{release}
 /lib/modules/{release}/kernel
 """
 SUSE_HEAD = "Provides: multiversion(kernel)"
@@ -107,10 +109,13 @@ def version_of(release: str) -> str:
     return fetch(f"linux-image-{release}").name.split("_")[1]
 
 
-def deb(release: str, variant: str, *, fails: bool = False) -> Path:
-    """Debian's package of `release` with another virtio_pci.ko in it; `fails`: its postinst ends with 1."""
+def deb(release: str, variant: str, *, fails: bool = False, lies: bool = False) -> Path:
+    """Debian's package of `release` with another virtio_pci.ko in it.
+
+    `fails`: its postinst ends with 1; `lies`: it says that it takes next to no room.
+    """
     package = f"linux-image-{release}"
-    folder = _folder(f"{package}-{variant}{'-fails' if fails else ''}")
+    folder = _folder(f"{package}-{variant}{'-fails' if fails else ''}{'-lies' if lies else ''}")
     with locked(folder.name):
         made = sorted(folder.glob("*.deb"))
         if made:
@@ -127,9 +132,48 @@ def deb(release: str, variant: str, *, fails: bool = False) -> Path:
         sums.write_text("\n".join(lines) + "\n")
         if fails:
             (work / "DEBIAN/postinst").write_text("#!/bin/sh\necho 'no space left for the initramfs' >&2\nexit 1\n")
+        if lies:
+            control = work / "DEBIAN/control"
+            control.write_text(re.sub(r"Installed-Size: .*", "Installed-Size: 1", control.read_text()))
         _run("dpkg-deb", "--root-owner-group", *FAST, "-b", work, folder)
         shutil.rmtree(work)
         return next(folder.glob("*.deb"))
+
+
+def split_debs(release: str, variant: str) -> list[Path]:
+    """The same kernel as Ubuntu splits it: the image alone, its modules, some more modules, and the metapackage."""
+    folder = _folder(f"split-{release}-{variant}")
+    with locked(folder.name):
+        if made := sorted(folder.glob("*.deb")):
+            return made
+        whole = folder / "whole"
+        shutil.rmtree(whole, ignore_errors=True)
+        whole.mkdir()
+        _run("dpkg-deb", "-x", deb(release, variant), whole)
+        flavour = release.partition("-")[2].partition("-")[2]
+        modules = whole / "lib/modules" / release
+        contents = {
+            f"linux-modules-{release}": ([modules / "kernel/drivers/virtio", modules / "modules.builtin"], ""),
+            f"linux-modules-extra-{release}": ([modules / "kernel/drivers/net"], f"linux-modules-{release}"),
+            f"linux-image-{release}": ([whole / "boot"], f"linux-modules-{release}"),
+            f"linux-image-{flavour}": ([], f"linux-image-{release}, linux-modules-extra-{release}"),
+        }
+        for name, (parts, depends) in contents.items():
+            work = folder / name
+            (work / "DEBIAN").mkdir(parents=True)
+            (work / "DEBIAN/control").write_text(
+                f"Package: {name}\nVersion: {version_of(release)}\nArchitecture: amd64\nSection: kernel\n"
+                "Maintainer: a proof <proof@example.org>\n"
+                f"{f'Depends: {depends}' if depends else 'Priority: optional'}\nDescription: Linux {release}\n"
+            )
+            for part in parts:
+                target = work / part.relative_to(whole)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                part.rename(target)
+            _run("dpkg-deb", "--root-owner-group", *FAST, "-b", work, folder)
+            shutil.rmtree(work)
+        shutil.rmtree(whole)
+        return sorted(folder.glob("*.deb"))
 
 
 def meta_deb(release: str, folder: Path) -> Path:

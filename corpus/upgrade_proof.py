@@ -131,10 +131,10 @@ def nothing_done(box: Box, row: Row, before: str, what: str, *, mounts: str = ""
 
 
 @contextmanager
-def system(kind: Kind) -> Iterator[Box]:
+def system(kind: Kind, *, split: bool = False) -> Iterator[Box]:
     """A system with the affected kernel in use."""
     with Box.make(kind) as box:
-        box.install_running()
+        box.install_running(split=split)
         yield box
 
 
@@ -186,14 +186,28 @@ def newest_affected(kind: Kind) -> Callable[[Row], None]:
     return run
 
 
-def without_root(row: Row) -> None:
+def split_packages(row: Row) -> None:
+    """The image in one package and virtio_pci.ko in another, a metapackage that leads to both: as Ubuntu has it."""
+    with system("apt", split=True) as box:
+        found = kernel_packages.split_debs(NEWEST, "fixed")
+        box.offer(*found)
+        whole_story(box, row, next(path for path in found if path.name.startswith(f"linux-image-{NEWEST}")))
+        row.expect(row.apply.count(NEWEST) == 3, f"not the same packages as for the kernel in use: {row.apply}")
+
+
+def without_root(kind: Kind) -> Callable[[Row], None]:
     """An ordinary user plans, over HTTP; the second plan downloads nothing."""
-    with system("apt") as box, PackageServer.serving(box.repository) as server:
-        box.offer(*packages("apt", NEWEST, "fixed"), url=server.url)
-        line = planned(box, row, user="65534:65534")
-        row.expect(line["verified"], line["why"])
-        row.expect(len(server.packages_asked) == 1, f"downloaded {server.packages_asked}")
-        row.verify = "one download for two plans"
+
+    def run(row: Row) -> None:
+        with system(kind) as box, PackageServer.serving(box.repository) as server:
+            box.offer(*packages(kind, NEWEST, "fixed"), url=server.url)
+            line = planned(box, row, user="65534:65534")
+            row.expect(line["verified"], line["why"])
+            asked = [Path(path).name for path in server.packages_asked]
+            row.expect(len(asked) == len(set(asked)), f"downloaded twice: {asked}")
+            row.verify = "one download for two plans"
+
+    return run
 
 
 def cut_off(kind: Kind) -> Callable[[Row], None]:
@@ -277,51 +291,75 @@ def locked(row: Row) -> None:
             holder.wait()
 
 
-def killed(row: Row) -> None:
-    """SIGKILL while dpkg unpacks: the next run waits for it, and takes everything back."""
+def full_while_unpacking(row: Row) -> None:
+    """The package says that it takes no room, and dpkg runs out of it."""
     with system("apt") as box:
-        box.offer(*packages("apt", NEWEST, "fixed"))
-        before = box.state()
-        words = box.command([sys.executable, "-m", "ejectable", "fix", "upgrade", "--apply"])
-        process = subprocess.Popen(
-            words,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**os.environ, "HOME": "/root", "TMPDIR": "/tmp"},
+        box.offer(kernel_packages.deb(NEWEST, "fixed", lies=True))
+        modules = box.root / "usr/lib/modules"
+        mounts = (
+            f'mkdir -p "{box.root}/keep" && cp -a "{modules}/." "{box.root}/keep/" && '
+            f'mount -t tmpfs -o size=120m tmpfs "{modules}" && cp -a "{box.root}/keep/." "{modules}/"'
         )
-        there = box.root / f"var/lib/dpkg/info/linux-image-{NEWEST}.list"
-        half = box.root / "usr/lib/modules" / NEWEST
-        give_up = time.monotonic() + 120
-        while not (there.exists() or half.exists()) and time.monotonic() < give_up and process.poll() is None:
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        row.apply = "killed while dpkg unpacked"
-        row.expect(half.exists(), "it was not under way")
-        code, _, said = fix(box, "--undo")
-        row.expect(code == 0, f"undo ended with {code}: {said}")
-        same = row.expect(box.state() == before, "something was left behind")
-        row.undo = "the next run took it back: as before" if same else "differs"
+        before = box.state()
+        nothing_done(box, row, before, "No space left on device", mounts=mounts)
+
+
+def stopped(number: signal.Signals) -> Callable[[Row], None]:
+    """A signal while dpkg unpacks. After SIGTERM it takes everything back itself, after SIGKILL the next run does."""
+
+    def run(row: Row) -> None:
+        with system("apt") as box:
+            box.offer(*packages("apt", NEWEST, "fixed"))
+            before = box.state()
+            words = box.command([sys.executable, "-m", "ejectable", "fix", "upgrade", "--apply"])
+            process = subprocess.Popen(
+                words,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "HOME": "/root", "TMPDIR": "/tmp"},
+                text=True,
+            )
+            half = box.root / "usr/lib/modules" / NEWEST
+            give_up = time.monotonic() + 300
+            while not half.exists() and time.monotonic() < give_up and process.poll() is None:
+                time.sleep(0.01)
+            row.expect(half.exists(), "it was not under way")
+            process.send_signal(number)
+            said = process.communicate()[1]
+            row.apply = f"{number.name} while dpkg unpacked"
+            row.expect("Traceback" not in said, said)
+            if number is signal.SIGKILL:
+                code, _, said = fix(box, "--undo")
+                row.expect(code == 0, f"undo ended with {code}: {said}")
+            same = row.expect(box.state() == before, "something was left behind")
+            who = "the next run" if number is signal.SIGKILL else "it"
+            row.undo = f"{who} took it back: as before" if same else "differs"
+
+    return run
 
 
 CASES: dict[str, Callable[[Row], None]] = {
     "apt, Debian's archive": debian_archive,
     "apt, newest fixed": newest_fixed("apt"),
     "apt, newest still affected": newest_affected("apt"),
-    "apt, without root, over HTTP": without_root,
+    "apt, split as Ubuntu has it": split_packages,
+    "apt, without root, over HTTP": without_root("apt"),
     "apt, download cut off": cut_off("apt"),
     "apt, another hash": another_hash,
     "apt, /boot full": disk_full,
     "apt, dpkg locked": locked,
     "apt, postinst fails": postinst_fails("apt"),
-    "apt, killed half-way": killed,
+    "apt, disk full while unpacking": full_while_unpacking,
+    "apt, ended half-way": stopped(signal.SIGTERM),
+    "apt, killed half-way": stopped(signal.SIGKILL),
     "dnf, newest fixed": newest_fixed("dnf"),
     "dnf, newest still affected": newest_affected("dnf"),
+    "dnf, without root, over HTTP": without_root("dnf"),
     "dnf, download cut off": cut_off("dnf"),
     "dnf, scriptlet fails": postinst_fails("dnf"),
     "zypper, newest fixed": newest_fixed("zypper"),
     "zypper, newest still affected": newest_affected("zypper"),
+    "zypper, without root, over HTTP": without_root("zypper"),
     "zypper, download cut off": cut_off("zypper"),
     "zypper, scriptlet fails": postinst_fails("zypper"),
 }

@@ -26,7 +26,7 @@ class Package(msgspec.Struct, frozen=True):
     @property
     def label(self) -> str:
         """For a person."""
-        return f"{self.name} {self.version}"
+        return f"{self.name} {self.version.removeprefix('0:')}"
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -38,6 +38,11 @@ class Owner(msgspec.Struct, frozen=True):
     flavour: str | None
     followed: tuple[str, ...] = ()  # installed metapackages that lead to the kernels of this flavour
     siblings: tuple[str, ...] = ()  # installed packages of the same kernel, the owner included
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        return f"{self.package} {self.version.removeprefix('0:')}"
 
 
 class Offer(msgspec.Struct, frozen=True):

@@ -74,7 +74,7 @@ def _offered(situation: Situation, release: str) -> tuple[Backend, Offer]:
     situation.tell(f"asking {backend.name} for the newest kernel")
     offer = backend.offer(owner)
     if offer.current:
-        raise Missing(f"{owner.package} {owner.version} is the newest kernel that {backend.name} offers.", hint=OTHERS)
+        raise Missing(f"{owner.label} is the newest kernel that {backend.name} offers.", hint=OTHERS)
     if offer.held:
         raise Missing(
             f"{offer.image.label} is on offer, but {'; '.join(offer.held)}.",

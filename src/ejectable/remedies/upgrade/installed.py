@@ -51,7 +51,10 @@ def ready(situation: Situation, running: str) -> tuple[Ready | None, tuple[str, 
         judged = judge_installed(situation, path)
         if judged.word == "good" and judged.release in (None, release):
             return Ready(release, path, judged, boots), tuple(said)
-        said.append(f"{path} is installed and was not booted yet: {judged.word}: {judged.why}.")
+        if judged.word == "good":
+            said.append(f"{path} is not what its name says: the kernel in it is {judged.release}.")
+        else:
+            said.append(f"{path} is installed and was not booted yet: {judged.word}: {judged.why}.")
     return None, tuple(said)
 
 

@@ -59,9 +59,9 @@ def _by_number(root: host.Root, path: str) -> int | None:
         return None
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return None
-    except (PermissionError, OverflowError):
+    except PermissionError:  # it lives, and is another user's
         pass
     return process
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from ejectable import host
 from ejectable.errors import EjectableError, Missing, WrongUsage
-from ejectable.remedies.commands import run
+from ejectable.remedies.commands import run, which
 from ejectable.remedies.upgrade import rpm
 from ejectable.remedies.upgrade.apt import Apt, owner_in
 from ejectable.remedies.upgrade.precautions import holder
@@ -67,7 +67,9 @@ def take_back(root: host.Root, manager: str, packages: Sequence[str], before: Se
         # dpkg itself, not apt: it works from every state in which an installation may have been left.
         _checked(["dpkg", "--force-remove-reinstreq", "--purge", *here])
     elif manager == "dnf":
-        _checked(["dnf", "-y", "--setopt=clean_requirements_on_remove=False", "remove", *here])
+        _checked(
+            ["dnf" if which("dnf") else "yum", "-y", "--setopt=clean_requirements_on_remove=False", "remove", *here]
+        )
     else:
         _checked(["zypper", "--non-interactive", "--no-refresh", "remove", "--no-clean-deps", *here])
     if left := [name for name in here if _is_installed(manager, name)]:

@@ -91,14 +91,14 @@ class Upgrade(Remediation):
         situation.tell(f"asking {backend.name} for the newest kernel")
         offer = backend.offer(owner)
         details = [
-            f"The kernel in use came in {owner.package} {owner.version}"
+            f"The kernel in use came in {owner.label}"
             + (f", followed by {', '.join(owner.followed)}." if owner.followed else "."),
             f"The newest on offer is {offer.image.label}" + (f" (through {offer.via})." if offer.via else "."),
             *said,
         ]
         if offer.current:
             return self.impossible(
-                f"{owner.package} {owner.version}, which is in use, is the newest kernel that {backend.name} offers: "
+                f"{owner.label}, which is in use, is the newest kernel that {backend.name} offers: "
                 "there is none to upgrade to yet.",
                 details=(*details, *backend.notes),
             )
