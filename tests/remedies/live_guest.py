@@ -20,14 +20,14 @@ from tests.host.trees import RELEASE, affected_module, boot_image, package_files
 __all__ = ["LEGACY", "MODERN", "captured", "copy_of"]
 
 MIB = 1 << 20
-VERSION = 1  # rises when the guest is asked for something else
-RAM = 192 * MIB
+VERSION = 2  # rises when the guest is asked for something else
+RAM = 128 * MIB
 MODERN, LEGACY = "0000:00:04.0", ("0000:00:05.0", "0000:00:06.0")
 # Offsets in /proc/kcore without those of its headers: addresses below the sign (arch/x86/include/asm/pgtable_64.h,
 # kc_vaddr_to_offset). Without KASLR the text is at 0xffffffff81000000, modules at 0xffffffffc0000000, and the direct
 # map of the memory at 0xffff888000000000 (Documentation/arch/x86/x86_64/mm.rst). Then: size, and place on the disk.
 AREAS = ((0x7FFF81000000, 40 * MIB, 64), (0x7FFFC0000000, 8 * MIB, 104), (0x088000000000, RAM, 112))
-BTF, MODULE_BTF, TREE, SNAPSHOT = 1, 17, 33, 320  # MiB; a second snapshot begins behind the first
+BTF, MODULE_BTF, TREE, SNAPSHOT = 1, 17, 33, 256  # MiB; a second snapshot begins behind the first
 COPY = "\n".join(
     f"dd if=/proc/kcore of=/dev/vda bs=65536 conv=notrunc skip={start // 65536} seek=$((base + {place * 16}))"
     f" count={size // 65536}"
@@ -82,10 +82,14 @@ def captured(state: str = "repaired") -> Path:
     return kept / state
 
 
-def copy_of(state: str, folder: Path) -> Path:
-    """A copy that may be changed."""
-    subprocess.run(["cp", "-a", "--sparse=always", str(captured(state)), str(folder)], check=True)
-    return folder
+def copy_of(state: str, tree: Path, *, own_memory: bool = False) -> Path:
+    """A copy that may be changed; its memory is shared, and only to be read, unless it is asked for."""
+    kept = captured(state)
+    shutil.copytree(kept, tree, symlinks=True, ignore=shutil.ignore_patterns("kcore"))
+    subprocess.run(["chmod", "-R", "u+w", str(tree)], check=True)
+    how = "--sparse=always" if own_memory or kept.stat().st_dev != tree.stat().st_dev else "--link"
+    subprocess.run(["cp", how, str(kept / "proc/kcore"), str(tree / "proc/kcore")], check=True)
+    return tree
 
 
 def _run(folder: Path) -> memoryview:

@@ -21,13 +21,19 @@ def build(target: Target, folder: Path, headers: Headers, compiler: Compiler, *,
     finished = run(command, timeout_s=BUILD_S, env={"KBUILD_BUILD_TIMESTAMP": "", "MAKEFLAGS": ""})
     made = folder / f"{MODULE}.ko"
     if not finished.ok or not made.is_file():
-        said = [line for line in finished.err.splitlines() if "error" in line.lower()] or [finished.last]
         raise Missing(
-            f"The module could not be built: {said[0].strip()[:300]}",
+            f"The module could not be built: {_reason(finished.err) or finished.last}",
             hint=f"Nothing was loaded. It was built with {compiler.what} in {headers.path}.",
         )
     built_for(made, target)
     return made
+
+
+def _reason(said: str) -> str:
+    """The first thing that went wrong: what make says of it afterwards is of no help."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("make")]
+    found = [line for line in lines if "error" in line.lower() or "not found" in line]
+    return (found or lines or [""])[0][:300]
 
 
 def built_for(made: Path, target: Target) -> None:
