@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import subprocess
+import time
 from functools import cache
 from pathlib import Path
 
@@ -290,3 +291,11 @@ def test_coccinelle_makes_the_same_of_it(tmp_path: Path) -> None:
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         theirs = [t for t in CSource((tmp_path / "out.c").read_text()).tokens if t not in "()"]
         assert theirs == [t for t in CSource(repaired(read_text(text))).tokens if t not in "()"]
+
+
+@pytest.mark.parametrize("count", [100, 20_000])
+def test_a_file_full_of_calls_is_given_up_in_time(count: int) -> None:
+    started = time.process_time()
+    reading = read_text(in_loop("if (a) { " * 30 + f"if ({CALL}) go(); " * count + "}" * 30))
+    assert reading.status in (Status.AFFECTED, Status.UNKNOWN)
+    assert time.process_time() - started < 20

@@ -20,6 +20,7 @@ from ejectable.kernel.source import matching
 __all__ = ["Place", "find"]
 
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
+MAX_BODY = 20_000  # tokens; vp_del_vqs() has some two hundred
 LEAVING = ("return", "goto", "break", "continue")
 Facts = tuple[Fact, ...]
 
@@ -33,6 +34,8 @@ class Place(msgspec.Struct, frozen=True):
 
 def find(body: Sequence[str], position: int) -> Place | None:
     """The place of the token at `position` of a function's body; `None` where the code around it is not understood."""
+    if len(body) > MAX_BODY:
+        return None
     walk = _Walk(body, position)
     try:
         walk.sequence(0, len(body), ())

@@ -19,10 +19,10 @@ __all__ = ["CSource", "Function", "read_source"]
 MOST_SOURCE = 16 << 20
 TOKEN = re.compile(
     r"""
-      (?P<blank>\s+|\\\n)
-    | (?P<comment>/\*.*?\*/|//[^\n]*)
-    | (?P<directive>(?:(?<=\n)|(?<=\A))[ \t]*\#(?:[^\n\\]|\\.|\\\n)*)
-    | (?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
+      (?P<directive>(?:(?<=\n)|(?<=\A))[ \t]*\#(?:[^\n\\]|\\\r?\n|\\.)*+)
+    | (?P<blank>\n(?=[ \t]*\#)|(?:(?!\n[ \t]*\#)\s)+|\\\r?\n)
+    | (?P<comment>/\*(?:.*?\*/|.*\Z)|//[^\n]*)
+    | (?P<text>"(?:[^"\\\n]|\\.)*+"?|'(?:[^'\\\n]|\\.)*+'?)
     | (?P<word>\w+)
     | (?P<mark>->|\+\+|--|<<=|>>=|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^]=|\.\.\.|.)
     """,
@@ -116,13 +116,13 @@ def _head(tokens: Sequence[str], brace: int) -> tuple[str, int] | None:
     if not brace or tokens[brace - 1] != ")":
         return None
     depth, index = 0, brace - 1
-    while index >= 0:
+    while index > 0 and tokens[index] not in (";", "{", "}"):
         depth += (tokens[index] == ")") - (tokens[index] == "(")
         if not depth:
-            break
+            name = tokens[index - 1]
+            return (name, index) if re.fullmatch(r"[A-Za-z_]\w*", name) else None
         index -= 1
-    name = tokens[index - 1] if index > 0 else ""
-    return (name, index) if re.fullmatch(r"[A-Za-z_]\w*", name) else None
+    return None
 
 
 def _tokens(text: str, choices: list[int]) -> Iterator[tuple[str, tuple[int, int]]]:

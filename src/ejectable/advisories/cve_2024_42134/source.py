@@ -22,6 +22,7 @@ FOLDER = "drivers/virtio"
 CALLBACK = "is_avq"
 COMMON = "virtio_pci_common.c"
 FILES = (COMMON, "virtio_pci_common.h", "virtio_pci_legacy.c")
+MOST_CALLS = 64  # the kernel has one
 POINTER_IS_SET = "the pointer is set"
 # What no legacy device has: VIRTIO_F_ADMIN_VQ and VIRTIO_F_VERSION_1, include/uapi/linux/virtio_config.h.
 FEATURE = re.compile(r"virtio_has_feature\(.+,(?:VIRTIO_F_ADMIN_VQ|VIRTIO_F_VERSION_1|41|32)\)")
@@ -146,6 +147,7 @@ def _weigh(common: CSource, header: CSource, legacy: CSource | None, calls: tupl
 
 def _calls(common: CSource, delete: Function) -> Iterator[Call]:
     """Calls of the member: in vp_del_vqs(), and in functions of the same file that are called on from there."""
+    count = 0
     left = {function.name: function for function in common.functions()}
     reached = [left.pop(delete.name)]
     for function in reached:
@@ -155,9 +157,15 @@ def _calls(common: CSource, delete: Function) -> Iterator[Call]:
         for index in range(1, len(body)):
             if body[index] != CALLBACK or body[index - 1] not in ("->", "."):
                 continue
-            behind = next((word for word in body[index + 1 :] if word != ")"), "")
-            if behind != "(":  # named, but not called
+            behind = index + 1
+            while behind < len(body) and body[behind] == ")":
+                behind += 1
+            if behind == len(body) or body[behind] != "(":  # named, but not called
                 continue
+            count += 1
+            if count > MOST_CALLS:
+                yield Call(function, None)
+                return
             place = find(body, index)
             if place is None:
                 yield Call(function, None)
