@@ -66,7 +66,7 @@ class Machine(msgspec.Struct):
     network: str = "vpc"
     spot: str = "NoSpot"
     looks: int = 0
-    bits: str = "virtio0 1\nvirtio1 1\n"  # what Cloud Assistant prints
+    bits: str = "virtio0 1 bound\nvirtio1 1 bound\n"  # what Cloud Assistant prints
     assistant: str = "Success"
     towards: str = ""
     left: int = 0

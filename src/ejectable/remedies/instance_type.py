@@ -106,9 +106,9 @@ class InstanceType(Remediation):
         situation.tell("asking the API of ECS")
         with Ecs(subject.region, patience_s=PLAN_PATIENCE_S, tell=situation.tell, pause=self._pause) as ecs:
             had = describe(ecs, subject.instance)
+            if subject.other and had.name.modern:
+                return self.impossible(wording.already(had.name), details=(wording.PROOF,))
             on_offer = offers(ecs, had)
-        if subject.other and had.name.modern:
-            return self.impossible(wording.already(had.name), details=(wording.PROOF,))
         new = chosen(had, on_offer, request.to)
         return Remedy(
             self.name,

@@ -15,10 +15,14 @@ from ejectable.errors import EjectableError
 from ejectable.remedies.ecs.answers import InvocationResults, Invoked
 from ejectable.remedies.ecs.service import Ecs
 
-__all__ = ["COMMAND", "Devices", "devices_of"]
+__all__ = ["COMMAND", "Devices", "devices_of", "judged"]
 
-# include/uapi/linux/virtio_config.h; the file holds a character for each bit.
-COMMAND = 'cd /sys/bus/virtio/devices && for d in virtio*; do echo "$d $(cut -c33 "$d/features")"; done'
+# include/uapi/linux/virtio_config.h; the file holds a character for each bit. Before a driver is bound all are zero and
+# say nothing (virtio_dev_probe, drivers/virtio/virtio.c).
+COMMAND = (
+    "cd /sys/bus/virtio/devices && for d in virtio*; do "
+    'echo "$d $(cut -c33 "$d/features") $(test -e "$d/driver" && echo bound || echo unbound)"; done'
+)
 TIMEOUT_S = 60
 ATTEMPTS = 24
 EVERY_S = 5.0
@@ -42,12 +46,20 @@ def devices_of(ecs: Ecs, identifier: str) -> Devices:
         return Devices("unknown", f"Cloud Assistant could not be asked: {error.message}")
     if text is None:
         return Devices("unknown", "Cloud Assistant on the instance gave no answer.")
-    found = re.findall(r"^(virtio\d{1,6}) ([01])$", text, re.MULTILINE)
+    return judged(text)
+
+
+def judged(text: str) -> Devices:
+    """What the command's output means."""
+    found = re.findall(r"^(virtio\d{1,6}) ([01]) (bound|unbound)$", text, re.MULTILINE)
     if not found or len(found) != len(text.splitlines()):
         return Devices("unknown", "Cloud Assistant's answer does not show how the devices are driven.")
-    legacy = [name for name, bit in found if bit == "0"]
+    legacy = [name for name, bit, driver in found if bit == "0" and driver == "bound"]
     if legacy:
         return Devices("legacy", f"Still driven as legacy devices (feature bit 32 is not set): {', '.join(legacy)}.")
+    open_ = [name for name, bit, _ in found if bit == "0"]
+    if open_:
+        return Devices("unknown", f"No driver has negotiated the features of {', '.join(open_)} yet.")
     return Devices("modern", f"All {len(found)} virtio devices are driven as modern (feature bit 32 is set in each).")
 
 

@@ -49,7 +49,11 @@ def main(argv: list[str]) -> int:
     ask = _prepared(argv[0])
     for line in sys.stdin:
         question = json.loads(line)
-        answers.write(json.dumps(ask(question["action"], question["parameters"])) + "\n")
+        try:
+            answer = json.dumps(ask(question["action"], question["parameters"]))
+        except (RecursionError, ValueError, TypeError):
+            answer = json.dumps({"failed": "no-sense"})
+        answers.write(answer + "\n")
         answers.flush()
     return 0
 

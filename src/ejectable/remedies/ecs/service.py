@@ -170,7 +170,7 @@ class Ecs:
             self._begin()
             return {"failed": "timed-out"}
         answer: Any = None
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             answer = json.loads(line)
         if not isinstance(answer, dict):
             raise failure("no-sdk-answer", self.region)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The process that runs the SDK: what it is given, whom it trusts, and how it ends."""
+
+import datetime as dt
+import ipaddress
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from ejectable.errors import Missing, WrongUsage
+from ejectable.remedies.ecs import service
+from ejectable.remedies.ecs.answers import Done, Instances
+from ejectable.remedies.ecs.refusals import Refusal
+from ejectable.remedies.ecs.service import Ecs, credentials_likely
+from tests.remedies.ecs_server import INSTANCE, REGION, Api, Fault, answering, become
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
+    one = Api()
+    with answering(one) as url:
+        become(monkeypatch, tmp_path / "home", url)
+        yield one
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate for this machine that nobody has signed but itself, with its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path = folder / "server.pem"
+    path.write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def test_a_server_whose_certificate_nobody_trusts_is_told_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.path)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    # Shake hands in the request's own thread, where a client that hangs up disturbs nobody.
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    monkeypatch.setattr(server, "handle_error", lambda *_: None)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    become(monkeypatch, tmp_path / "home", f"localhost:{server.server_address[1]}")
+    try:
+        with Ecs(REGION, patience_s=0) as ecs, pytest.raises(Missing, match="certificate of the API's server"):
+            ecs.ask("DescribeInstances", Instances, InstanceIds="[]")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert not heard
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://ecs.aliyuncs.com", "ftp://x", "http://127.0.0.1@evil.example", "a b", "http://localhost.evil.example"],
+)
+def test_an_endpoint_in_the_clear_is_for_this_machine_only(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EJECTABLE_ECS_ENDPOINT", text)
+    with pytest.raises(WrongUsage, match="expected a host name") as caught:
+        Ecs(REGION, patience_s=0)
+    assert caught.value.hint == f"Inside a VPC it is `ecs-vpc.{REGION}.aliyuncs.com`."
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_the_metadata_address_is_asked_for_a_role_on_ecs_only(here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALIBABA_CLOUD_ECS_METADATA_DISABLED", raising=False)
+    monkeypatch.setenv("DEBUG", "sdk")
+    monkeypatch.setattr(service, "on_ecs", lambda: here)
+    environment = Ecs(REGION, patience_s=0)._environment
+    assert (environment.get("ALIBABA_CLOUD_ECS_METADATA_DISABLED") == "true") is not here
+    assert "DEBUG" not in environment
+
+
+def test_whether_there_may_be_credentials_is_seen_without_reading_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(monkeypatch, tmp_path, "localhost")
+    assert credentials_likely(role=False)
+    monkeypatch.delenv("ALIBABA_CLOUD_ACCESS_KEY_ID")
+    assert not credentials_likely(role=False)
+    assert credentials_likely(role=True)
+    monkeypatch.setenv("ALIBABA_CLOUD_ECS_METADATA_DISABLED", "true")
+    assert not credentials_likely(role=True)
+    (tmp_path / ".aliyun").mkdir()
+    (tmp_path / ".aliyun/config.json").write_text("{}")
+    (tmp_path / ".aliyun/config.json").chmod(0)
+    assert credentials_likely(role=False)
+
+
+def test_only_what_is_needed_can_be_asked_for(api: Api) -> None:
+    with Ecs(REGION, patience_s=0) as ecs, pytest.raises(Missing):
+        ecs.ask("DeleteInstance", Done, InstanceId=INSTANCE)
+    assert not api.asked
+
+
+def test_a_write_that_got_no_answer_is_not_repeated_unless_it_is_safe(api: Api) -> None:
+    with Ecs(REGION, patience_s=5, pause=lambda _: None) as ecs:
+        api.faults = [Fault("StopInstance", kind="drop")]
+        with pytest.raises(Missing, match="could not be reached"):
+            ecs.ask("StopInstance", Done, InstanceId=INSTANCE)
+        assert api.actions() == ["StopInstance"]
+        api.asked.clear()
+        api.faults = [Fault("ModifyInstanceSpec", kind="drop")]
+        answer = ecs.try_to("ModifyInstanceSpec", Done, InstanceId=INSTANCE, InstanceType="x", ClientToken="t")
+        assert isinstance(answer, Refusal)
+        assert api.actions() == ["ModifyInstanceSpec"] * 2, "the token makes it safe"
+
+
+def test_the_pauses_grow_and_are_never_alike(api: Api) -> None:
+    api.faults = [Fault("DescribeInstances", "Throttling", times=4)]
+    pauses: list[float] = []
+    with Ecs(REGION, patience_s=60, pause=pauses.append) as ecs:
+        ecs.ask("DescribeInstances", Instances, InstanceIds="[]")
+    assert len(pauses) == 4
+    for pause, middle in zip(pauses, (1, 2, 4, 8), strict=True):
+        assert middle * 0.75 <= pause <= middle * 1.25
+
+
+def test_the_process_ends_with_whoever_asks(api: Api) -> None:
+    ecs = Ecs(REGION, patience_s=0)
+    with ecs:
+        process = ecs._process
+        assert process is not None
+        assert process.poll() is None
+    assert process.poll() is not None
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"not json\n", b"[1]\n", b'{"body": 1}\n', b'{"refused": {}}\n', b"[" * 99999 + b"\n"]
+)
+def test_whatever_the_process_says_is_an_error_of_ours(
+    line: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(monkeypatch, tmp_path, "localhost")
+    ecs = Ecs(REGION, patience_s=0)
+    code = f"import sys; sys.stdin.readline(); sys.stdout.buffer.write({line!r})"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        ecs._process = process
+        with pytest.raises(Missing):
+            ecs.ask("DescribeInstances", Instances, InstanceIds="[]")
