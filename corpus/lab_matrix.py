@@ -23,7 +23,7 @@ from corpus.lab_matrix_table import page
 from corpus.modules import faulty_module
 from ejectable.lab.accelerator import Accelerator
 from ejectable.lab.busybox import busybox
-from ejectable.lab.case import AXES, TRIGGERS, Case
+from ejectable.lab.case import AXES, DEVICES, TRIGGERS, Case
 from ejectable.lab.kernels import GuestKernel, open_kernel
 from ejectable.lab.matrix import Plan, plan
 from ejectable.lab.session import Done, Session
@@ -92,11 +92,11 @@ SUBJECTS = tuple(
 SLOW = ("pcie-hotplug", "shpc")
 
 
-def urgency(case: Case, *, faulty: bool) -> tuple[int, bool]:
+def urgency(case: Case, *, faulty: bool) -> tuple[int, int, bool]:
     """What is tried first: few axes turned; last what can hardly matter (panic_on_oops where nothing oopses)."""
     panic = case.panic_on_oops * (2 if not faulty or case.driven == "modern" else 1)
     second = case.machine == ("pc" if case.trigger in SLOW else "q35")
-    return (panic + case.under_io + second, case.trigger in SLOW)
+    return (panic + case.under_io + second, DEVICES.index(case.device) // 3, case.trigger in SLOW)
 
 
 def chunks(plans: dict[Subject, Plan], known: set[tuple[str, bool, Case]]) -> Iterator[tuple[Subject, list[Case]]]:
