@@ -99,12 +99,15 @@ def _trace(report: Report, facts: Facts) -> list[Frame]:
     traces = facts.traces
     if not traces:
         return []
-    if report.match.trigger.way == "stall":
-        # Of several CPUs, the one that is stuck: whose trace went through a timer's interrupt, else the first one
-        # that is not idle.
+    trigger = report.match.trigger
+    if trigger.way == "stall":
+        # Of several CPUs, the one that is stuck. RCU's stall is told by the timer's interrupt, so that the trace goes
+        # through it; else it is the first one that is not idle.
         busy = [trace for trace in traces if not _idle(trace)]
-        stuck = (trace for trace in busy if any(interrupted(base(frame.function)) for frame in trace))
-        return next(stuck, busy[0] if busy else traces[0])
+        told = [t for t in busy if trigger.name == "rcu-stall" and any(interrupted(base(f.function)) for f in t)]
+        return (told or busy or traces)[0]
+    if (trigger.trap or trigger.kind == "warning") and facts.announced is not None:
+        return traces[facts.announced]  # what stands before its head was somebody else's, interleaved
     return traces[0]
 
 
@@ -186,6 +189,8 @@ def _function(report: Report, facts: Facts, trace: Sequence[Frame], kind: EventK
 def _at(facts: Facts, wording: str) -> str | None:
     """Whom lockdep's own words blame: who took the first lock so that it may be taken in an interrupt, or wants one."""
     if found := blame([frame.function for frame in facts.became], wording):
+        return found
+    if found := blame([frame.function for frame in facts.released], wording):
         return found
     places = [frame.function for frame in facts.at]
     return blame(places[:1], wording) or blame(places, wording)

@@ -35,6 +35,8 @@ class Facts(msgspec.Struct):
     link: Frame | None = None  # the return address that a call left in a register
     at: list[Frame] = msgspec.field(default_factory=list)  # lockdep's `at: func+0x1/0x2`, in order
     became: list[Frame] = msgspec.field(default_factory=list)  # how a lock became safe in interrupts, as lockdep tells
+    released: list[Frame] = msgspec.field(default_factory=list)  # who released a lock that it did not hold
+    announced: int | None = None  # the first of `traces` that had a head; frames before may be another's
     allocated: list[Frame] = msgspec.field(default_factory=list)  # who allocated a bad page, as its owner tells
     traces: list[list[Frame]] = msgspec.field(default_factory=list)
     registers: dict[str, str] = msgspec.field(default_factory=dict)
@@ -95,7 +97,8 @@ OTHER_TRACE = re.compile(
     r"|^NMI backtrace for cpu|^Showing all locks|^\d+ locks? held by|^(?:irq event|hardirqs|"
     r"softirqs) |^other info that|^NMI watchdog:|^\s*-+\[ cut here|^(?:Reported|Value changed|"
     r"page last|page_owner|kfence-#)"
-    r"|^(?:read|write|assert|race)\b.{0,60}(?: to |at )0x|^\.{3} which became|^\s*task:\S.{0,40} state:"
+    r"|^(?:read|write|assert|race)\b.{0,60}(?: to |at )0x|^\.{3} which became"
+    r"| is trying to release lock .{0,200} at:$|^\s*task:\S.{0,40} state:"
 )
 USER_REGS = re.compile(
     r"^\s*(?:</?TASK>\s*)?(?:RIP: (?:0033|002b|0023):|RSP: 002b|Exception stack\(|"
@@ -201,6 +204,8 @@ def _read(texts: Sequence[str]) -> Facts:
         collecting = _line(facts, text, collecting)
         if "\ufffd" in text:
             facts.garbled += 1
+    if facts.announced is not None:
+        facts.announced = sum(map(bool, facts.traces[: facts.announced])) if facts.traces[facts.announced] else None
     facts.traces = [trace for trace in facts.traces if trace]
     return facts
 
@@ -224,11 +229,13 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
             return None
     if "race" in text and TRACE.search(text) and len(facts.traces) < MOST_TRACES:
         trace: list[Frame] = []
+        if facts.announced is None:
+            facts.announced = len(facts.traces)
         facts.traces.append(trace)
         return trace
     if (
-        (("which became" in text) if not facts.traces else facts.traces[-1])
-        and OTHER_TRACE.match(text)
+        (text.endswith(" at:") if not facts.traces else facts.traces[-1])
+        and OTHER_TRACE.search(text)
         and len(facts.traces) < MOST_TRACES
     ):
         trace = []
@@ -238,6 +245,8 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
             facts.allocated = trace
         elif "which became" in text and not facts.became:
             facts.became = trace
+        elif "release lock" in text and not facts.released:
+            facts.released = trace
     if "omm" in text and (match := HEADER.search(text)):
         if facts.pid is None:
             facts.pid = _int(match.group(2))

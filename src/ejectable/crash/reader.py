@@ -303,7 +303,7 @@ class Reader:
         """Whether a panic is the consequence of a report whose trace is still to come."""
         return (
             len(report.texts) < PANIC_WINDOW
-            and not any("+0x" in one and one[:1] == " " for one in report.texts)
+            and not any("+0x" in one and one[:1] == " " and one[:3] != " ? " for one in report.texts)
             and report.match.trigger.role != "panic"
             and bool(CONSEQUENCE.search(text))
         )
