@@ -111,8 +111,8 @@ MOUNTS = """\
 def test_the_system_s_own_disk_stays(tree: Tree) -> None:
     root = tree(SYSTEM_DISK, LEGACY_DISK, files={"proc/self/mountinfo": MOUNTS})
     line = planned(root)
-    assert "vdb must go" in line.why
-    assert any("vdb is in use (/srv/my data)" in detail for detail in line.details)
+    assert "For vdb (" in line.why
+    assert "vdb is in use (/srv/my data): stop what needs it first" in line.why
     line = planned(root, Request(device="vda"))
     assert line.state == "impossible"
     assert line.why == "The machine cannot do without vda: it holds /."
@@ -128,7 +128,8 @@ def test_nothing_but_the_system_s_own_is_no_choice(tree: Tree) -> None:
 
 def test_of_several_the_one_that_nobody_uses_is_named_and_the_others_told(tree: Tree) -> None:
     line = planned(tree(LEGACY_DISK, SECOND_DISK, LEGACY_NIC, files={"proc/mounts": "/dev/vdb1 /srv ext4 rw 0 0\n"}))
-    assert "If vdc must go now" in line.why
+    assert "For vdc (" in line.why
+    assert "in use" not in line.why
     assert "Others that could go: vdb, eth1 (--device)." in line.details
 
 

@@ -3,6 +3,7 @@
 
 import datetime as dt
 import ipaddress
+import shlex
 import ssl
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ejectable.errors import Missing, WrongUsage
-from ejectable.remedies.ecs import service
+from ejectable.remedies.ecs import cli_lines, service
 from ejectable.remedies.ecs.answers import Done, Instances
 from ejectable.remedies.ecs.refusals import Refusal
 from ejectable.remedies.ecs.service import Ecs, credentials_likely
@@ -174,3 +175,34 @@ def test_whatever_the_process_says_is_an_error_of_ours(
         ecs._process = process
         with pytest.raises(Missing):
             ecs.ask("DescribeInstances", Instances, InstanceIds="[]")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        cli_lines.on_offer(REGION, INSTANCE),
+        *cli_lines.stop(REGION, INSTANCE),
+        *cli_lines.start(REGION, INSTANCE),
+        cli_lines.dry_run(REGION, INSTANCE, "ecs.g8i.large", across=True),
+        cli_lines.change_type(REGION, INSTANCE, "ecs.g8i.large", subscription=True, across=True),
+        cli_lines.disks(REGION, INSTANCE),
+        cli_lines.nics(REGION, INSTANCE),
+        cli_lines.detach_disk(REGION, INSTANCE, "d-bp1ejectable00000000"),
+        cli_lines.detach_nic(REGION, INSTANCE, "eni-bp1ejectable00000000"),
+    ],
+    ids=lambda line: shlex.split(line)[2],
+)
+def test_every_command_names_an_action_and_parameters_that_the_api_has(line: str) -> None:
+    from alibabacloud_ecs20140526 import models
+
+    program, product, action, *words = shlex.split(line)
+    assert (program, product) == ("aliyun", "ecs")
+    if "--waiter" in words:
+        waiter = words[words.index("--waiter") + 1 :]
+        words = words[: words.index("--waiter")]
+        assert [word.partition("=")[0] for word in waiter] == ["expr", "to", "timeout", "interval"]
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    assert given.pop("--region") == REGION, "the tool's own option: whose server is asked"
+    asked = {name.removeprefix("--"): value for name, value in given.items()}
+    kept = getattr(models, f"{action}Request")().from_map(asked).to_map()  # what the API does not know is dropped
+    assert {name: value for name, value in kept.items() if value} == asked

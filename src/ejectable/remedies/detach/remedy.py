@@ -70,7 +70,7 @@ class DetachWhileStopped(Remediation):
         return Remedy(
             self.name,
             "possible",
-            f"{WHY} If {one.called} must go now ({said.host}):",
+            f"{WHY}{_in_use(one)} For {one.called} ({said.host}):",
             said.commands,
             verified=False,
             cost=COST,
@@ -96,7 +96,7 @@ class DetachWhileStopped(Remediation):
         )
         said = recipe(place, Attachment(device, None))
         notes = ("Whether it would crash only that machine can tell: `ejectable check` there.", NOT_VIRTIO)
-        why = f"{WHY} {device.name} of {subject.instance} ({said.host}):"
+        why = f"{WHY} For {device.name} of {subject.instance} ({said.host}):"
         details = (*said.notes, *notes)
         return Remedy(self.name, "possible", why, said.commands, verified=False, cost=COST, details=details)
 
@@ -162,15 +162,21 @@ def _able(one: Attachment, endangered: Sequence[Device]) -> bool:
     return one.device in endangered and one.own is None
 
 
+def _in_use(one: Attachment) -> str:
+    """What would miss it: said where nobody overlooks it."""
+    return (
+        f" {one.called} is in use ({', '.join(one.used)}): stop what needs it first, and unmount it."
+        if one.used
+        else ""
+    )
+
+
 def _before(one: Attachment) -> tuple[str, ...]:
     """What has to be done inside the machine first."""
-    lines = []
-    if one.used:
-        lines.append(f"First: {one.called} is in use ({', '.join(one.used)}). Stop what needs it, and unmount it.")
-    if one.device.kind == "disk":
-        line = "has a line for it" if one.in_fstab else "may have a line for it (UUID=, LABEL=)"
-        lines.append(f"First: /etc/fstab {line}; without `nofail` in it, the next boot waits for the disk and stops.")
-    return tuple(lines)
+    if one.device.kind != "disk":
+        return ()
+    line = "has a line for it" if one.in_fstab else "may have a line for it (UUID=, LABEL=)"
+    return (f"First: /etc/fstab {line}; without `nofail` in it, the next boot waits for the disk and stops.",)
 
 
 def _after(one: Attachment, place: Place) -> tuple[str, ...]:
