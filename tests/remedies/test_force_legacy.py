@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable fix force-legacy`: what makes devices legacy is taken away, and the next boot is without it."""
 
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from corpus.archive import cache_folder, fetch, locked
 from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import BadInput, Missing, WrongUsage
-from ejectable.intake import DEFAULT_LIMITS
+from ejectable.intake import DEFAULT_LIMITS, write_atomically
 from ejectable.model import Applied, Remedy
 from ejectable.remedies import Request, Situation, carry_out
 from ejectable.remedies.boot_images import initramfs_that_asks
 from ejectable.remedies.legacy_places import find_places
+from ejectable.report import document
 from tests.host.trees import RELEASE, Machine, affected_module
 from tests.remedies.test_force_legacy_places import config, put
 
@@ -331,3 +335,68 @@ def test_without_a_program_for_the_initramfs_nothing_is_begun(
     with pytest.raises(Missing, match="no program for it was found"):
         apply(root, live=True)
     assert snapshot(root) == before
+
+
+def test_killed_half_way_it_is_taken_back_by_the_next_run(tree: Tree) -> None:
+    root = tree()
+    put(root, "/etc/default/grub", GRUB)
+    put(root, "/etc/kernel/cmdline", f"ro {WORD}\n")
+    before = snapshot(root)
+    code = (
+        "import sys, time; from ejectable.remedies.force_legacy import ForceLegacy as F; "
+        "F._look_again = lambda *_: (print('changed', flush=True), time.sleep(60)); "
+        "from ejectable.cli.app import run; sys.exit(run(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "fix", "force-legacy", "--apply", "--root", str(root)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "changed\n"
+    assert snapshot(root) != before
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    undone = undo(root)
+    assert any("/etc/default/grub is as it was before" in change for change in undone.changes)
+    assert snapshot(root) == before
+
+
+def test_a_full_disk_half_way_leaves_everything_as_it_was(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree()
+    put(root, "/etc/default/grub", GRUB)
+    put(root, "/etc/kernel/cmdline", f"ro {WORD}\n")
+    before = snapshot(root)
+    written: list[Path] = []
+
+    def nearly_full(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+        if path.name == "cmdline" and not written:
+            written.append(path)
+            raise OSError(28, "No space left on device")
+        write_atomically(path, data, mode=mode)
+
+    monkeypatch.setattr("ejectable.remedies.changes.write_atomically", nearly_full)
+    with pytest.raises(Missing, match="No space left"):
+        apply(root)
+    assert written
+    assert snapshot(root) == before
+
+
+def test_on_the_command_line_the_code_is_the_machines_word(tree: Tree) -> None:
+    root = tree()
+    put(root, "/etc/default/grub", GRUB)
+    command = [
+        sys.executable,
+        "-m",
+        "ejectable",
+        "fix",
+        "force-legacy",
+        "--root",
+        str(root),
+        "--offline",
+        "--format",
+        "json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    answer = json.loads(done.stdout)
+    jsonschema.validate(answer, json.loads(document.schema("fix")))
+    assert answer["plan"][0]["state"] == "possible"

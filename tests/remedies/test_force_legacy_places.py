@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Every file that asks for force_legacy is found, and only the words that ask are taken out of it."""
 
+import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -195,3 +197,37 @@ def test_a_list_of_capabilities_that_goes_in_circles_ends(tmp_path: Path) -> Non
     put(tmp_path, "/sys/bus/pci/devices/a/config", bytes(data))
     assert can_be_modern(host.Root(tmp_path), "a") is False
     assert can_be_modern(host.Root(tmp_path), "nowhere") is None
+
+
+def configuration(mode: str) -> bytes:
+    """The PCI configuration of a virtio device of QEMU's, read through its test protocol: no guest has to run."""
+    device = f"virtio-rng-pci,addr=4,{mode}"
+    command = ["qemu-system-x86_64", "-machine", "pc", "-S", "-nodefaults", "-display", "none", "-qtest", "stdio"]
+    asked = "".join(f"outl 0xcf8 {0x80002000 | at:#x}\ninl 0xcfc\n" for at in range(0, 256, 4))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [*command, "-qtest-log", "none", "-device", device], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as qemu:
+        assert qemu.stdin is not None
+        assert qemu.stdout is not None
+        qemu.stdin.write(asked)
+        qemu.stdin.flush()
+        answers = [qemu.stdout.readline() for _ in range(2 * 64)]
+        qemu.kill()
+    return struct.pack("<64I", *(int(line.split()[1], 16) for line in answers[1::2]))
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize(
+    ("mode", "pci_id", "answer"),
+    [
+        ("disable-legacy=off,disable-modern=off", 0x1005, True),
+        ("disable-legacy=off,disable-modern=on", 0x1005, False),
+        ("disable-legacy=on,disable-modern=off", 0x1044, True),
+    ],
+)
+def test_qemus_devices_are_told_apart(tmp_path: Path, mode: str, pci_id: int, answer: bool) -> None:
+    data = configuration(mode)
+    assert struct.unpack_from("<HH", data) == (0x1AF4, pci_id)
+    put(tmp_path, "/sys/bus/pci/devices/0000:00:04.0/config", data)
+    assert can_be_modern(host.Root(tmp_path), "0000:00:04.0") is answer

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable fix source-patch TREE`: shows the patch, makes it, takes it back; leaves alone what it does not know."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from corpus.patches import VARIANTS, apply
@@ -20,6 +22,7 @@ from ejectable.errors import BadInput, EjectableError, Missing, WrongUsage
 from ejectable.model import Remedy, Status
 from ejectable.remedies import Request, Situation, carry_out
 from ejectable.remedies.source_patch import SourcePatch
+from ejectable.report import document
 
 pytestmark = pytest.mark.kernels
 Make = Callable[..., Path]
@@ -317,3 +320,16 @@ def test_a_mounted_image_does_not_change_where_the_tree_lies(make: Make, tmp_pat
     carry_out.apply(elsewhere, "source-patch", Request(target=str(top)))
     assert planned(top).state == "done"
     assert not any((tmp_path / "image").iterdir())
+
+
+def test_on_the_command_line_the_document_and_the_code_are_the_trees(make: Make) -> None:
+    top = make()
+    for apply_it, code, status in (([], 2, "affected"), (["--apply"], 0, "fixed"), ([], 0, "fixed")):
+        command = [sys.executable, "-m", "ejectable", "fix", "source-patch", str(top), *apply_it, "--format", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        answer = json.loads(done.stdout)
+        jsonschema.validate(answer, json.loads(document.schema("fix")))
+        assert answer["status"] == status
+        shown = answer["applied"] or answer["plan"][0]
+        assert bool(shown["diff"]) == (status == "affected" or bool(apply_it))
