@@ -112,11 +112,13 @@ def kallsyms(data: bytes) -> None:
 
 def source(data: bytes) -> None:
     """C source."""
+    from ejectable.advisories.cve_2024_42134.repair import repaired
+    from ejectable.advisories.cve_2024_42134.source import judge
     from ejectable.kernel.source import CSource
 
-    read = CSource(data.decode("utf-8", "replace"))
-    read.function("vp_del_vqs")
+    read = CSource(data.decode("utf-8", "surrogateescape"))
     read.struct("virtio_pci_device")
+    repaired(judge(read, CSource("struct virtio_pci_device { bool (*is_avq)(void); };"), read))
 
 
 def crash(data: bytes) -> None:

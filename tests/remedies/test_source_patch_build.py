@@ -55,6 +55,8 @@ def situation() -> Situation:
 def test_the_module_that_is_built_is_run_and_kept(make: Make, state: Path) -> None:
     top = make("affected-other-guard")
     request = Request(target=str(top), build=str(headers(RELEASE)))
+    (line,) = carry_out.plan(situation(), request, ["source-patch"])
+    assert line.commands == (f"ejectable fix source-patch {top} --apply --build {headers(RELEASE)}",)
     done = carry_out.apply(situation(), "source-patch", request)
     assert done.verified
     assert "was run: fixed" in done.why

@@ -299,3 +299,31 @@ def test_a_file_full_of_calls_is_given_up_in_time(count: int) -> None:
     reading = read_text(in_loop("if (a) { " * 30 + f"if ({CALL}) go(); " * count + "}" * 30))
     assert reading.status in (Status.AFFECTED, Status.UNKNOWN)
     assert time.process_time() - started < 20
+
+
+@pytest.mark.kernels
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(st.integers(0, 2**32), st.sampled_from(AFFECTED))
+def test_a_function_that_is_broken_is_repaired_or_refused_and_nothing_else_is_touched(
+    seed: int, which: tuple[str, str]
+) -> None:
+    dice = random.Random(seed)
+    text = variant(*which)
+    read_in = CSource(text)
+    delete = read_in.function("vp_del_vqs")
+    assert delete is not None
+    start, end = read_in.spans[delete.at][0], read_in.spans[delete.at + 60][1]
+    words = re.findall(r"\w+|\s+|.", text[start:end], re.DOTALL)
+    for _ in range(dice.randint(1, 4)):
+        at = dice.randrange(len(words))
+        words[at : at + 1] = dice.choice([[], [words[at], words[at]], [dice.choice(words)], ["{"], [")"], ["#if 1\n"]])
+    broken = text[:start] + "".join(words) + text[end:]
+    reading = read_text(broken)
+    try:
+        after = repaired(reading)
+    except BadInput:
+        return
+    if reading.open:
+        assert after != broken
+    assert after.startswith(text[: text.index("void vp_del_vqs(") - 400])
+    assert after.endswith(text[end + 400 :])

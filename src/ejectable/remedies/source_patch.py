@@ -53,7 +53,8 @@ class SourcePatch(Remediation):
             text = tree.repaired()
         except BadInput as error:
             return self.impossible(error.message, details=details)
-        commands = [shlex.join(["ejectable", "fix", self.name, given, "--apply"])]
+        building = [] if request.build is None else ["--build", request.build]
+        commands = [shlex.join(["ejectable", "fix", self.name, given, "--apply", *building])]
         picked = cherry_pick(tree)
         if picked:
             details.append(picked.words)
@@ -134,6 +135,7 @@ class SourcePatch(Remediation):
         place = f"/lib/modules/{built.release}/updates/virtio_pci.ko"
         renew = f"sudo update-initramfs -u -k {built.release} (Debian, Ubuntu)"
         return said, [
+            "Where Secure Boot or module.sig_enforce asks for it, sign it first (scripts/sign-file of the headers).",
             f"Install it: sudo install -D -m 644 {shlex.quote(str(kept))} {place} && sudo depmod {built.release}",
             f"Renew the initramfs: {renew} or sudo dracut --force --kver {built.release} (Red Hat, SUSE)",
             "Reboot, then run `ejectable check`.",
