@@ -62,7 +62,7 @@ The image.
 %post core
 {post}
 cp /lib/modules/{release}/vmlinuz /boot/vmlinuz-{release}
-echo initramfs > /boot/initramfs-{release}.img
+cd / && find lib/modules/{release}/kernel | cpio -o -H newc --quiet > /boot/initramfs-{release}.img
 %postun core
 rm -f /boot/vmlinuz-{release} /boot/initramfs-{release}.img
 
@@ -84,7 +84,7 @@ SUSE = """
 %pre
 {post}
 %post
-echo initrd > /boot/initrd-{release}
+cd / && find lib/modules/{release}/kernel | cpio -o -H newc --quiet > /boot/initrd-{release}
 %postun
 rm -f /boot/initrd-{release}
 """
@@ -109,13 +109,13 @@ def version_of(release: str) -> str:
     return fetch(f"linux-image-{release}").name.split("_")[1]
 
 
-def deb(release: str, variant: str, *, fails: bool = False, lies: bool = False) -> Path:
+def deb(release: str, variant: str, *, fails: bool = False, lies: bool = False, version: str = "") -> Path:
     """Debian's package of `release` with another virtio_pci.ko in it.
 
-    `fails`: its postinst ends with 1; `lies`: it says that it takes next to no room.
+    `fails`: its postinst ends with 1; `lies`: it says that it takes next to no room; `version`: another one.
     """
     package = f"linux-image-{release}"
-    folder = _folder(f"{package}-{variant}{'-fails' if fails else ''}{'-lies' if lies else ''}")
+    folder = _folder(f"{package}-{variant}{'-fails' if fails else ''}{'-lies' if lies else ''}{version}")
     with locked(folder.name):
         made = sorted(folder.glob("*.deb"))
         if made:
@@ -132,9 +132,12 @@ def deb(release: str, variant: str, *, fails: bool = False, lies: bool = False) 
         sums.write_text("\n".join(lines) + "\n")
         if fails:
             (work / "DEBIAN/postinst").write_text("#!/bin/sh\necho 'no space left for the initramfs' >&2\nexit 1\n")
-        if lies:
-            control = work / "DEBIAN/control"
-            control.write_text(re.sub(r"Installed-Size: .*", "Installed-Size: 1", control.read_text()))
+        control = work / "DEBIAN/control"
+        for field, value in (("Installed-Size", "1" if lies else ""), ("Version", version)):
+            if value:
+                control.write_text(
+                    re.sub(rf"^{field}: .*", f"{field}: {value}", control.read_text(), flags=re.MULTILINE)
+                )
         _run("dpkg-deb", "--root-owner-group", *FAST, "-b", work, folder)
         shutil.rmtree(work)
         return next(folder.glob("*.deb"))

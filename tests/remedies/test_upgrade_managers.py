@@ -143,3 +143,29 @@ def test_what_runs_is_not_taken_back(apt: Box) -> None:
     assert code == 64
     assert f"{IMAGE} is the kernel that runs" in said
     assert f"{IMAGE} " in apt.state()
+
+
+def test_a_kernel_that_is_rebuilt_under_the_same_release_is_replaced_and_brought_back(apt: Box) -> None:
+    old, new = kernel_packages.deb(RUNNING, "affected"), kernel_packages.deb(RUNNING, "fixed", version="6.1.176-2")
+    apt.offer(old, new)
+    before = apt.state()
+    code, plan, said = fix(apt)
+    assert (plan["plan"][0]["state"], plan["plan"][0]["verified"]) == ("possible", True), said
+    code, found, said = fix(apt, "--apply")
+    assert code == 0, said
+    assert found["applied"]["verified"]
+    assert f"linux-image-{RUNNING} 6.1.176-2" in apt.state()
+    # The code that runs is on no disk any more, so it cannot be judged; what boots next can.
+    code, plan, _ = fix(apt)
+    assert code == 3
+    assert "a reboot is all that is needed" in plan["plan"][0]["why"]
+    code, _, said = fix(apt, "--undo")
+    assert code == 0, said
+    assert apt.state() == before
+
+
+def test_a_rebuild_is_not_installed_where_the_version_before_cannot_be_had_again(apt: Box) -> None:
+    apt.offer(kernel_packages.deb(RUNNING, "fixed", version="6.1.176-2"))
+    row = Row("apt")
+    nothing_done(apt, row, apt.state(), "could not be taken back")
+    assert not row.wrong

@@ -11,7 +11,8 @@ from ejectable import host
 from ejectable.errors import Missing
 from ejectable.remedies.upgrade.backend import Effect, Offer, Package
 from ejectable.remedies.upgrade.dnf import _effect
-from ejectable.remedies.upgrade.precautions import free, holder, initramfs, room
+from ejectable.remedies.upgrade.initramfs import names
+from ejectable.remedies.upgrade.precautions import free, holder, room
 from ejectable.remedies.upgrade.take_back import main, refusal
 
 HOLD = """
@@ -69,9 +70,9 @@ def test_an_initramfs_of_another_release_or_for_a_dump_does_not_count(tmp_path: 
     for name in ("initrd.img-6.1.0-50-amd64", "initramfs-6.8.5-301.fc40.x86_64.img", "initrd-6.1.0-56-amd64-kdump"):
         (tmp_path / "boot" / name).touch()
     root = host.Root(tmp_path)
-    assert initramfs(root, "6.1.0-50-amd64") == ("initrd.img-6.1.0-50-amd64",)
-    assert initramfs(root, "6.8.5-301.fc40.x86_64") == ("initramfs-6.8.5-301.fc40.x86_64.img",)
-    assert initramfs(root, "6.1.0-56-amd64") == ()
+    assert names(root, "6.1.0-50-amd64") == ("initrd.img-6.1.0-50-amd64",)
+    assert names(root, "6.8.5-301.fc40.x86_64") == ("initramfs-6.8.5-301.fc40.x86_64.img",)
+    assert names(root, "6.1.0-56-amd64") == ()
 
 
 def test_the_table_of_dnf_is_read_with_its_wrapped_and_replacing_rows() -> None:

@@ -2,13 +2,15 @@
 """A package on offer is judged by the code in it, and by all packages of that kernel together."""
 
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from corpus import kernel_packages
-from corpus.archive import cache_folder
+from corpus.archive import cache_folder, fetch
+from corpus.modules import faulty_module
 from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import BadInput, DamagedInput
@@ -112,8 +114,6 @@ def test_without_a_hash_nothing_is_kept(situation: Situation, tmp_path: Path) ->
 
 
 def test_a_kernel_for_another_architecture_is_refused(situation: Situation, tmp_path: Path) -> None:
-    from corpus.archive import fetch
-
     with pytest.raises(BadInput, match="expected a kernel for x86_64, found one for aarch64"):
         judge_files(situation, [fetch("linux-image-6.1.0-50-cloud-arm64", "arm64")])
 
@@ -126,8 +126,6 @@ def test_a_good_kernel_on_disk_asks_for_a_reboot_and_a_bad_one_does_not(situatio
     for variant, expected in (("affected", None), ("fixed", NEWEST)):
         folder = tree / f"lib/modules/{NEWEST}"
         shutil.rmtree(folder, ignore_errors=True)
-        import subprocess
-
         for package in _parts(variant).values():
             with subprocess.Popen(["rpm2cpio", str(package)], stdout=subprocess.PIPE) as outer:
                 subprocess.run(["cpio", "-id", "--quiet"], cwd=tree, stdin=outer.stdout, check=True)
@@ -138,3 +136,34 @@ def test_a_good_kernel_on_disk_asks_for_a_reboot_and_a_bad_one_does_not(situatio
         if found:
             assert found.next
             assert found.boots.release == NEWEST
+
+
+def test_an_initramfs_with_the_bad_module_makes_a_good_one_on_disk_unknown(situation: Situation) -> None:
+    running = kernel_packages.RELEASES[0]
+    tree = situation.root.path
+    (tree / "boot").mkdir()
+    for package in _parts("fixed").values():
+        with subprocess.Popen(["rpm2cpio", str(package)], stdout=subprocess.PIPE) as outer:
+            subprocess.run(["cpio", "-id", "--quiet"], cwd=tree, stdin=outer.stdout, check=True)
+    shutil.copy(tree / f"lib/modules/{NEWEST}/vmlinuz", tree / f"boot/vmlinuz-{NEWEST}")
+    inside = tree / f"ram/usr/lib/modules/{NEWEST}/kernel/drivers/virtio"
+    inside.mkdir(parents=True)
+    for variant, good in (("fixed", True), ("affected", False)):
+        shutil.copy(faulty_module(NEWEST, variant), inside)
+        names = "\n".join(str(path.relative_to(tree / "ram")) for path in sorted((tree / "ram").rglob("*")))
+        packed = subprocess.run(
+            ["cpio", "-o", "-H", "newc", "--quiet"],
+            cwd=tree / "ram",
+            input=names.encode(),
+            check=True,
+            capture_output=True,
+        )
+        (tree / f"boot/initrd.img-{NEWEST}").write_bytes(packed.stdout)
+        found, said = ready(situation.again(), running)
+        assert (found is not None) is good
+        if not good:
+            assert f"unknown: /boot/initrd.img-{NEWEST} holds another virtio_pci.ko" in " ".join(said)
+    (tree / f"boot/initrd.img-{NEWEST}").write_bytes(packed.stdout[:5000])
+    found, said = ready(situation.again(), running)
+    assert found is None
+    assert "cannot be read" in " ".join(said)

@@ -59,9 +59,11 @@ def run(
     hint: str | None = None,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
+    unbroken: bool = False,
 ) -> Finished:
     """Run a program to its end. It gets no standard input, and a process group of its own that ends with it.
 
+    `unbroken`: Ctrl-C waits until it is done; a package manager that is killed half-way leaves what nobody can remove.
     Raises `Missing` where there is no such program (`hint` says how to get it) and where it takes too long.
     """
     program = which(argv[0])
@@ -80,6 +82,11 @@ def run(
         )
         try:
             code = process.wait(timeout_s)
+        except KeyboardInterrupt:
+            if unbroken:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout_s)
+            raise
         except subprocess.TimeoutExpired:
             raise Missing(f"`{paste(argv)}` did not end within {timeout_s:.0f} s.", hint=hint) from None
         finally:

@@ -7,6 +7,7 @@ of the system are never changed: where they are old, newer ones are fetched into
 
 import os
 import pwd
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -56,7 +57,9 @@ class Apt(Backend):
 
     def owner(self, release: str) -> Owner | None:
         """As `Backend.owner`."""
-        package = owner_in(self.root, release)
+        package = owner_in(self.root, release) or _searched(release)
+        if package is not None and package not in self._installed:
+            self._installed |= _installed(package)
         if package is None or package not in self._installed:
             return None
         kind = flavour(release)
@@ -73,6 +76,9 @@ class Apt(Backend):
     def offer(self, owner: Owner) -> Offer:
         """As `Backend.offer`: what the metapackages lead to, else the newest of this flavour."""
         metas = owner.followed or tuple(f"linux-image-{owner.flavour}" for _ in range(bool(owner.flavour)))
+        if concrete(owner.package) is None:
+            # Its name has no release in it (raspberrypi-kernel): a newer version replaces it.
+            return self._offered(owner.package, None, owner, {})
         found = self._lists.ask(metas)
         leads = {
             name: via
@@ -96,30 +102,30 @@ class Apt(Backend):
         return self._offered(newest, leads[newest] or None, owner, found)
 
     def _offered(self, name: str, via: str | None, owner: Owner, found: Mapping[str, apt_lists.Known]) -> Offer:
-        release = concrete(name) or ""
-        siblings = [sibling.replace(owner.release, release) for sibling in owner.siblings if sibling != owner.package]
+        release = concrete(name)
+        others = [sibling for sibling in owner.siblings if release and sibling != owner.package]
+        siblings = [sibling.replace(owner.release, release or "") for sibling in others]
         known = self._lists.ask((name, *siblings))
         one = known.get(name)
         if one is None or one.candidate is None:
             raise Missing(f"apt does not offer {name}.", hint=f"`apt-cache policy {name}` says why.")
-        depends = [each for each in _names(one.candidate.depends) if each.endswith(release)]
+        depends = [each for each in _names(one.candidate.depends) if release and each.endswith(release)]
         more = self._lists.ask(tuple(each for each in depends if each not in known))
         known |= more
         parts = _candidates(known, depends)
-        others = _candidates(known, siblings)
-        in_place = release == owner.release
+        in_place = name == owner.package
         image = one.candidate.package
         held, let_go = self._held(owner, {**found, **known}, via, image)
         return Offer(
             image,
             release,
             parts,
-            tuple(dict.fromkeys((image, *parts, *others))),
+            tuple(dict.fromkeys((image, *parts, *_candidates(known, siblings)))),
             via,
             held,
             let_go,
             in_place=in_place,
-            current=(in_place and image.version == owner.version) or newer(owner.release, release),
+            current=(in_place and image.version == owner.version) or newer(owner.release, release or owner.release),
             installed=image.name in self._installed and self._installed[image.name].version == image.version,
         )
 
@@ -195,7 +201,7 @@ class Apt(Backend):
             "apt-get",
             *self._lists.options,
             *_where(folder),
-            *("-q", "-y", "--no-remove", "--no-download"),
+            *("-q", "-y", "--no-remove"),
             *("-o", "APT::Get::AutomaticRemove=false"),
             *("-o", "Dpkg::Options::=--force-confold"),
             *("-o", "Dpkg::Use-Pty=false"),
@@ -225,10 +231,17 @@ class _Installed(msgspec.Struct, frozen=True):
     held: bool
 
 
-def _installed() -> dict[str, _Installed]:
+def _searched(release: str) -> str | None:
+    """The package of an image by asking dpkg, where its name has no release in it."""
+    done = run(["dpkg-query", "--search", f"/boot/vmlinuz-{release}"], timeout_s=QUERY_S)
+    match = re.match(r"([a-z0-9][a-z0-9.+-]*)(?::\w+)?: /", done.out)
+    return match[1] if match else None
+
+
+def _installed(*names: str) -> dict[str, _Installed]:
     """The packages of the kernel's family that are installed, whole or not."""
     template = r"${Package}\t${Version}\t${db:Status-Abbrev}\t${Depends}\n"
-    done = run(["dpkg-query", "--show", f"--showformat={template}", *FAMILY], timeout_s=QUERY_S)
+    done = run(["dpkg-query", "--show", f"--showformat={template}", *(names or FAMILY)], timeout_s=QUERY_S)
     found = {}
     for line in done.out.splitlines():
         name, version, status, depends = (*line.split("\t"), "", "", "")[:4]

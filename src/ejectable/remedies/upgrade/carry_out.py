@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Carrying an upgrade out: everything is looked at before anything is changed, and once more afterwards."""
 
+import re
 from collections.abc import Sequence
 
+from ejectable import host
 from ejectable.errors import Missing
 from ejectable.model import Applied, Remedy
 from ejectable.remedies.changes import Changes
+from ejectable.remedies.commands import Finished, run
 from ejectable.remedies.situation import Situation
-from ejectable.remedies.upgrade import precautions, take_back
+from ejectable.remedies.upgrade import initramfs, precautions, take_back
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer
 from ejectable.remedies.upgrade.boot import Boots, boots_next
 from ejectable.remedies.upgrade.choice import select
@@ -46,14 +49,28 @@ def carry_out(situation: Situation, changes: Changes, not_needed: Remedy | None)
         _insist(judged, offer)
         situation.tell(f"installing {offer.image.label}")
         precautions.free(situation.root, backend.locks())
-        changes.run(
-            backend.install(offer, folder),
-            undo=take_back.command(backend.name, effect.new, before=before),
-            what=f"installed {', '.join([*effect.new, *effect.changed])}",
-            timeout_s=INSTALL_S,
-            hint="Nothing else was changed.",
+        argv = backend.install(offer, folder)
+        undo = take_back.command(
+            backend.name, effect.new, before=before, release=_fresh(situation.root, judged.release)
         )
+        with changes.doing(argv, undo=undo, what=f"installed {', '.join([*effect.new, *effect.changed])}"):
+            done = run(argv, timeout_s=INSTALL_S, unbroken=True)
+            if not done.ok:
+                raise Missing(f"{backend.name} could not install {offer.image.label}: {_telling(done)}")
     return _checked(situation, release, offer, judged, changes)
+
+
+def _fresh(root: host.Root, release: str | None) -> str:
+    """The release, where nothing of it is on the disk yet: whatever is there later is ours to remove."""
+    there = any(one.named_for_it for one in host.candidates(root, release)) or release in host.releases(root)
+    return "" if release is None or there else release
+
+
+def _telling(done: Finished) -> str:
+    """The first lines that tell what went wrong; the last one only says that something did."""
+    lines = [line.strip() for line in f"{done.err}\n{done.out}".splitlines()]
+    telling = [line for line in lines if re.search(r"error|cannot|failed|no space|exit status", line, re.IGNORECASE)]
+    return "; ".join(dict.fromkeys(telling[:3]))[:400] or done.last
 
 
 def _rebooting(found: Ready) -> Applied:
@@ -135,8 +152,8 @@ def _checked(situation: Situation, running: str, offer: Offer, judged: Judged, c
             f"{path} is not the kernel that was judged: build-id {there.build_id or 'unknown'} instead of "
             f"{judged.build_id or 'unknown'}, {there.why}."
         )
-    model = precautions.initramfs(root, running)
-    if model and not precautions.initramfs(root, release):
+    model = initramfs.names(root, running)
+    if model and not initramfs.names(root, release):
         raise Missing(
             f"{release} was installed without its initramfs: the kernel in use has {model[0]} in /boot, and it none."
         )

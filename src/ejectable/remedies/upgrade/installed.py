@@ -7,6 +7,7 @@ import msgspec
 
 from ejectable import host
 from ejectable.remedies.situation import Situation
+from ejectable.remedies.upgrade import initramfs
 from ejectable.remedies.upgrade.boot import Boots, boots_next
 from ejectable.remedies.upgrade.flavour import flavour, natural, newer
 from ejectable.remedies.upgrade.verify import Judged, judge_installed
@@ -55,7 +56,16 @@ def ready(situation: Situation, running: str) -> tuple[Ready | None, tuple[str, 
             said.append(f"{path} is not what its name says: the kernel in it is {judged.release}.")
         else:
             said.append(f"{path} is installed and was not booted yet: {judged.word}: {judged.why}.")
-    return None, tuple(said)
+    return _replaced(situation, running, boots), tuple(said)
+
+
+def _replaced(situation: Situation, running: str, boots: Boots) -> Ready | None:
+    """The files of the running release, where an upgrade replaced the bad ones by good ones and nobody rebooted."""
+    path = image_of(situation.root, running)
+    if path is None or boots.release not in (None, running):
+        return None
+    judged = judge_installed(situation, path)
+    return Ready(running, path, judged, boots) if (judged.word, judged.release) == ("good", running) else None
 
 
 def _worth_it(root: host.Root, running: str, boots: Boots) -> Iterator[str]:
@@ -69,6 +79,4 @@ def _worth_it(root: host.Root, running: str, boots: Boots) -> Iterator[str]:
 
 def _whole(root: host.Root, running: str, release: str) -> bool:
     """Whether it can boot as far as files tell: an initramfs is there if the kernel in use has one."""
-    from ejectable.remedies.upgrade.precautions import initramfs
-
-    return not initramfs(root, running) or bool(initramfs(root, release))
+    return not initramfs.names(root, running) or bool(initramfs.names(root, release))

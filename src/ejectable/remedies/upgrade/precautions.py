@@ -12,7 +12,7 @@ from ejectable import host
 from ejectable.errors import Missing
 from ejectable.remedies.upgrade.backend import Offer, Package
 
-__all__ = ["free", "holder", "initramfs", "room"]
+__all__ = ["free", "holder", "room"]
 
 # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (include/uapi/asm-generic/fcntl.h).
 FLOCK = struct.Struct("hh4xqqi4x")
@@ -106,12 +106,3 @@ def _of_running(root: host.Root, running: str | None) -> int:
 
 def _sum(packages: Iterable[Package], field: str) -> int:
     return sum(getattr(package, field) or 0 for package in packages)
-
-
-def initramfs(root: host.Root, release: str) -> tuple[str, ...]:
-    """The names of the initial file systems of a release that are in /boot."""
-    return tuple(
-        name
-        for name in root.list("/boot") or ()
-        if name.startswith(("initrd", "initramfs")) and release in name and "kdump" not in name
-    )

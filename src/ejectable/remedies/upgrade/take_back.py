@@ -7,9 +7,12 @@ that runs. What was not installed at all is no error.
 """
 
 import os
+import re
+import shutil
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from ejectable import host
 from ejectable.errors import EjectableError, Missing, WrongUsage
@@ -21,14 +24,18 @@ from ejectable.remedies.upgrade.precautions import holder
 __all__ = ["command", "main", "refusal", "take_back"]
 
 WAIT_S = 300.0  # for a package manager that is still at work
+RELEASE = re.compile(r"\d[\w.~+-]*", re.ASCII)
 REMOVE_S = 550.0  # less than what the undoing of a command may take
 
 
-def command(manager: str, packages: Sequence[str], *, before: Sequence[str] = ()) -> list[str]:
-    """The command line; `before` are packages that were replaced, as `name=version`."""
+def command(manager: str, packages: Sequence[str], *, before: Sequence[str] = (), release: str = "") -> list[str]:
+    """The command line; `before` are packages that were replaced, as `name=version`.
+
+    `release` is a kernel of which nothing was there before: what a package manager that died half-way left of it goes.
+    """
     # -P: whatever lies in the current folder is not imported.
     words = [sys.executable, "-P", "-m", "ejectable.remedies.upgrade.take_back", manager, *packages]
-    return [*words, *(["--restore", *before] if before else [])]
+    return [*words, *([f"--leftovers={release}"] if release else []), *(["--restore", *before] if before else [])]
 
 
 def refusal(root: host.Root, manager: str, packages: Sequence[str]) -> str | None:
@@ -48,7 +55,9 @@ def refusal(root: host.Root, manager: str, packages: Sequence[str]) -> str | Non
     return None
 
 
-def take_back(root: host.Root, manager: str, packages: Sequence[str], before: Sequence[str]) -> None:
+def take_back(
+    root: host.Root, manager: str, packages: Sequence[str], before: Sequence[str], leftovers: str = ""
+) -> None:
     """Remove `packages` and reinstall `before`; raises `Missing` where that fails."""
     if why := refusal(root, manager, packages):
         raise Missing(why)
@@ -60,20 +69,35 @@ def take_back(root: host.Root, manager: str, packages: Sequence[str], before: Se
         time.sleep(0.5)
     if before:
         _checked(["apt-get", "-q", "-y", "--allow-downgrades", "--no-remove", "install", *before])
-    here = [name for name in packages if _is_installed(manager, name)]
-    if not here:
-        return
-    if manager == "apt":
-        # dpkg itself, not apt: it works from every state in which an installation may have been left.
-        _checked(["dpkg", "--force-remove-reinstreq", "--purge", *here])
-    elif manager == "dnf":
-        _checked(
-            ["dnf" if which("dnf") else "yum", "-y", "--setopt=clean_requirements_on_remove=False", "remove", *here]
-        )
-    else:
-        _checked(["zypper", "--non-interactive", "--no-refresh", "remove", "--no-clean-deps", *here])
+    if here := [name for name in packages if _is_installed(manager, name)]:
+        _remove(manager, here)
     if left := [name for name in here if _is_installed(manager, name)]:
         raise Missing(f"Still installed: {', '.join(left)}.")
+    if leftovers and not _is_owned(manager, f"/lib/modules/{leftovers}"):
+        _sweep(root, leftovers)
+
+
+def _remove(manager: str, packages: Sequence[str]) -> None:
+    if manager == "apt":
+        # dpkg itself, not apt: it works from every state in which an installation may have been left.
+        _checked(["dpkg", "--force-remove-reinstreq", "--purge", *packages])
+    elif manager == "dnf":
+        dnf = "dnf" if which("dnf") else "yum"
+        _checked([dnf, "-y", "--setopt=clean_requirements_on_remove=False", "remove", *packages])
+    else:
+        _checked(["zypper", "--non-interactive", "--no-refresh", "remove", "--no-clean-deps", *packages])
+
+
+def _sweep(root: host.Root, release: str) -> None:
+    """Remove the files of a release that belong to no package: those that were unpacked when everything stopped."""
+    if not RELEASE.fullmatch(release) or release == root.text("/proc/sys/kernel/osrelease", 256):
+        return
+    boot, modules = root.resolve("/boot"), root.resolve(f"/lib/modules/{release}")
+    for name in (root.list("/boot") or ()) if boot else ():
+        if re.fullmatch(rf"[A-Za-z.]+-{re.escape(release)}(?:\.img)?(?:\.dpkg-\w+|\.new)?", name):
+            Path(root.outside(f"{boot}/{name}")).unlink(missing_ok=True)
+    if modules and modules.endswith(f"/modules/{release}"):
+        shutil.rmtree(root.outside(modules), ignore_errors=True)
 
 
 def _is_installed(manager: str, name: str) -> bool:
@@ -82,6 +106,12 @@ def _is_installed(manager: str, name: str) -> bool:
         return done.ok and done.out.strip() != "not-installed"
     # zypper has name=version, rpm name-version.
     return run(["rpm", "-q", name.replace("=", "-", 1)], timeout_s=60).ok
+
+
+def _is_owned(manager: str, folder: str) -> bool:
+    """Whether a package has it still: headers that somebody installed since."""
+    ask = ["dpkg-query", "--search"] if manager == "apt" else ["rpm", "-qf"]
+    return any(run([*ask, f"{base}{folder}"], timeout_s=60).ok for base in ("", "/usr"))
 
 
 def _checked(argv: list[str]) -> None:
@@ -98,7 +128,9 @@ def main(words: Sequence[str]) -> int:
     try:
         if manager not in ("apt", "dnf", "zypper"):
             raise WrongUsage("Which package manager: apt, dnf or zypper?")
-        take_back(host.Root("/"), manager, rest[:cut], rest[cut + 1 :])
+        swept = [word.partition("=")[2] for word in rest[:cut] if word.startswith("--leftovers=")]
+        packages = [word for word in rest[:cut] if not word.startswith("-")]
+        take_back(host.Root("/"), manager, packages, rest[cut + 1 :], *swept[:1])
     except EjectableError as error:
         sys.stderr.write(f"{error.message}\n")
         return error.exit_code

@@ -18,6 +18,7 @@ from ejectable.assess.verdicts import identity
 from ejectable.errors import BadInput, EjectableError
 from ejectable.model import EvidenceKind, KernelReport, Status
 from ejectable.remedies.situation import Situation
+from ejectable.remedies.upgrade import initramfs
 from ejectable.remedies.upgrade.backend import Package
 
 __all__ = ["Judged", "judge_files", "judge_installed", "judge_packages"]
@@ -103,16 +104,21 @@ def judge_installed(situation: Situation, path: str) -> Judged:
     try:
         release = image.rpartition("/")[2].partition("-")[2] or image.split("/")[-2]
         files = [image, *host.module_files(root, release)]
-        key = (*sorted(situation.advisories), *(identity(root.outside(file)) for file in files), "installed")
+        loaded = [f"/boot/{name}" for name in initramfs.names(root, release)]
+        found = [identity(root.outside(root.resolve(file) or file)) for file in (*files, *loaded)]
+        key = (*sorted(situation.advisories), *found, "installed")
         report = situation.verdicts.get(key)
         if report is None:
             situation.tell(f"reading {path}")
             shelf = Shelf(root, None, situation.limits)
             kernel = open_image(root, image, shelf, situation.limits)
             report = judge(kernel, situation.advisories)
-            if report.virtio_pci == "module" and kernel.module("virtio_pci") is None:
-                report = msgspec.structs.replace(report, virtio_pci=None)
-            elif not shelf.notes:
+            if report.virtio_pci == "module":
+                if kernel.module("virtio_pci") is None:
+                    return Judged("unknown", f"the virtio_pci.ko of {release} is not there", report.release)
+                if why := initramfs.disagreement(root, release, files[1], situation.limits):
+                    return Judged("unknown", why, report.release)
+            if not shelf.notes:
                 situation.verdicts.put(key, report)
     except EjectableError as error:
         return Judged("unknown", error.message)
