@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ejectable import host
-from ejectable.errors import WrongUsage
+from ejectable.errors import Missing, WrongUsage
 from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies import Request, Situation, carry_out, instance_type
 from ejectable.remedies.ecs import change, proof, service
@@ -18,7 +18,7 @@ from ejectable.remedies.ecs.offers import chosen, describe, offers
 from tests.host.trees import LEGACY_DISK, MODERN_NIC, Device, affected_module
 from tests.host.trees import Machine as Host
 from tests.remedies.ecs_metadata import Metadata, telling
-from tests.remedies.ecs_server import INSTANCE, KEY, REGION, SECRET, TOKEN, Api, Kind, Machine, answering, become
+from tests.remedies.ecs_server import INSTANCE, KEY, REGION, SECRET, TOKEN, Api, Fault, Kind, Machine, answering, become
 
 REQUEST = Request(instance=INSTANCE, region=REGION)
 AT_ONCE = ("DescribeInstances", "DescribeInstanceTypes", "DescribeResourcesModification")
@@ -186,13 +186,27 @@ def test_the_machine_itself_is_not_stopped(api: Api, tmp_path: Path, monkeypatch
     assert {asked.get("DryRun") for action, asked in api.asked if not action.startswith("Describe")} == {"true"}
 
 
-def test_nor_by_a_tree_that_hides_where_it_is_worked_on(
-    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("here", "says"), [(True, "is this very machine"), (None, "It cannot be told whether")])
+def test_nor_where_that_cannot_be_told(
+    here: bool | None, says: str, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(instance_type, "is_here", lambda identifier: identifier == INSTANCE)
-    with pytest.raises(WrongUsage, match="this very machine"):
+    monkeypatch.setattr(instance_type, "is_here", lambda identifier: here)
+    with pytest.raises(WrongUsage, match=says):
         applied(tmp_path)
     assert api.instances[INSTANCE].status == "Running"
+
+
+@pytest.mark.parametrize("status", ["Starting", "Stopping", "Pending"])
+def test_one_that_is_neither_here_nor_there_is_left(status: str, api: Api, tmp_path: Path) -> None:
+    api.instances[INSTANCE].status = status
+    with pytest.raises(Missing, match=f"is {status}"):
+        applied(tmp_path)
+    assert not [action for action in api.actions() if not action.startswith("Describe")]
+
+
+def test_a_change_that_is_under_way_is_waited_for(api: Api, tmp_path: Path) -> None:
+    api.faults = [Fault("StartInstance", "LastOrderProcessing", status=400, times=2)]
+    assert applied(tmp_path).verified
 
 
 def test_a_subscription_is_changed_when_its_type_was_named(api: Api, tmp_path: Path) -> None:

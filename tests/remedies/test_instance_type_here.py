@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import WrongUsage
+from ejectable.model import Status
 from ejectable.remedies import Request, Situation, carry_out, instance_type
 from ejectable.remedies.ecs import change, proof, service
 from ejectable.remedies.instance_type import InstanceType
@@ -103,11 +105,20 @@ class TestThisMachine:
     def test_a_modern_type_with_legacy_devices_is_no_cure(self, api: Api, tmp_path: Path) -> None:
         line = InstanceType().plan(on_ecs(tmp_path, "ecs.g8i.large"), Request())
         assert line.state == "impossible"
-        assert "of generation 8 already, and yet vdb would crash it" in line.why
+        assert "of generation 8 already, and yet vdb is not driven as modern" in line.why
 
     def test_modern_devices_are_what_it_is_for(self, api: Api, tmp_path: Path) -> None:
         line = InstanceType().plan(on_ecs(tmp_path, "ecs.g8i.large", devices=(MODERN_NIC,)), Request())
         assert (line.state, line.verified) == ("done", True)
+
+    def test_a_kernel_that_was_repaired_live_does_not_make_them_modern(self, api: Api, tmp_path: Path) -> None:
+        situation = on_ecs(tmp_path, "ecs.g7.large")
+        safe = [msgspec.structs.replace(device, unplug="safe") for device in situation.assessment.devices]
+        repaired = msgspec.structs.replace(situation.assessment, status=Status.MITIGATED, devices=tuple(safe))
+        situation.__dict__["assessment"] = repaired
+        line = InstanceType().plan(situation, Request())
+        assert line.state == "possible"
+        assert "ECS offers ecs.g8i.large" in line.why
 
     def test_modern_devices_of_an_older_type_need_no_other_one(self, api: Api, tmp_path: Path) -> None:
         line = InstanceType().plan(on_ecs(tmp_path, "ecs.g7.large", devices=(MODERN_NIC,)), Request())

@@ -149,11 +149,11 @@ def test_an_id_that_is_none_is_refused(text: str) -> None:
         checked_instance(text)
 
 
-def test_whether_it_is_this_machine_is_yes_where_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whether_it_is_this_machine_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whereabouts, "on_ecs", lambda: False)
-    assert not is_here(INSTANCE, service=never)
+    assert is_here(INSTANCE, service=never) is False
     monkeypatch.setattr(whereabouts, "on_ecs", lambda: True)
     with telling(Metadata()) as address:
-        assert is_here(INSTANCE, service=lambda: MetadataService(address))
-        assert not is_here("i-other000", service=lambda: MetadataService(address))
-    assert is_here("i-other000", service=lambda: MetadataService(address)), "nobody answers any more"
+        assert is_here(INSTANCE, service=lambda: MetadataService(address)) is True
+        assert is_here("i-other000", service=lambda: MetadataService(address)) is False
+    assert is_here("i-other000", service=lambda: MetadataService(address)) is None, "nobody answers any more"

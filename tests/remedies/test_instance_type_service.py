@@ -3,6 +3,7 @@
 
 import datetime as dt
 import ipaddress
+import re
 import shlex
 import ssl
 import subprocess
@@ -13,9 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ejectable.errors import Missing, WrongUsage
-from ejectable.remedies.ecs import cli_lines, service
+from ejectable.remedies.ecs import cli_lines, proof, service
 from ejectable.remedies.ecs.answers import Done, Instances
 from ejectable.remedies.ecs.refusals import Refusal
 from ejectable.remedies.ecs.service import Ecs, credentials_likely
@@ -206,3 +209,21 @@ def test_every_command_names_an_action_and_parameters_that_the_api_has(line: str
     asked = {name.removeprefix("--"): value for name, value in given.items()}
     kept = getattr(models, f"{action}Request")().from_map(asked).to_map()  # what the API does not know is dropped
     assert {name: value for name, value in kept.items() if value} == asked
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.from_regex(r"virtio[0-9]{1,3} [01] (bound|unbound)", fullmatch=True),
+            st.sampled_from(["", "virtio1", "virtio1 1", "virtio1 2 bound", "cut: /sys/x: No such file", "virtio* "]),
+            st.text(max_size=20),
+        ),
+        max_size=6,
+    )
+)
+def test_nothing_but_bit_32_of_every_device_is_called_modern(lines: list[str]) -> None:
+    word = proof.judged("\n".join(lines)).word
+    seen = [re.fullmatch(r"virtio\d+ 1 (?:bound|unbound)", line) for line in lines]
+    assert word != "modern" or (lines and all(seen))
+    if lines and all(seen):
+        assert word == "modern"

@@ -76,11 +76,15 @@ class InstanceType(Remediation):
             raise WrongUsage("Which instance, and in which region?", hint="Give --instance and --region.")
         if not installed():
             raise Missing("The SDK of Alibaba Cloud is not installed.", hint="pip install 'ejectable[cloud]'")
-        here = not subject.other or is_here(subject.instance)
+        here = is_here(subject.instance) if subject.other else True
         situation.tell("asking the API of ECS")
         with Ecs(subject.region, patience_s=APPLY_PATIENCE_S, tell=situation.tell, pause=self._pause) as ecs:
             had = describe(ecs, subject.instance)
             name = had.name.name
+            if had.instance.status not in ("Running", "Stopped"):
+                raise Missing(
+                    f"{subject.instance} is {had.instance.status}.", hint="Wait until it is Running or Stopped."
+                )
             # What is of a modern generation already is looked at, and not moved unasked.
             if request.to != name and not (request.to is None and had.name.modern):
                 new = chosen(had, offers(ecs, had), request.to)
@@ -91,9 +95,10 @@ class InstanceType(Remediation):
                     )
                 situation.tell(f"dry run: {had.name.name} to {new.name.name}")
                 checked = rehearse(ecs, had.instance, new.name.name, across=new.across)
-                if here:
+                if here is not False:
                     raise WrongUsage(
-                        wording.on_itself(had, new, checked=checked), hint=wording.from_elsewhere(subject, new)
+                        wording.on_itself(had, new, checked=checked, known=here is True),
+                        hint=wording.from_elsewhere(subject, new),
                     )
                 self._move(ecs, situation, had, new, changes)
                 name = new.name.name
@@ -140,18 +145,19 @@ class InstanceType(Remediation):
         """Where another type would not help this machine, or has helped already."""
         if not situation.needed:
             return self.impossible("Nothing here would crash: another type would change nothing.")
-        endangered = situation.endangered
         current = parse(subject.type or "")
         modern = current is not None and bool(current.modern)
-        if not endangered and situation.assessment.devices:
-            why = (
-                "Every virtio device here is driven as modern already (feature bit 32), which the defect does not reach"
-            )
+        # How they are driven counts, not what an unplug would do: a kernel that was repaired live is as before after
+        # the next boot.
+        devices = [device for device in situation.assessment.devices if device.transport == "pci"]
+        others = [device for device in devices if device.mode != "modern"]
+        if devices and not others:
+            why = "Every virtio device here is driven as modern (feature bit 32), where the defect does not reach it"
             if modern:
                 return Remedy(self.name, "done", f"{why}; the type is {subject.type}.", (), verified=True)
             return self.impossible(f"{why}: another type would change nothing.")
         if current is not None and modern:
-            return self.impossible(wording.still_endangered(current, endangered, situation.facts.forced_legacy))
+            return self.impossible(wording.still_legacy(current, others, situation.facts.forced_legacy))
         return None
 
     def _move(self, ecs: Ecs, situation: Situation, had: Described, new: Offer, changes: Changes) -> None:

@@ -15,6 +15,8 @@ __all__ = ["DRY_RUN", "Refusal", "as_error", "failure"]
 
 DRY_RUN = "DryRunOperation"  # the answer to DryRun=true where the request would be carried out
 MAX_MESSAGE = 200
+UNDER_WAY = ("LastOrderProcessing", "LastRequestProcessing", "LastTokenProcessing", "OperationConflict", "TaskConflict")
+FAULTS = ("ServiceUnavailable", "InternalError", "RequestTimeout", "ServiceTimeout")
 
 
 class Meaning(msgspec.Struct, frozen=True):
@@ -106,7 +108,7 @@ MEANINGS = (
     ),
     Meaning(("InstanceLocked",), "the instance is locked for security reasons", "Ask Alibaba Cloud to unlock it."),
     Meaning(
-        ("LastOrderProcessing", "LastRequestProcessing", "LastTokenProcessing", "OperationConflict", "TaskConflict"),
+        UNDER_WAY,
         "an earlier change of the instance is still under way",
         "Wait some minutes, then try again.",
     ),
@@ -117,7 +119,7 @@ MEANINGS = (
         "Another remedy is needed: `ejectable fix` shows them.",
     ),
     Meaning(
-        ("ServiceUnavailable", "InternalError", "RequestTimeout", "ServiceTimeout"),
+        FAULTS,
         "the API has a fault of its own",
         "Try again later.",
     ),
@@ -137,15 +139,14 @@ class Refusal(msgspec.Struct, frozen=True):
     status: int | None
 
     @property
-    def throttled(self) -> bool:
-        """Too many requests: nothing was done, and waiting helps."""
-        return self.code.startswith("Throttling") or self.status == 429
+    def untouched(self) -> bool:
+        """Too many requests, or an earlier one is under way: nothing was done, and waiting helps."""
+        return self.code.startswith(("Throttling", *UNDER_WAY)) or self.status == 429
 
     @property
     def passing(self) -> bool:
         """Waiting may help."""
-        faults = ("ServiceUnavailable", "InternalError", "RequestTimeout", "ServiceTimeout")
-        return self.throttled or self.code.startswith(faults) or (self.status or 0) >= 500
+        return self.untouched or self.code.startswith(FAULTS) or (self.status or 0) >= 500
 
     def means(self, *beginnings: str) -> bool:
         """Whether the code begins with one of these."""

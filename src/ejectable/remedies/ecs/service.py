@@ -185,7 +185,7 @@ def _judged(answer: Mapping[str, Any], action: str, *, safe_again: bool) -> tupl
         refusal = Refusal(
             action, str(told.get("code")), str(told.get("message")), status if isinstance(status, int) else None
         )
-        return refusal.passing and (safe_again or refusal.throttled), refusal
+        return refusal.passing and (safe_again or refusal.untouched), refusal
     return answer.get("failed") in ("timed-out", "no-connection") and safe_again, None
 
 

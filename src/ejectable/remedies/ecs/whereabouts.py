@@ -99,15 +99,15 @@ def on_ecs() -> bool:
     return read_host(host.Root("/"), None).cloud == CLOUD
 
 
-def is_here(identifier: str, *, service: Callable[[], MetadataService] = MetadataService) -> bool:
-    """Whether the instance of this id is the machine that we run on. Where that cannot be told, the answer is yes.
+def is_here(identifier: str, *, service: Callable[[], MetadataService] = MetadataService) -> bool | None:
+    """Whether the instance of this id is the machine that we run on; `None` where that cannot be told.
 
     The firmware of this very machine is looked at, whatever tree is worked on: a container sees it too.
     """
     if not on_ecs():
         return False
     told = find(host.Root("/"), offline=False, service=service).instance
-    return told is None or told == identifier
+    return None if told is None else told == identifier
 
 
 def _cloud_init(root: host.Root) -> dict[str, str]:

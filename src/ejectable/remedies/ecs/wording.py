@@ -24,7 +24,7 @@ __all__ = [
     "look",
     "offered",
     "on_itself",
-    "still_endangered",
+    "still_legacy",
 ]
 
 MOST_SHOWN = 5
@@ -143,20 +143,28 @@ def already(name: TypeName) -> str:
     return f"{name.name} is of generation {name.generation} already: another type would change nothing."
 
 
-def still_endangered(name: TypeName, devices: Sequence[Device], forced: Sequence[str]) -> str:
-    """Modern by its name, and yet not safe."""
+def still_legacy(name: TypeName, devices: Sequence[Device], forced: Sequence[str]) -> str:
+    """Modern by its name, and yet with devices that are not."""
     named = ", ".join(device.nodes[0] if device.nodes else device.name for device in devices[:MOST_SHOWN])
     why = f" force_legacy is set in {', '.join(forced)}: see `force-legacy`." if forced else ""
-    shown = f"and yet {named or 'its devices'} would crash it, or may." + why
-    return f"{name.name} is of generation {name.generation} already, {shown}"
-
-
-def on_itself(had: Described, new: Offer, *, checked: bool) -> str:
-    """Why it is not done on the machine that it is for."""
-    asked = "A dry run says that ECS would do it." if checked else "ECS checks the rest once the instance is stopped."
     return (
-        f"{had.instance.instance_id} is this very machine: stopping it would cut off the command that is to change it "
-        f"to {new.name.name} and start it again. {asked}"
+        f"{name.name} is of generation {name.generation} already, and yet {named or 'what it has'} is not driven as "
+        f"modern: another type would not change that.{why}"
+    )
+
+
+def on_itself(had: Described, new: Offer, *, checked: bool, known: bool) -> str:
+    """Why it is not done on the machine that it is for, or that it may be for."""
+    asked = "A dry run says that ECS would do it." if checked else "ECS checks the rest once the instance is stopped."
+    identifier = had.instance.instance_id
+    which = (
+        f"{identifier} is this very machine"
+        if known
+        else f"It cannot be told whether {identifier} is this very machine: the metadata service tells nothing"
+    )
+    return (
+        f"{which}. Stopping it would cut off the command that is to change it to {new.name.name} and start it again. "
+        f"{asked}"
     )
 
 
