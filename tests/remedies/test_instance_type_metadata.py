@@ -157,3 +157,11 @@ def test_whether_it_is_this_machine_may_be_open(monkeypatch: pytest.MonkeyPatch)
         assert is_here(INSTANCE, service=lambda: MetadataService(address)) is True
         assert is_here("i-other000", service=lambda: MetadataService(address)) is False
     assert is_here("i-other000", service=lambda: MetadataService(address)) is None, "nobody answers any more"
+
+
+def test_what_cloud_init_left_is_not_enough_to_tell_machines_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whereabouts, "on_ecs", lambda: True)
+    left = whereabouts.Whereabouts("i-original", REGION, None, unasked="nobody answers")
+    monkeypatch.setattr(whereabouts, "find", lambda *_, **__: left)
+    assert is_here("i-original") is None
+    assert is_here("i-thecopy00") is None

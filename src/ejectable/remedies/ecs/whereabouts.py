@@ -106,8 +106,9 @@ def is_here(identifier: str, *, service: Callable[[], MetadataService] = Metadat
     """
     if not on_ecs():
         return False
-    told = find(host.Root("/"), offline=False, service=service).instance
-    return None if told is None else told == identifier
+    found = find(host.Root("/"), offline=False, service=service)
+    # Only the service itself is believed here: what cloud-init left may be another machine's, of which this is a copy.
+    return None if found.unasked or found.instance is None else found.instance == identifier
 
 
 def _cloud_init(root: host.Root) -> dict[str, str]:
