@@ -268,6 +268,25 @@ def postinst_fails(kind: Kind) -> Callable[[Row], None]:
     return run
 
 
+def held_back(kind: Kind) -> Callable[[Row], None]:
+    """Somebody decided that the kernel stays as it is: an exclude of dnf's, a lock of zypper's."""
+
+    def run(row: Row) -> None:
+        with system(kind) as box:
+            box.offer(*packages(kind, RUNNING, "affected"), *packages(kind, NEWEST, "fixed"))
+            if kind == "dnf":
+                box.write("/etc/dnf/dnf.conf", "[main]\nexcludepkgs=kernel*6.1.0-56*\n")
+            else:
+                box.checked("zypper", "--non-interactive", "addlock", "kernel-default")
+            before = box.state()
+            line = planned(box, row)
+            what = "versionlock or an exclude" if kind == "dnf" else "kernel-default is locked"
+            row.expect(line["state"] == "impossible" and what in line["why"], line["why"])
+            nothing_done(box, row, before, what)
+
+    return run
+
+
 def locked(row: Row) -> None:
     """Somebody else has the lock of dpkg."""
     with system("apt") as box:
@@ -354,11 +373,13 @@ CASES: dict[str, Callable[[Row], None]] = {
     "apt, killed half-way": stopped(signal.SIGKILL),
     "dnf, newest fixed": newest_fixed("dnf"),
     "dnf, newest still affected": newest_affected("dnf"),
+    "dnf, excluded": held_back("dnf"),
     "dnf, without root, over HTTP": without_root("dnf"),
     "dnf, download cut off": cut_off("dnf"),
     "dnf, scriptlet fails": postinst_fails("dnf"),
     "zypper, newest fixed": newest_fixed("zypper"),
     "zypper, newest still affected": newest_affected("zypper"),
+    "zypper, locked": held_back("zypper"),
     "zypper, without root, over HTTP": without_root("zypper"),
     "zypper, download cut off": cut_off("zypper"),
     "zypper, scriptlet fails": postinst_fails("zypper"),

@@ -115,35 +115,31 @@ class Apt(Backend):
         parts = _candidates(known, depends)
         in_place = name == owner.package
         image = one.candidate.package
-        held, let_go = self._held(owner, {**found, **known}, via, image)
+        current = (in_place and image.version == owner.version) or newer(owner.release, release or owner.release)
+        names = tuple(dict.fromkeys((*owner.followed, *((via,) if via else ()), owner.package, image.name)))
+        if current:
+            self._note_pins({**found, **known}, names)
+        held = [each for each in names if each in self._installed and self._installed[each].held]
         return Offer(
             image,
             release,
             parts,
             tuple(dict.fromkeys((image, *parts, *_candidates(known, siblings)))),
             via,
-            held,
-            let_go,
+            tuple(f"{each} is held (apt-mark hold)" for each in held),
+            (paste(["sudo", "apt-mark", "unhold", *held]),) if held else (),
             in_place=in_place,
-            current=(in_place and image.version == owner.version) or newer(owner.release, release or owner.release),
-            installed=image.name in self._installed and self._installed[image.name].version == image.version,
+            current=current,
         )
 
-    def _held(
-        self, owner: Owner, known: Mapping[str, apt_lists.Known], via: str | None, image: Package
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Who keeps a newer kernel away: a hold, or a pin."""
-        names = dict.fromkeys((*owner.followed, *((via,) if via else ()), owner.package, image.name))
-        held = [name for name in names if name in self._installed and self._installed[name].held]
-        said = [f"{name} is held (apt-mark hold)" for name in held]
-        commands = [paste(["sudo", "apt-mark", "unhold", *held])] if held else []
+    def _note_pins(self, known: Mapping[str, apt_lists.Known], names: Sequence[str]) -> None:
+        """Say where a newer version is there that apt would not take: of a suite with a low priority, or pinned."""
         for name in names:
             if name in known and known[name].pinned:
-                said.append(
-                    f"{name} is pinned: apt would take {known[name].taken}, though {known[name].pinned} is there"
+                self.notes.append(
+                    f"{name} {known[name].pinned} is there, and apt would take {known[name].taken}: "
+                    f"`apt-cache policy {name}` says why (apt_preferences(5))."
                 )
-                commands.append(f"apt-cache policy {paste([name])}  # and look into /etc/apt/preferences.d")
-        return tuple(said), tuple(commands)
 
     def download(self, packages: Sequence[Package], folder: Path) -> list[Path]:
         """As `Backend.download`; works without root."""

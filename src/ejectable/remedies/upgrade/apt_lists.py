@@ -12,7 +12,7 @@ import msgspec
 from ejectable import host
 from ejectable.errors import EjectableError, Missing
 from ejectable.remedies.commands import run
-from ejectable.remedies.upgrade.backend import Package
+from ejectable.remedies.upgrade.backend import Package, plain
 from ejectable.remedies.upgrade.folders import cache
 
 __all__ = ["Candidate", "Known", "Lists"]
@@ -162,6 +162,8 @@ class Lists:
                 size=_number(each.get("Size")),
                 installed_size=_number(each.get("Installed-Size"), 1024),
             )
+            if not plain(package.name, package.version, package.arch):
+                continue
             depends = ", ".join(filter(None, (each.get("Pre-Depends"), each.get("Depends"))))
             # Of one that is installed there are two records: the archive's has the hash.
             key = (package.name, package.version)
@@ -195,7 +197,7 @@ def _policies(text: str) -> dict[str, _Policy]:
         words = line.split()
         if line[:1].strip() and line.endswith(":"):
             here = found.setdefault(line[:-1].partition(":")[0], _Policy())
-        elif words[:1] == ["Candidate:"]:
+        elif words[:1] == ["Candidate:"] and len(words) > 1:
             here.candidate = None if words[1:] == ["(none)"] else words[1]
         elif line.startswith(("     ", " *** ")) and not line.startswith("        ") and len(words) > 1:
             here.versions.append(words[1] if words[0] == "***" else words[0])

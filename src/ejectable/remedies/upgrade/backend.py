@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What every package manager is asked for, and the words of its answers."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,11 @@ import msgspec
 
 from ejectable import host
 
-__all__ = ["Backend", "Effect", "Offer", "Owner", "Package"]
+__all__ = ["Backend", "Effect", "Offer", "Owner", "Package", "plain"]
+
+# Names and versions as Debian's policy and rpm allow them: no slash, no blank, no dash in front. They come out of an
+# archive's lists, and become words of commands and names of files.
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~^:-]*", re.ASCII)
 
 
 class Package(msgspec.Struct, frozen=True):
@@ -57,7 +62,6 @@ class Offer(msgspec.Struct, frozen=True):
     release_commands: tuple[str, ...] = ()  # that let go of what holds it
     in_place: bool = False  # it replaces the files of the kernel in use
     current: bool = False  # it is what is installed and in use already, or older
-    installed: bool = False  # it is on the disk already
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -114,3 +118,8 @@ class Backend(ABC):
     @abstractmethod
     def locks(self) -> tuple[str, ...]:
         """The files that the package manager locks while it works."""
+
+
+def plain(*texts: str) -> bool:
+    """Whether these may be the name, version or architecture of a package."""
+    return all(len(text) < 256 and WORD.fullmatch(text) for text in texts)

@@ -16,7 +16,7 @@ from ejectable import host
 from ejectable.errors import Missing
 from ejectable.remedies.commands import paste, run, which
 from ejectable.remedies.upgrade import rpm
-from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package
+from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, plain
 from ejectable.remedies.upgrade.flavour import newer
 from ejectable.remedies.upgrade.folders import cache
 
@@ -96,7 +96,6 @@ class Dnf(Backend):
             held=held,
             release_commands=LET_GO if held else (),
             current=not newer(image.version, owner.version),
-            installed=any(one.version == image.version for one in rpm.installed([image.name])),
         )
 
     def _newest(self, owner: Owner, *options: str) -> list[Package]:
@@ -109,7 +108,7 @@ class Dnf(Backend):
             raise Missing(f"dnf could not be asked: {done.last}", hint="`dnf repolist` says more.")
         found = [_package(line.split("|", len(FIELDS) - 1)) for line in done.out.splitlines() if line.count("|") >= 8]
         machine = self.root.text("/proc/sys/kernel/arch", 64)
-        return [package for package in found if machine is None or package.arch == machine]
+        return [one for one in found if plain(one.name, one.version, one.arch) and machine in (None, one.arch)]
 
     def download(self, packages: Sequence[Package], folder: Path) -> list[Path]:
         """As `Backend.download`: with dnf's plugin of that name, which needs no root."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ejectable.errors import Missing
 from ejectable.remedies.commands import paste, run
 from ejectable.remedies.upgrade import rpm
-from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package
+from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, plain
 from ejectable.remedies.upgrade.flavour import natural, newer
 from ejectable.remedies.upgrade.folders import cache
 
@@ -80,7 +80,8 @@ class Zypper(Backend):
             if not each.get("repository", "").startswith("(")  # "(System Packages)": no repository has it any more
         ]
         machine = self.root.text("/proc/sys/kernel/arch", 64)
-        images = [one for one in found if one.name == owner.package and machine in (None, one.arch)]
+        found = [one for one in found if plain(one.name, one.version, one.arch) and machine in (None, one.arch)]
+        images = [one for one in found if one.name == owner.package]
         if not images:
             raise Missing(
                 f"No repository offers {owner.package}.", hint="Run `sudo zypper refresh`, and look at `zypper repos`."
@@ -101,7 +102,6 @@ class Zypper(Backend):
             held=tuple(f"{lock} is locked (zypper addlock)" for lock in locks),
             release_commands=tuple(paste(["sudo", "zypper", "removelock", lock]) for lock in locks),
             current=not newer(image.version, running),
-            installed=any(one.version.removeprefix("0:") == image.version for one in rpm.installed([image.name])),
         )
 
     def _asked(self, *words: str) -> "Element":
