@@ -62,6 +62,7 @@ def test_a_guarded_call_is_fixed(tmp_path: Path, loop: str) -> None:
         f"if ({CALL} && vp_dev->is_avq) continue;",
         f"if (vp_dev->msix_enabled && {CALL}) continue;",
         f"if (vp_dev->is_avq || {CALL}) continue;",
+        f"if (a || vp_dev->is_avq) {{ if ({CALL}) continue; }}",
         f"if (!vp_dev->is_avq && {CALL}) continue;",
         f"if (vp_dev->is_legacy && {CALL}) continue;",
         f"if (vp_dev->is_avq) pr_debug(1); if ({CALL}) continue;",

@@ -149,6 +149,7 @@ def test_what_is_not_understood_is_not_touched(loop: str) -> None:
     [
         "if (({ vp_dev->is_avq(v, i); })) go();",
         "if (other->is_avq && vp_dev->is_avq(v, i)) go();",
+        "if (other->is_legacy) continue; if (vp_dev->is_avq(v, i)) go();",
         f"\n#ifdef CONFIG_X\n\t\tif (vp_dev->is_avq && {CALL})\n#else\n\t\tif ({CALL})\n#endif\n\t\t\tcontinue;",
         f"\n#if X\n\t\tif (vp_dev->is_avq)\n#endif\n\t\tif ({CALL})\n\t\t\tcontinue;",
         "ask = vp_dev->is_avq; if (ask(v, i)) go();",

@@ -47,9 +47,13 @@ class Call(msgspec.Struct, frozen=True):
         """Why the facts cannot be taken at their word; `None` if they can."""
         if self.place is None:
             return "its code was not understood"
-        others = [fact.says for fact in self._facts if fact.true and fact.says.endswith(f"->{CALLBACK}")]
-        if others and self.pointer not in others:
-            return f"{others[0]} is tested, which may be another device's"
+        tests = [
+            fact.says
+            for fact in self._facts
+            if re.fullmatch(rf"[\w.>()\[\]-]+\b{CALLBACK if fact.true else 'is_legacy'}", fact.says)
+        ]
+        if tests and self.guard is None:
+            return f"{tests[0]} is tested, which may be another device's"
         return None
 
     @property
@@ -218,11 +222,9 @@ def _sets(probe: Function, end: int) -> bool:
 
 def _tells(fact: Fact, owner: str) -> str | None:
     """What of this fact is false for a legacy device; `None` if nothing is known to be."""
-    if fact.true and fact.says == f"{owner}->{CALLBACK}":
+    if fact.true and fact.says in (f"{owner}->{CALLBACK}", f"{owner}.{CALLBACK}"):
         return POINTER_IS_SET
-    if fact.true and fact.says == f"{owner}.{CALLBACK}":
-        return POINTER_IS_SET
-    if not fact.true and re.fullmatch(r"[\w>.()-]+(?:->|\.)is_legacy", fact.says):
+    if not fact.true and fact.says in (f"{owner}->is_legacy", f"{owner}.is_legacy"):
         return "the device is not legacy"
     if fact.true and FEATURE.fullmatch(fact.says):
         return "a feature is negotiated that no legacy device has"
