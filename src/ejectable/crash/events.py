@@ -106,8 +106,8 @@ def _trace(report: Report, facts: Facts) -> list[Frame]:
         busy = [trace for trace in traces if not _idle(trace)]
         told = [t for t in busy if trigger.name == "rcu-stall" and any(interrupted(base(f.function)) for f in t)]
         return (told or busy or traces)[0]
-    if (trigger.trap or trigger.kind == "warning") and facts.announced is not None:
-        return traces[facts.announced]  # what stands before its head was somebody else's, interleaved
+    if (trigger.trap or trigger.kind == "warning" or trigger.name == "unlock") and facts.announced is not None:
+        return traces[facts.announced]  # what stands before its head is no trace, or somebody else's, interleaved
     return traces[0]
 
 

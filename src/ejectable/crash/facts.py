@@ -229,7 +229,7 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
             return None
     if "race" in text and TRACE.search(text) and len(facts.traces) < MOST_TRACES:
         trace: list[Frame] = []
-        if facts.announced is None:
+        if facts.announced is None or not facts.traces[facts.announced]:
             facts.announced = len(facts.traces)
         facts.traces.append(trace)
         return trace

@@ -84,7 +84,9 @@ LIBRARY = _family(
     str[ln]?cat \w*copy_(?:to|from|in|out)_(?:user|iter)\w* \w*copy_(?:page|folio)_(?:to|from)_iter\w*
     \w*copy_user\w* _copy_\w* copyin copyout \w*put_user\w* \w*get_user\w* rep_movs\w* rep_stos\w* clear_user\w*
     extract_(?:user|iter)_to_sg\w* string string_nocheck \w*pointer \w*snprintf \w*scnprintf \w*sprintf
-    \w*k?v?asprintf\w* va_format number format_decode
+    \w*k?v?asprintf\w* va_format number format_decode widen_string special_hex_number address_val
+    (?:hex|mac_address|uuid|bitmap(?:_list)?|escaped|symbol|resource|flags|fwnode|device_node|range|hex_range)_string
+    ip[46]?(?:_addr)?(?:_compressed)?_string\w* dentry_name file_dentry_name bdev_name time_and_date
     _?dev_(?:info|notice|warn|err|alert|crit|emerg|printk\w*) __dev_printk __netdev_printk netdev_(?:info|warn|err)
     \w*_indirect_thunk_\w* __x86_return_thunk srso_\w* retbleed\w* memory_is_\w* bytes_is_\w*
     \w*(?:read|write)[bwlq] logic_(?:in|out)\w* crc\d+\w* crc_itu_t\w* csum_partial\w* __phys_addr\w*
@@ -127,6 +129,7 @@ EXTRA: dict[str, re.Pattern[str]] = {
     ),
     "rcu-usage": re.compile(r"rcu|kmem|slab"),
     "ubsan": re.compile(r"ubsan|overflow"),
+    "lockdep-limit": re.compile(r"trace|lock|add_chain|flush_|drain_"),
     "lock-key": re.compile(r"stack|lock|IRQ|assign_"),
     "spinlock": re.compile(r"spin_|_lock|_unlock"),
     "deadlock": re.compile(r"process_one_work|flush_work|drain_work|destroy_work|touch_wq|touch_work|start_flush"),

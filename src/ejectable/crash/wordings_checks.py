@@ -67,7 +67,7 @@ CHECKS: tuple[Trigger, ...] = (
         "lockdep-limit",
         BUG + r"(MAX_LOCK\w+|MAX_STACK_TRACE_ENTRIES) too low",
         "lockdep",
-        "BUG: {0} too low!",
+        "BUG: {0} too low in {f}",
         bare=True,
     ),
     # Time.
