@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`make corpus`: has ejectable judge every kernel of the corpus, and compares with what is true of it.
 
-    python -m corpus.judge [--quick] [--only WORD] [--write] [--jobs N]
+    python -m corpus.judge [--quick] [--only WORD] [--there] [--write] [--jobs N]
 
 Exit code 0 when no verdict is wrong, at most one in twenty is `unknown` (each with its reason), at least sixty
 kernels were judged and none is missing; 1 otherwise. `--write` renews docs/corpus.md.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from corpus.list import QUICK, Entry, entries, items
+from corpus.list import QUICK, Entry, entries, is_there, items
 
 __all__ = ["Judgement", "judge", "main"]
 
@@ -154,10 +154,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="corpus", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only what `make test` judges")
     parser.add_argument("--only", metavar="WORD", help="only kernels whose name holds WORD")
+    parser.add_argument("--there", action="store_true", help="only what was downloaded or built before")
     parser.add_argument("--write", action="store_true", help="renew docs/corpus.md")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many at a time (default 2)")
     options = parser.parse_args(arguments)
     chosen = [item for item in (QUICK if options.quick else items()) if not options.only or options.only in item.name]
+    if options.there:
+        chosen = [item for item in chosen if is_there(item)]
     whole = not (options.quick or options.only)
     judgements: list[Judgement] = []
     missing: list[tuple[str, str]] = []

@@ -13,14 +13,14 @@ from pathlib import Path
 import msgspec
 
 from corpus.archive import cache_folder, fetch, locked
-from corpus.builds import Expected, Opt, manifest_of
+from corpus.builds import Expected, Opt, built, manifest_of
 from corpus.compilers import Compiler
 from corpus.kernels import Form, Kernel, Payload
 from corpus.modules import DEFAULT_RELEASE, Module
 from corpus.patches import VARIANTS, Family, apply
 from corpus.trees import architecture_of, source
 
-__all__ = ["QUICK", "Entry", "Item", "Stock", "entries", "items", "paired_tree"]
+__all__ = ["QUICK", "Entry", "Item", "Stock", "entries", "is_there", "items", "paired_tree"]
 
 
 class Stock(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +197,15 @@ QUICK: list[Item] = [
 def items() -> list[Item]:
     """Everything, in the order of the table."""
     return [*(Stock(release=release) for release in STOCK), *MODULES, *PAIRED, *KERNELS, *SOURCES]
+
+
+def is_there(item: Item) -> bool:
+    """Whether it was downloaded or built before."""
+    if isinstance(item, Stock):
+        return any((cache_folder() / "debs").glob(f"{item.name}_*.deb"))
+    if isinstance(item, Paired):
+        return is_there(item.module)
+    return isinstance(item, SourceTree) or (built() / item.name / "manifest.json").exists()
 
 
 def entry(item: Item) -> Entry:

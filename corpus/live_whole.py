@@ -166,7 +166,7 @@ class Host:
         command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "max", "-smp", "2"]
         command += ["-m", "1536", "-nic", "none", "-vga", "none", "-display", "none", "-serial", "stdio"]
         command += ["-kernel", str(extracted / "boot" / f"vmlinuz-{RELEASE}"), "-initrd", str(folder / "initrd")]
-        command += ["-append", "console=ttyS0 panic=0 systemd.show_status=0 quiet random.trust_cpu=on"]
+        command += ["-append", "console=ttyS0 panic=0 systemd.show_status=0 quiet random.trust_cpu=on no_timer_check"]
         command += ["-drive", f"file={image},format=raw,if=none,id=root,cache=unsafe"]
         command += ["-device", "virtio-blk-pci,drive=root,disable-legacy=on,disable-modern=off,addr=2"]
         command += ["-qmp", f"unix:{self._monitor},server=on,wait=off"]
