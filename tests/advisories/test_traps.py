@@ -80,3 +80,15 @@ def test_symbols_that_were_stripped_away_prove_nothing(name: str, tmp_path: Path
     module = built(Module(variant=name, btf=False))
     subprocess.run(["strip", "--discard-all", "--strip-debug", "-o", stripped, module], check=True)
     assert judged(stripped).status in (Status.AFFECTED, Status.UNKNOWN)
+
+
+@pytest.mark.parametrize(("shipped", "update"), [("fixed", "affected"), ("affected", "fixed")])
+def test_the_module_that_would_be_loaded_is_judged(shipped: str, update: str, tmp_path: Path) -> None:
+    """updates/ comes before kernel/: depmod.d(5)."""
+    built(Module(variant=shipped))
+    root = tmp_path / "root"
+    shutil.copytree(paired_tree(Module(variant=shipped)), root)
+    folder = root / "lib/modules" / Module().release / "updates/dkms"
+    folder.mkdir(parents=True)
+    shutil.copy(built(Module(variant=update)), folder)
+    assert judged(root).status == update

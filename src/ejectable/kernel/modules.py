@@ -97,7 +97,8 @@ class FolderModules:
     def find(self, release: str | None, module: str) -> Iterator[tuple[str, bytes]]:
         """As `ModuleShelf.find`."""
         for root in self._roots(release):
-            for path in self._files(root).get(module, ()):
+            found = self._files(root).get(module, ())
+            for path in sorted(found, key=lambda path: _precedence(path.relative_to(root).parts[0])):
                 yield str(path), self._read(path)
         for path in self._loose():
             if module_name(path.name) == module:
@@ -120,6 +121,11 @@ class FolderModules:
                 with open_regular(path) as file:
                     return _listed(read_bounded(file, MOST_LIST, name=str(path)))
         return None
+
+
+def _precedence(folder: str) -> int:
+    """Which of two modules of one name is loaded: depmod.d(5), as distributions have it ("search updates extra ...")."""
+    return {"updates": 0, "extra": 1, "weak-updates": 3}.get(folder, 2)
 
 
 def _modules_below(root: Path) -> dict[str, list[Path]]:
