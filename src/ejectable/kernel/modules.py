@@ -124,7 +124,7 @@ class FolderModules:
 
 
 def _precedence(folder: str) -> int:
-    """Which of two modules of one name is loaded: depmod.d(5), as distributions have it ("search updates extra ...")."""
+    """Which of two modules of one name is loaded: depmod.d(5), as distributions set its `search`."""
     return {"updates": 0, "extra": 1, "weak-updates": 3}.get(folder, 2)
 
 
