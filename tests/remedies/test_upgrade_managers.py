@@ -107,9 +107,24 @@ def test_an_installation_that_would_remove_something_is_refused(apt: Box, tmp_pa
     )
     subprocess.run(["dpkg-deb", "-b", tmp_path / "package", tmp_path / "kernel.deb"], check=True, capture_output=True)
     apt.offer(tmp_path / "kernel.deb")
+    _, plan, _ = fix(apt)
+    assert plan["plan"][0]["state"] == "impossible"
+    assert "could not be decided: none of these packages holds a kernel image" in plan["plan"][0]["why"]
     row = Row("apt")
     nothing_done(apt, row, apt.state(), "would also remove zstd")
     assert not row.wrong
+
+
+def test_a_package_with_another_kernel_than_its_name_says_is_unknown(apt: Box, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    subprocess.run(["dpkg-deb", "-R", kernel_packages.deb(NEWEST, "fixed"), work], check=True)
+    control = work / "DEBIAN/control"
+    control.write_text(control.read_text().replace(f"Package: {IMAGE}", "Package: linux-image-6.1.0-99-cloud-amd64"))
+    subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "-b", work, tmp_path / "kernel.deb"], check=True, capture_output=True)
+    apt.offer(tmp_path / "kernel.deb")
+    _, plan, _ = fix(apt)
+    assert plan["plan"][0]["state"] == "impossible"
+    assert f"its name says 6.1.0-99-cloud-amd64, and the kernel in it is {NEWEST}" in plan["plan"][0]["why"]
 
 
 KILLED = """

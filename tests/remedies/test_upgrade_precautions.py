@@ -10,7 +10,9 @@ import pytest
 from ejectable import host
 from ejectable.errors import Missing
 from ejectable.remedies.upgrade.backend import Effect, Offer, Package
+from ejectable.remedies.upgrade.choice import manager_of
 from ejectable.remedies.upgrade.dnf import _effect
+from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.initramfs import names
 from ejectable.remedies.upgrade.precautions import free, holder, room
 from ejectable.remedies.upgrade.take_back import main, refusal
@@ -116,3 +118,32 @@ def test_a_package_manager_that_nobody_knows_is_wrong_usage(capsys: pytest.Captu
     assert main(["pacman", "linux"]) == 64
     assert "apt, dnf or zypper" in capsys.readouterr().err
     assert main([]) == 64
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    program = (
+        "import os, signal\nfrom ejectable.remedies.upgrade.folders import private\n"
+        "with private() as folder:\n    (folder / 'kernel.deb').touch()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=False)
+    (left,) = tmp_path.iterdir()
+    assert (left / "kernel.deb").exists()
+    with private() as mine:
+        assert not left.exists()
+        with private() as other:
+            assert mine.exists()
+            assert mine != other
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_tool_rpm_on_debian_does_not_make_it_a_system_of_rpms(tmp_path: Path) -> None:
+    for path in ("var/lib/rpm/rpmdb.sqlite", "var/lib/dpkg/status", "etc/os-release"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("ID=debian\n")
+    assert manager_of(host.Root(tmp_path), "6.9.0") == "apt"
+    (tmp_path / "etc/os-release").write_text('ID="rocky"\nID_LIKE="rhel centos fedora"\n')
+    assert manager_of(host.Root(tmp_path), "6.9.0") == "dnf"

@@ -16,7 +16,7 @@ from ejectable.remedies.upgrade.boot import Boots, boots_next
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.installed import Ready, image_of, ready
-from ejectable.remedies.upgrade.verify import Judged, judge_files, judge_installed
+from ejectable.remedies.upgrade.verify import Judged, as_named, judge_files, judge_installed
 
 __all__ = ["carry_out"]
 
@@ -45,7 +45,7 @@ def carry_out(situation: Situation, changes: Changes, not_needed: Remedy | None)
         before = _acceptable(backend, offer, effect)
         situation.tell(f"downloading {offer.image.label}")
         files = backend.fetch(offer, folder)
-        judged = judge_files(situation, files)
+        judged = as_named(judge_files(situation, files), offer.release)
         _insist(judged, offer)
         situation.tell(f"installing {offer.image.label}")
         precautions.free(situation.root, backend.locks())

@@ -17,9 +17,11 @@ def manager_of(root: host.Root, release: str) -> str | None:
     """`apt`, `dnf` or `zypper`, from the files below a root; nothing is run. `None` where there is neither."""
     if owner_in(root, release):
         return "apt"
-    if rpm.has_database(root):
-        return "zypper" if rpm.suse(root) else "dnf"
-    return "apt" if root.file("/var/lib/dpkg/status") else None
+    debian = root.file("/var/lib/dpkg/status") is not None
+    # rpm is a tool on Debian as well, and leaves an empty database there.
+    if rpm.has_database(root) and not (debian and rpm.system_is(root, "debian|ubuntu|proxmox")):
+        return "zypper" if rpm.system_is(root, "suse|opensuse|sles|sled") else "dnf"
+    return "apt" if debian else None
 
 
 def select(root: host.Root, release: str, *, offline: bool) -> Backend:

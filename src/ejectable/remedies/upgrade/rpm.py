@@ -10,7 +10,7 @@ from ejectable.remedies.commands import run
 from ejectable.remedies.upgrade.backend import Owner, Package
 from ejectable.remedies.upgrade.flavour import flavour
 
-__all__ = ["LOCKS", "PARTS", "files", "has_database", "installed", "owner", "rpm_file", "suse"]
+__all__ = ["LOCKS", "PARTS", "files", "has_database", "installed", "owner", "rpm_file", "system_is"]
 
 QUERY_S = 60.0
 FORMAT = r"%{NAME}\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\t%{ARCH}\n"
@@ -34,10 +34,10 @@ def has_database(root: host.Root) -> bool:
     )
 
 
-def suse(root: host.Root) -> bool:
-    """Whether it is a SUSE system, by os-release(5)."""
+def system_is(root: host.Root, names: str) -> bool:
+    """Whether os-release(5) names one of these systems (`debian|ubuntu`), or one that is like it."""
     text = root.text("/etc/os-release") or root.text("/usr/lib/os-release") or ""
-    return bool(re.search(r"^ID(?:_LIKE)?=.*\b(?:suse|opensuse|sles|sled)\b", text, re.MULTILINE))
+    return bool(re.search(rf"^ID(?:_LIKE)?=.*\b(?:{names})\b", text, re.MULTILINE))
 
 
 def owner(release: str) -> Owner | None:

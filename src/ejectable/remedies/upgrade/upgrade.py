@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ejectable.errors import EjectableError, WrongUsage
+from ejectable.errors import BadInput, EjectableError, WrongUsage
 from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.records import CommandStep, Records
@@ -18,7 +18,7 @@ from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.installed import Ready, ready
 from ejectable.remedies.upgrade.take_back import refusal
-from ejectable.remedies.upgrade.verify import Judged, judge_packages
+from ejectable.remedies.upgrade.verify import Judged, as_named, judge_packages
 
 __all__ = ["Upgrade"]
 
@@ -108,18 +108,22 @@ class Upgrade(Remediation):
 
     def _judged(self, situation: Situation, backend: Backend, offer: Offer) -> tuple[Judged | None, str]:
         """What its code says; `None` and why where nobody could look."""
+
+        def download(packages: Sequence[Package]) -> list[Path]:
+            for package in packages:
+                size = f" ({package.size // MIB + 1} MiB)" if package.size else ""
+                situation.tell(f"downloading {package.name}{size}")
+            return backend.download(packages, folder)
+
         try:
-            if situation.offline:
-                return judge_packages(situation, offer.image, offer.parts, None), "--offline forbids downloading it"
             with private() as folder:
-
-                def download(packages: Sequence[Package]) -> list[Path]:
-                    for package in packages:
-                        size = f" ({package.size // MIB + 1} MiB)" if package.size else ""
-                        situation.tell(f"downloading {package.name}{size}")
-                    return backend.download(packages, folder)
-
-                return judge_packages(situation, offer.image, offer.parts, download), ""
+                how = None if situation.offline else download
+                judged = judge_packages(situation, offer.image, offer.parts, how)
+            if judged is None:
+                return None, "--offline forbids downloading it"
+            return as_named(judged, offer.release), ""
+        except BadInput as error:  # it was downloaded, and is no kernel that could be read
+            return Judged("unknown", error.message.rstrip(".")), ""
         except EjectableError as error:
             return None, error.message.rstrip(".")
 

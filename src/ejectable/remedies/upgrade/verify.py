@@ -21,7 +21,7 @@ from ejectable.remedies.situation import Situation
 from ejectable.remedies.upgrade import initramfs
 from ejectable.remedies.upgrade.backend import Package
 
-__all__ = ["Judged", "judge_files", "judge_installed", "judge_packages"]
+__all__ = ["Judged", "as_named", "judge_files", "judge_installed", "judge_packages"]
 
 GOOD = (Status.FIXED, Status.NOT_AFFECTED)
 CODE = (EvidenceKind.EXECUTED, EvidenceKind.DISASSEMBLY)
@@ -125,6 +125,14 @@ def judge_installed(situation: Situation, path: str) -> Judged:
     except OSError as error:
         return Judged("unknown", f"{path} cannot be read: {error.strerror}")
     return _fit(situation, report)
+
+
+def as_named(judged: Judged, release: str | None) -> Judged:
+    """The judgement, unless the package holds another kernel than its name says: then it says nothing of that one."""
+    if judged.word != "good" or release in (None, judged.release):
+        return judged
+    why = f"its name says {release}, and the kernel in it is {judged.release}"
+    return msgspec.structs.replace(judged, word="unknown", why=why)
 
 
 def _fit(situation: Situation, report: KernelReport) -> Judged:
