@@ -98,6 +98,14 @@ def test_it_is_rehearsed_stopped_changed_started_and_looked_at(api: Api, tmp_pat
     assert (stop["StoppedMode"], stop["ForceStop"]) == ("KeepCharging", "false"), "capacity and addresses are kept"
     assert writes[4][1]["ClientToken"], "asked twice, it is done once"
     assert (api.instances[INSTANCE].type, api.instances[INSTANCE].status) == ("ecs.g8i.large", "Running")
+    kept = tmp_path / "home/state/ejectable"
+    audit = (kept / "audit.log").read_text().splitlines()
+    assert [line.partition('what="')[2].split()[0] for line in audit] == ["stopped", "changed", "started"]
+    assert all('undo="ejectable fix instance-type --undo' in line for line in audit)
+    for path in kept.rglob("*"):
+        assert path.is_dir() or not [word for word in (KEY, SECRET) if word in path.read_text()], (
+            "no record holds a key"
+        )
 
 
 def test_it_is_taken_back(api: Api, tmp_path: Path) -> None:
