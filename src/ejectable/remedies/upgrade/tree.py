@@ -50,23 +50,26 @@ def plan(situation: Situation, remedy: "Remediation") -> Remedy:
 
 
 def _commands(manager: str, package: str | None, kind: str | None, mounted: str | None) -> tuple[str, ...]:
-    """To look and to judge, over there; in a mounted image through chroot(8)."""
-    inside = f"sudo chroot {shlex.quote(mounted)} " if mounted else ""
-    sudo = inside or "sudo "
+    """To download, to judge and to install, over there; in a mounted image through chroot(8), judged from outside."""
     if manager == "apt":
-        name = f"linux-image-{kind}" if kind else package or "linux-image-amd64"
-        return (
-            f"{sudo}apt-get update",
-            f"{inside}apt-cache depends {shlex.quote(name)}  # the newest linux-image-RELEASE",
-            f"{inside}apt-get download linux-image-RELEASE  # and linux-modules-RELEASE, where there is one",
-            "ejectable kernel linux-image-RELEASE_*.deb",
-            f"{sudo}apt-get install linux-image-RELEASE  # if it is fixed",
-        )
-    name = "kernel-default" if manager == "zypper" else "kernel-core"
-    look = f"{inside}dnf repoquery --latest-limit=1 {name}" if manager == "dnf" else f"{inside}zypper search -s {name}"
+        name = shlex.quote(f"linux-image-{kind}" if kind else package or "linux-image-amd64")
+        all_of_it = f"apt-cache depends --recurse --important {name} | grep -E '^linux-(image|modules)-[0-9]'"
+        refresh, download = "apt-get update", f"apt-get download $({all_of_it})"
+        install = f"apt-get install {name}"
+    elif manager == "dnf":
+        refresh, download = "dnf makecache", "dnf download kernel-core kernel-modules-core"
+        install = "dnf install kernel"
+    else:
+        name = f"kernel-{kind}" if kind else "kernel-default"
+        refresh, download = "zypper refresh", f"zypper --pkg-cache-dir . download {shlex.quote(name)}"
+        install = f"zypper install {shlex.quote(name)}"
+    if mounted is None:
+        folder = 'cd "$(mktemp -d)"'
+        return (f"sudo {refresh}", f"{folder} && {download}", "ejectable kernel .", f"sudo {install}  # if it is fixed")
+    inside = f"sudo chroot {shlex.quote(mounted)}"
+    fetch = f"mkdir -p /root/kernel && cd /root/kernel && {refresh} && {download}"
     return (
-        look,
-        f"{sudo}{manager} download {name}",
-        f"ejectable kernel {name}-*.rpm",
-        f"{sudo}{manager} install {name.removesuffix('-core')}  # if it is fixed",
+        f"{inside} sh -c {shlex.quote(fetch)}",
+        f"ejectable kernel {shlex.quote(f'{mounted}/root/kernel')}",
+        f"{inside} {install}  # if it is fixed",
     )
