@@ -249,7 +249,9 @@ class MemoryKernel(Kernel):
         if not self._of(name) or self.vmlinux is None:
             return None
         image, symbols = self._all
-        return Program(name, image, symbols, self._btf(name, self.vmlinux.types) or self.vmlinux.types)
+        code = [address for address, kind, _ in self._of(name) if kind in "tT"]
+        own = (code[0], code[-1]) if code else None
+        return Program(name, image, symbols, self._btf(name, self.vmlinux.types) or self.vmlinux.types, own)
 
     def module_names(self) -> frozenset[str]:
         """The modules that are loaded and have symbols."""

@@ -196,6 +196,8 @@ class Program(msgspec.Struct, frozen=True):
     image: Image
     symbols: SymbolTable
     types: Types | None
+    # The first and the last of its own functions, if image and symbols hold more than this piece: a module in memory.
+    own: tuple[int, int] | None = None
 
     @property
     def arch(self) -> Arch:

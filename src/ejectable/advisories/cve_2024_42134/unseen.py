@@ -52,7 +52,7 @@ def untried(stage: Stage, function: Symbol, traced: Collection[int]) -> list[Ind
 def _reached(stage: Stage, start: Collection[Symbol]) -> list[Symbol]:
     """These functions and what of the driver they call directly, and so on."""
     symbols = stage.program.symbols
-    module = stage.program.name != "vmlinux"
+    module, own = stage.program.name != "vmlinux", stage.program.own
     found = list({symbol.address: symbol for symbol in start}.values())
     known = {symbol.address for symbol in found}
     for function in found:
@@ -60,8 +60,8 @@ def _reached(stage: Stage, start: Collection[Symbol]) -> list[Symbol]:
             at = symbols.at(instruction.target) if instruction.target is not None else None
             if at is None or at[1] or at[0].kind not in "tTwW" or at[0].address in known:
                 continue
-            # All of a module is the driver; in a kernel only the names tell.
-            if module or at[0].name.startswith(OWN):
+            # All of a module is the driver; in a kernel only the names tell. A module in memory stands among others.
+            if (module and (own is None or own[0] <= at[0].address <= own[1])) or at[0].name.startswith(OWN):
                 found.append(at[0])
                 known.add(at[0].address)
     return found
