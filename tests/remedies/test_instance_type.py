@@ -178,6 +178,14 @@ def test_one_of_a_modern_generation_is_looked_at_and_left(api: Api, tmp_path: Pa
     assert "StopInstance" not in api.actions()
 
 
+def test_one_of_a_modern_generation_is_moved_when_asked_to(api: Api, tmp_path: Path) -> None:
+    api.instances[INSTANCE].type = "ecs.g8i.large"
+    request = Request(instance=INSTANCE, region=REGION, to="ecs.g8i.xlarge")
+    assert "ecs.g8i.large is of generation 8 already; ECS offers ecs.g8i.xlarge" in planned(tmp_path, request).why
+    assert applied(tmp_path, request).verified
+    assert api.instances[INSTANCE].type == "ecs.g8i.xlarge"
+
+
 def test_the_machine_itself_is_not_stopped(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dmi = tmp_path / "tree/sys/class/dmi/id"
     dmi.mkdir(parents=True)

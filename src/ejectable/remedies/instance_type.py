@@ -111,7 +111,7 @@ class InstanceType(Remediation):
         situation.tell("asking the API of ECS")
         with Ecs(subject.region, patience_s=PLAN_PATIENCE_S, tell=situation.tell, pause=self._pause) as ecs:
             had = describe(ecs, subject.instance)
-            if subject.other and had.name.modern:
+            if had.name.modern and request.to is None:
                 return self.impossible(wording.already(had.name), details=(wording.PROOF,))
             on_offer = offers(ecs, had)
         new = chosen(had, on_offer, request.to)

@@ -46,13 +46,17 @@ DRY = "The dry run answers with the error DryRunOperation if ECS would do it."
 def offered(had: Described, new: Offer) -> str:
     """Why: the type was asked for and is on offer."""
     return (
-        f"{had.name.name} is older than the {MODERN_GENERATION}th generation{_outside(had.name)}; ECS offers "
-        f"{new.described} for this instance, whose virtio devices should be modern."
+        f"{had.name.name} is {_age(had.name)}; ECS offers {new.described} for this instance, "
+        "whose virtio devices should be modern."
     )
 
 
-def _outside(name: TypeName) -> str:
-    return "" if name.generation is not None else ", or outside of that count"
+def _age(name: TypeName) -> str:
+    if name.generation is None:
+        return f"not counted among the generations, of which the {MODERN_GENERATION}th is modern"
+    if name.modern:
+        return f"of generation {name.generation} already"
+    return f"older than the {MODERN_GENERATION}th generation"
 
 
 def guesses(current: TypeName | None, wanted: str | None) -> tuple[tuple[str, ...], str | None]:
@@ -77,8 +81,8 @@ def guessed(current: TypeName | None, names: Sequence[str], not_asked: str) -> s
     if current is None:
         return f"A type of the {MODERN_GENERATION}th generation or later should show modern devices. {not_asked}"
     return (
-        f"{current.name} is older than the {MODERN_GENERATION}th generation{_outside(current)}; its successor is "
-        f"likely {names[0]}, whose virtio devices should be modern. {not_asked}"
+        f"{current.name} is {_age(current)}; its successor is likely {names[0]}, "
+        f"whose virtio devices should be modern. {not_asked}"
     )
 
 
