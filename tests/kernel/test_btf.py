@@ -2,6 +2,7 @@
 """BTF is read as its specification says and as bpftool reads it, and damaged BTF is refused."""
 
 import json
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -228,6 +229,8 @@ def test_the_kernels_own_is_found_among_smaller_ones() -> None:
     assert find_btf(Image("x86_64", [Segment(0, memoryview(bytes(1 << 12)), 1 << 12, False, "LOAD 0")])) is None
 
 
+# pahole leaves the writing of the section to llvm-objcopy, if it is not told of another one.
+PAHOLE = {**os.environ, "LLVM_OBJCOPY": "objcopy"}
 SOURCE = """
 typedef unsigned char u8; typedef _Bool bool;
 struct list_head { struct list_head *next, *prev; };
@@ -244,7 +247,7 @@ struct outer {
 def test_it_is_read_as_bpftool_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "a.o"
     subprocess.run(["gcc", "-g", "-xc", "-c", "-", "-o", path], input=SOURCE.encode(), check=True)
-    subprocess.run(["pahole", "--btf_encode", path], check=True)
+    subprocess.run(["pahole", "--btf_encode", path], check=True, env=PAHOLE)
     dump = subprocess.run(["bpftool", "-j", "btf", "dump", "file", path], check=True, capture_output=True).stdout
     elf = Elf(path.read_bytes(), name="a.o")
     section = elf.section(".BTF")

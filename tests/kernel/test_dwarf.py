@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Types from DWARF say of every struct what the compiler itself said, and what BTF made from it says."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from ejectable.kernel.types.dwarf import DwarfTypes, load_dwarf
 from tests.kernel.compiled import clang
 from tests.kernel.synthetic import tool
 
+# pahole leaves the writing of the section to llvm-objcopy, if it is not told of another one.
+PAHOLE = {**os.environ, "LLVM_OBJCOPY": "objcopy"}
 SOURCE = """
 typedef unsigned char u8; typedef _Bool bool;
 struct list_head { struct list_head *next, *prev; };
@@ -82,7 +85,7 @@ def test_dwarf_and_btf_of_one_file_agree(folder: Path, variant: str) -> None:
     path = compiled(folder, variant)
     copy = path.with_suffix(".btf.o")
     copy.write_bytes(path.read_bytes())
-    subprocess.run(["pahole", "--btf_encode", copy], check=True)
+    subprocess.run(["pahole", "--btf_encode", copy], check=True, env=PAHOLE)
     elf = Elf(copy.read_bytes(), name="the copy")
     section = elf.section(".BTF")
     assert section is not None
