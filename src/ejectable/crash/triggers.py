@@ -33,8 +33,8 @@ GATE = re.compile(
 NOT_MEANT = re.compile(
     r"---\[ end Kernel panic|INFO: lockdep is turned off|INFO: Stall ended before|"
     r"INFO: NMI handler|INFO: recovery required"
-    r"|^traps: (?!PANIC: )|^\w[\w./-]*\[\d+\]: |BUG: no syscalls can create|WARNING: workqueue cpumask|lockdep: fixing up"
-    r"|took too long|DEBUG: |Modules linked in|^Kernel command line|^Command line|"
+    r"|^traps: (?!PANIC: )|^\w[\w./-]*\[\d+\]: |BUG: no syscalls can create|WARNING: workqueue cpumask"
+    r"|lockdep: fixing up|took too long|DEBUG: |Modules linked in|^Kernel command line|^Command line|"
     r"\bBUG: Rejecting|printk: .{0,40}messages dropped"
 )
 
