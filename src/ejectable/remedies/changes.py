@@ -223,7 +223,7 @@ class Changes:
             return ""
         finished = run(step.undo, timeout_s=UNDO_TIMEOUT_S)
         if not finished.ok:
-            raise Missing(f"It could not be undone that {step.what}: `{paste(step.undo)}` failed: {finished.last}")
+            raise Missing(f"Not undone: {step.what}. `{paste(step.undo)}` failed: {finished.last}")
         self._told(step.what, paste(step.argv), paste(step.undo))
         return f"Undone: {step.what}."
 
