@@ -27,6 +27,13 @@ __all__ = ["CASES", "Row", "main", "rows"]
 
 RUNNING, MIDDLE, NEWEST = kernel_packages.RELEASES
 HEAD = "| system | plan | apply | verify | undo |\n|---|---|---|---|---|"
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print(flush=True)
+time.sleep(600)
+"""
 
 
 class Row(msgspec.Struct):
@@ -287,27 +294,24 @@ def held_back(kind: Kind) -> Callable[[Row], None]:
     return run
 
 
-def locked(row: Row) -> None:
-    """Somebody else has the lock of dpkg."""
-    with system("apt") as box:
-        box.offer(*packages("apt", NEWEST, "fixed"))
-        before = box.state()
-        holder = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.lockf(f,2); print(flush=True); time.sleep(600)",
-                str(box.root / "var/lib/dpkg/lock-frontend"),
-            ],
-            stdout=subprocess.PIPE,
-        )
-        try:
-            assert holder.stdout is not None
-            holder.stdout.readline()
-            nothing_done(box, row, before, f"process {holder.pid}")
-        finally:
-            holder.kill()
-            holder.wait()
+def locked(kind: Kind) -> Callable[[Row], None]:
+    """Somebody else has the lock of dpkg or rpm."""
+
+    def run(row: Row) -> None:
+        with system(kind) as box:
+            box.offer(*packages(kind, NEWEST, "fixed"))
+            before = box.state()
+            lock = box.root / ("var/lib/dpkg/lock-frontend" if kind == "apt" else "var/lib/rpm/.rpm.lock")
+            holder = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE)
+            try:
+                assert holder.stdout is not None
+                holder.stdout.readline()
+                nothing_done(box, row, before, f"process {holder.pid}")
+            finally:
+                holder.kill()
+                holder.wait()
+
+    return run
 
 
 def full_while_unpacking(row: Row) -> None:
@@ -323,12 +327,12 @@ def full_while_unpacking(row: Row) -> None:
         nothing_done(box, row, before, "No space left on device", mounts=mounts)
 
 
-def stopped(number: signal.Signals) -> Callable[[Row], None]:
-    """A signal while dpkg unpacks. After SIGTERM it takes everything back itself, after SIGKILL the next run does."""
+def stopped(kind: Kind, number: signal.Signals) -> Callable[[Row], None]:
+    """A signal while files are unpacked: after SIGTERM it takes everything back, after SIGKILL the next run does."""
 
     def run(row: Row) -> None:
-        with system("apt") as box:
-            box.offer(*packages("apt", NEWEST, "fixed"))
+        with system(kind) as box:
+            box.offer(*packages(kind, NEWEST, "fixed"))
             before = box.state()
             words = box.command([sys.executable, "-m", "ejectable", "fix", "upgrade", "--apply"])
             process = subprocess.Popen(
@@ -345,7 +349,7 @@ def stopped(number: signal.Signals) -> Callable[[Row], None]:
             row.expect(half.exists(), "it was not under way")
             process.send_signal(number)
             said = process.communicate()[1]
-            row.apply = f"{number.name} while dpkg unpacked"
+            row.apply = f"{number.name} while files were unpacked"
             row.expect("Traceback" not in said, said)
             if number is signal.SIGKILL:
                 code, _, said = fix(box, "--undo")
@@ -366,22 +370,26 @@ CASES: dict[str, Callable[[Row], None]] = {
     "apt, download cut off": cut_off("apt"),
     "apt, another hash": another_hash,
     "apt, /boot full": disk_full,
-    "apt, dpkg locked": locked,
+    "apt, dpkg locked": locked("apt"),
     "apt, postinst fails": postinst_fails("apt"),
     "apt, disk full while unpacking": full_while_unpacking,
-    "apt, ended half-way": stopped(signal.SIGTERM),
-    "apt, killed half-way": stopped(signal.SIGKILL),
+    "apt, ended half-way": stopped("apt", signal.SIGTERM),
+    "apt, killed half-way": stopped("apt", signal.SIGKILL),
     "dnf, newest fixed": newest_fixed("dnf"),
     "dnf, newest still affected": newest_affected("dnf"),
     "dnf, excluded": held_back("dnf"),
     "dnf, without root, over HTTP": without_root("dnf"),
     "dnf, download cut off": cut_off("dnf"),
+    "dnf, killed half-way": stopped("dnf", signal.SIGKILL),
+    "dnf, rpm locked": locked("dnf"),
     "dnf, scriptlet fails": postinst_fails("dnf"),
     "zypper, newest fixed": newest_fixed("zypper"),
     "zypper, newest still affected": newest_affected("zypper"),
     "zypper, locked": held_back("zypper"),
     "zypper, without root, over HTTP": without_root("zypper"),
     "zypper, download cut off": cut_off("zypper"),
+    "zypper, killed half-way": stopped("zypper", signal.SIGKILL),
+    "zypper, rpm locked": locked("zypper"),
     "zypper, scriptlet fails": postinst_fails("zypper"),
 }
 
