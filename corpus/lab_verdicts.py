@@ -68,7 +68,7 @@ def subjects(*, few: bool) -> list[Subject]:
             arch = "arm64" if module.arm else "amd64"
             found.append(Subject(module.name, arch, module.release, modules=module.path().parent))
     found += [Subject(release, architecture_of(release), release) for release in (STOCK[::8] if few else STOCK)]
-    for kernel in () if few else KERNELS:
+    for kernel in KERNELS:
         folder = cache_folder() / "built" / kernel.name
         config = CONFIGS[kernel.config]
         if (folder / "manifest.json").exists():
