@@ -65,27 +65,28 @@ def read_stream(stream: BinaryIO, source: str, *, limit: int | None = None, prog
     _must_be_a_log(first[:SAMPLE], source, damaged=log.damaged)
     events = feeder.block(first)
     total = len(first)
-    buffered = bytearray()
+    fill = getattr(stream, "readinto1", None) or getattr(stream, "readinto")  # noqa: B009  (typing does not know it)
+    buffer, filled = memoryview(bytearray(STREAMED)), 0
     while log.damaged is None:
         try:
-            piece = stream.read1(STREAMED) if hasattr(stream, "read1") else stream.read(STREAMED)
+            count = fill(buffer[filled:])
         except DamagedInput as error:
             log.damaged = error.message
             break
-        if not piece:
+        if not count:
             break
-        total += len(piece)
+        total += count
         if limit is not None and total > limit:
             log.damaged = f"{source}: unpacks to more than the limit of {limit} bytes; the rest was not read"
             break
-        buffered += piece
-        if len(buffered) >= STREAMED:
-            events += feeder.block(bytes(buffered))
-            buffered.clear()
+        filled += count
+        if filled == STREAMED:
+            events += feeder.block(bytes(buffer))
+            filled = 0
         if progress:
-            progress(len(piece))
-    if buffered:
-        events += feeder.block(bytes(buffered))
+            progress(count)
+    if filled:
+        events += feeder.block(bytes(buffer[:filled]))
     log.events = in_order(events + feeder.finish())
     log.lines = feeder.reader.line
     log.left_out = feeder.reader.left_out
