@@ -221,6 +221,13 @@ def _speaker_cpu(report: Report) -> int | None:
     return int(report.speaker[1:]) if report.speaker.startswith("C") and len(report.speaker) < 6 else None
 
 
+# The frame that a trace ends with: there the thread began.
+OUTERMOST = re.compile(
+    r"\b(?:ret_from_\w+|ret_fast_syscall|entry_(?:SYSCALL|SYSENTER|INT80)\w*|system_call\w*|sysenter\w*|"
+    r"kernel_thread_helper|el0\w*sync\w*|secondary_startup\w*)\+0x"
+)
+
+
 def _last_is_frame(report: Report) -> bool:
     last = next((text for text in reversed(report.texts) if text), "")
-    return "+0x" in last
+    return "+0x" in last and not OUTERMOST.search(last)
