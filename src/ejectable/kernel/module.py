@@ -225,7 +225,10 @@ class Module:
                 # A reference to what is thrown away (.discard, .exit on some configurations): nothing runs it.
                 continue
             if offset >= len(target):
-                raise DamagedInput(f"a relocation of {table.name} lies outside of its section", path=self.file)
+                raise DamagedInput(
+                    f"relocation at {table.name}+{offset:#x} cannot be applied: it lies outside of its section",
+                    path=self.file,
+                )
             try:
                 apply(target, offset, info & 0xFFFF_FFFF, value + addend, place + offset)
             except (relocations.Refused, struct.error) as error:
