@@ -146,7 +146,7 @@ class Reader:
         from ejectable.crash.events import event_of
 
         found = []
-        for report in self._open.values():
+        for report in (one for last in self._open.values() for one in (last.within, last) if one is not None):
             was, report.cut = report.cut, True
             found.append(event_of(report, self.source, self.context))
             report.cut = was
@@ -287,10 +287,13 @@ class Reader:
             panic.follows, panic.ended = report.follows or report.number, True
             self._emit(panic, events)
             return
-        if report is not None:
-            self._emit(report, events)
-            del self._open[line.speaker]
         new = Report(match, line, self.line)
+        if report is not None:
+            del self._open[line.speaker]
+            if trigger.way != "stall" and trigger.role == "head" and self._stalled(report):
+                new.within = report  # it went wrong while the stall was told: the trace is the stalled one's
+            else:
+                self._emit(report, events)
         self._link(new, line.text)
         if len(self._open) >= MOST_OPEN:
             oldest = min(self._open, key=lambda key: self._open[key].last)
@@ -307,6 +310,11 @@ class Reader:
             and report.match.trigger.role != "panic"
             and bool(CONSEQUENCE.search(text))
         )
+
+    @staticmethod
+    def _stalled(report: Report) -> bool:
+        """Whether a stall was announced, and nothing was told of it yet."""
+        return report.match.trigger.way == "stall" and not any("+0x" in one for one in report.texts)
 
     @staticmethod
     def _same_trap(report: Report, match: Match) -> bool:
@@ -370,6 +378,9 @@ class Reader:
     def _emit(self, report: Report, events: list[Event]) -> None:
         from ejectable.crash.events import event_of  # its patterns are not compiled where nothing happened
 
+        if report.within is not None:
+            report.within.texts += report.texts[1:]
+            self._emit(report.within, events)
         sight = report.sight
         if sight in self._known_by_sight:
             self.left_out += 1

@@ -37,6 +37,7 @@ class Report:
         self.lost = False  # the log began later
         self.gap = 0
         self.all_cpus = False
+        self.within: Report | None = None  # a stall that was being told when this went wrong
         self.follows: int | None = None
         self.kernel: str | None = None
         self.arch: str | None = None
