@@ -65,7 +65,11 @@ def run(*, repeat: int = 1) -> Outcome:
         ("floods", "no-boot", "user space was not reached"),
         ("mute-qmp", "no-boot", "never answered"),
         ("never-reads", "no-unplug", "no longer answers"),
-        ("panics-at-boot", "no-boot", "Unable to mount root fs"),
+        (
+            "panics-at-boot",
+            "no-boot",
+            "not syncing: VFS: Unable to mount root fs | [    0.900000] ---[ end Kernel panic",
+        ),
     ],
 )
 def test_a_run_ends_with_the_right_word(behave: Behave, behaviour: str, result: str, words: str) -> None:

@@ -61,7 +61,7 @@ class Rig:
         except Late:
             booted = running.console.hello.is_set()
             what = "its modules never finished loading" if booted else "user space was not reached"
-            raise Over("no-boot", what + running.last_line()) from None
+            raise Over("no-boot", what + running.last_lines()) from None
         running.limits = running.limits.after(running.console.boot_s or 0.0)
 
     async def use(self) -> View:

@@ -30,6 +30,7 @@ CRASH_S = 10.0  # at most, from its first line on
 BEAT_S = 2.0  # between a guest's answer and the next ping
 BRISK_S = 4.0  # a boot under emulation on an idle core takes half of that to twice
 MOST_PATIENCE = 6.0
+LAST_LINES = 4  # of the console, in a message
 ENDING_S = 2.0  # for QEMU to be gone when its channels broke
 
 
@@ -153,7 +154,7 @@ class RunningGuest:
                     raise Late
                 if watch_silence and time.monotonic() - self.console.last_byte > self.limits.silence:
                     quiet = f"nothing came from its console for {self.limits.silence:.0f} s"
-                    raise Over("no-boot", quiet + self.last_line())
+                    raise Over("no-boot", quiet + self.last_lines())
         finally:
             for waiting in (task, fell, ended, silent):
                 waiting.cancel()
@@ -201,10 +202,10 @@ class RunningGuest:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         return f"QEMU {how}" + (f": {words}" if words else "")
 
-    def last_line(self) -> str:
+    def last_lines(self) -> str:
         """What the console said last, for a message."""
-        line = next((line for line in reversed(self.console.tail) if line.strip()), None)
-        return f"; the last line was: {line.strip()[:200]}" if line else "; it printed nothing"
+        lines = [line.strip()[:160] for line in self.console.tail if line.strip()][-LAST_LINES:]
+        return f"; the last lines were: {' | '.join(lines)}" if lines else "; it printed nothing"
 
     async def _crashed(self) -> Over:
         """The kernel has begun to fall: hear it out, see what is left of it."""
@@ -217,7 +218,7 @@ class RunningGuest:
                         await asyncio.wait_for(self.console.fallen.wait(), 0.1)
         self.tell("a crash")
         if not self.triggered:
-            return Over(self.unfinished, "the kernel crashed before anything was unplugged" + self.last_line())
+            return Over(self.unfinished, "the kernel crashed before anything was unplugged" + self.last_lines())
         # An Oops is followed by a panic, where it is set so, or the guest limps on; a ping tells.
         answer = self.console.answer(self.send("ping"))
         panicked = asyncio.ensure_future(self.console.panicked.wait())
