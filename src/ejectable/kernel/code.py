@@ -79,6 +79,10 @@ def listing(program: Program, function: str | Symbol) -> Iterator[Instruction]:
 
 CONDITIONAL = re.compile(r"j(?!mp)\w+|b\.\w+|cbn?z|tbn?z")
 TAKEN_FOR_ZERO = frozenset(("je", "jz", "cbz", "b.eq"))
+TAKEN_FOR_OTHERS = frozenset(("jne", "jnz", "cbnz", "b.ne"))
+AWAY = re.compile(r"jmp|retq?|b|br|ud2|int3|brk|\.byte")
+# Registers that a callee keeps: the System V psABI and AAPCS64.
+KEPT = re.compile(r"rbx|rbp|r1[2-5]|x19|x2[0-9]")
 BRANCH = re.compile(r"(?:call|j\w+|bl?|b\.\w+|cbn?z|tbn?z)")
 ADDRESS = re.compile(r"#?(0x[0-9a-f]+)$")
 
@@ -92,26 +96,70 @@ def indirect_calls(program: Program, function: str | Symbol) -> list[IndirectCal
     """Every indirect call of a function, in order of address."""
     code = list(listing(program, function))
     thunks = thunk_registers(program.symbols) if program.arch == "x86_64" else {}
-    targets = {instruction.target for instruction in code if instruction.target is not None}
     found = []
     for index, instruction in enumerate(code):
         through = _through(thunks, instruction)
         if through is None:
             continue
-        before = code[max(0, index - WINDOW) : index]
+        way = _way_to(code, index)
         register, base, offset = through
-        test: int | None = None
+        test: int | None = None  # its position on the way
         if base is None and register is not None:
-            base, offset, test = _trace(before, register)
+            base, offset, test = _trace(way, register)
         if base is not None and test is None:
-            tests = [earlier.address for earlier in before if _compares(earlier, base, offset)]
-            test = tests[-1] if tests else None
-        # A test counts if nobody can jump in behind it, and if it is zero that leads away from here.
-        around = test is not None and any(test < target <= instruction.address for target in targets)
-        tested = None if around else test is not None and _leads_away(before, test, instruction.address)
+            test = next((at for at in range(len(way) - 1, -1, -1) if _compares(way[at].does, base, offset)), None)
+        tested = _guards(code, way, test, instruction) if test is not None else False
         tail = instruction.mnemonic in ("jmp", "br")
         found.append(IndirectCall(instruction.address, register, base, offset, tested, tail))
     return found
+
+
+class _Step(msgspec.Struct, frozen=True):
+    """An instruction on the way to a call; `jumps`: it is a branch, and it is taken."""
+
+    does: Instruction
+    jumps: bool = False
+
+
+def _way_to(code: list[Instruction], index: int) -> list[_Step]:
+    """The instructions that lead to the one at `index`: in front of it, and where nothing falls through to there, in
+    front of the one branch that goes there. It begins where there is more than one.
+    """
+    way: list[_Step] = []
+    seen = {index}
+    while len(way) < WINDOW:
+        previous = index - 1
+        if previous < 0 or not AWAY.fullmatch(code[previous].mnemonic):
+            step = _Step(code[previous]) if previous >= 0 else None
+        else:
+            came_from = [
+                at for at, branch in enumerate(code) if branch.target == code[index].address and _jumps(branch)
+            ]
+            previous = came_from[0] if len(came_from) == 1 else -1
+            step = _Step(code[previous], jumps=True) if previous >= 0 else None
+        if step is None or previous in seen:
+            break
+        way.insert(0, step)
+        seen.add(previous)
+        index = previous
+    return way
+
+
+def _jumps(instruction: Instruction) -> bool:
+    """A branch that is no call."""
+    return instruction.target is not None and instruction.mnemonic not in ("call", "bl")
+
+
+def _guards(code: list[Instruction], way: list[_Step], test: int, call: Instruction) -> bool | None:
+    """Whether the comparison at `test` on the way keeps zero from the call; `None` if there are other ways to it."""
+    behind = {step.does.address for step in way[test + 1 :]} | {call.address}
+    taken = {step.does.address for step in way if step.jumps}
+    if any(branch.target in behind and branch.address not in taken for branch in code if _jumps(branch)):
+        return None
+    for step in way[test:]:
+        if CONDITIONAL.fullmatch(step.does.mnemonic):
+            return step.does.mnemonic in (TAKEN_FOR_OTHERS if step.jumps else TAKEN_FOR_ZERO)
+    return False
 
 
 def _through(thunks: Mapping[int, str], instruction: Instruction) -> tuple[str | None, str | None, int | None] | None:
@@ -130,32 +178,29 @@ def _through(thunks: Mapping[int, str], instruction: Instruction) -> tuple[str |
     return (instruction.operands, None, None) if re.fullmatch(r"r\w+", instruction.operands) else None
 
 
-def _trace(before: list[Instruction], register: str) -> tuple[str | None, int | None, int | None]:
-    """Base and offset that the register was loaded from, and the address of its comparison with zero since."""
+def _trace(way: list[_Step], register: str) -> tuple[str | None, int | None, int | None]:
+    """Base and offset that the register was loaded from, and where on the way it was compared with zero since."""
     tested = None
     same = {register, _narrow(register)}
-    for instruction in reversed(before):
-        operands = [part.strip() for part in instruction.operands.split(",")]
-        if instruction.mnemonic in ("test", "cbz", "cbnz", "cmp", "tst") and operands[0] in same:
-            tested = tested or instruction.address
-        load = (LOAD_X86 if instruction.mnemonic == "mov" else LOAD_ARM).fullmatch(instruction.operands)
-        if load and instruction.mnemonic in ("mov", "ldr") and load[1] == register:
+    for at in range(len(way) - 1, -1, -1):
+        does = way[at].does
+        operands = [part.strip() for part in does.operands.split(",")]
+        if does.mnemonic in ("test", "cbz", "cbnz", "cmp", "tst"):
+            if operands[0] in same:
+                tested = tested or at
+            continue
+        load = (LOAD_X86 if does.mnemonic == "mov" else LOAD_ARM).fullmatch(does.operands)
+        if load and does.mnemonic in ("mov", "ldr") and load[1] == register:
             return load[2], int(load[3] or "0", 0), tested
-        if instruction.mnemonic == "mov" and operands[0] == register:
-            if not re.fullmatch(r"[rx]\w+", operands[1]):
-                return None, None, tested
-            register = operands[1]  # mov x16, x2; br x16
-            same |= {register, _narrow(register)}
+        if does.mnemonic in ("call", "bl", "blr") and not KEPT.fullmatch(register):
+            return None, None, tested  # the callee may have put anything there
+        if operands[0] not in (register, _narrow(register)) or does.mnemonic in ("push", "str", "stp", "stur"):
+            continue
+        if does.mnemonic != "mov" or not re.fullmatch(r"[rx]\w+", operands[1]):
+            return None, None, tested  # it comes from elsewhere
+        register = operands[1]  # mov x16, x2; br x16
+        same |= {register, _narrow(register)}
     return None, None, tested
-
-
-def _leads_away(before: list[Instruction], test: int, call: int) -> bool:
-    """Whether the first branch behind the comparison is taken for zero, and goes elsewhere than to the call."""
-    for instruction in before:
-        if instruction.address >= test and CONDITIONAL.fullmatch(instruction.mnemonic):
-            here = instruction.target is not None and test < instruction.target <= call
-            return instruction.mnemonic in TAKEN_FOR_ZERO and not here
-    return False
 
 
 def _compares(instruction: Instruction, base: str, offset: int | None) -> bool:
