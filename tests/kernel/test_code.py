@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ejectable.kernel import Program
 from ejectable.kernel.code import indirect_calls, listing
+from ejectable.kernel.module import Module
 from tests.kernel.compiled import COMPILERS, compiled
 
 HEAD = "struct d { char pad[0x350]; _Bool (*ask)(struct d *, unsigned); }; void other(void);\n"
@@ -41,6 +43,30 @@ def test_a_test_behind_the_call_is_none_in_front_of_it(compiler: str, options: s
     (call,) = indirect_calls(compiled(LATE, compiler, options), "f")
     assert call.loaded_from == 0x350
     assert not call.tested
+
+
+AWAY_FROM_ITS_TEST = """
+.text
+.globl f
+.type f, @function
+f:  movq 0x350(%rdi), %rax
+    testq %rax, %rax
+    jne 2f
+    movq 0x2d8(%rdi), %rax
+1:  jmp 3f
+2:  call *%rax
+3:  ret
+.size f, .-f
+"""
+
+
+def test_a_call_that_stands_apart_is_traced_along_the_branch_that_leads_to_it(tmp_path: Path) -> None:
+    """gcc -Os: what stands above the call is another path, which ends in a jump."""
+    made = tmp_path / "piece.o"
+    subprocess.run(["gcc", "-xassembler", "-c", "-", "-o", made], input=AWAY_FROM_ITS_TEST.encode(), check=True)
+    module = Module(made.read_bytes(), name="piece.o")
+    (call,) = indirect_calls(Program("piece", module.image, module.symbols, None), "f")
+    assert (call.loaded_from, call.tested) == (0x350, True)
 
 
 @every_shape
