@@ -123,8 +123,8 @@ def summary(judgements: Sequence[Judgement]) -> str:
     )
 
 
-def markdown(judgements: Sequence[Judgement]) -> str:
-    """The table as docs/corpus.md holds it."""
+def markdown(judgements: Sequence[Judgement], left_out: Sequence[str] = ()) -> str:
+    """The table as docs/corpus.md holds it; `left_out` are the names of what was not judged."""
     lines = [
         "# The corpus",
         "",
@@ -138,6 +138,8 @@ def markdown(judgements: Sequence[Judgement]) -> str:
         "|" + "---|" * len(COLUMNS),
         *("| " + " | ".join(row(one)) + " |" for one in judgements),
     ]
+    if left_out:
+        lines += ["", "## Not judged", "", "Not built when this was written:", "", *(f"- {name}" for name in left_out)]
     strange = [one for one in judgements if not one.right]
     if strange:
         lines += [
@@ -159,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many at a time (default 2)")
     options = parser.parse_args(arguments)
     chosen = [item for item in (QUICK if options.quick else items()) if not options.only or options.only in item.name]
+    everything = [item.name for item in chosen]
     if options.there:
         chosen = [item for item in chosen if is_there(item)]
     whole = not (options.quick or options.only)
@@ -181,7 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"    {judgement.reason}", flush=True)
     print(summary(judgements))
     if options.write:
-        TABLE.write_text(markdown(judgements))
+        judged = {one.entry.name for one in judgements}
+        TABLE.write_text(markdown(judgements, [name for name in everything if name not in judged]))
         print(f"written: {TABLE.name}")
     unknown = sum(1 for one in judgements if one.verdict == "unknown")
     builds = sum(1 for one in judgements if one.entry.form != "source")
