@@ -17,7 +17,7 @@ from ejectable.advisories import registry
 from ejectable.advisories.cve_2024_42134.source import source
 from ejectable.errors import Missing
 from ejectable.kernel.artefact import Kernel, open_kernels
-from ejectable.model import Finding, Status
+from ejectable.model import EvidenceKind, Finding, Status
 
 pytestmark = pytest.mark.kernels
 
@@ -92,3 +92,15 @@ def test_the_module_that_would_be_loaded_is_judged(shipped: str, update: str, tm
     folder.mkdir(parents=True)
     shutil.copy(built(Module(variant=update)), folder)
     assert judged(root).status == update
+
+
+def test_a_configuration_that_contradicts_the_code_is_another_kernels(tmp_path: Path) -> None:
+    built(Module())
+    root = tmp_path / "root"
+    shutil.copytree(paired_tree(Module()), root)
+    (root / "boot" / f"config-{Module().release}").write_text("# CONFIG_VIRTIO_PCI is not set\n")
+    finding = judged(root)
+    assert finding.status is Status.AFFECTED
+    (config,) = [item for item in finding.evidence if item.kind is EvidenceKind.CONFIG]
+    assert config.says is Status.UNKNOWN
+    assert "another kernel's" in config.detail

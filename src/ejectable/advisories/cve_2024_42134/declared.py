@@ -91,11 +91,18 @@ def symbols(program: Program) -> Evidence | None:
     return Evidence(EvidenceKind.SYMBOLS, Status.UNKNOWN, "vp_is_avq is there: the admin queue was introduced")
 
 
-def config(options: Mapping[str, str] | None) -> Evidence | None:
-    """CONFIG_VIRTIO_PCI and CONFIG_VIRTIO_PCI_LEGACY; `None` where there is no configuration."""
+def config(options: Mapping[str, str] | None, program: Program | None = None) -> Evidence | None:
+    """CONFIG_VIRTIO_PCI and CONFIG_VIRTIO_PCI_LEGACY; `None` where there is no configuration.
+
+    A configuration that switches off what is there in `program` belongs to another kernel.
+    """
     if not options:
         return None
     driver, legacy = options.get("CONFIG_VIRTIO_PCI", "n"), options.get("CONFIG_VIRTIO_PCI_LEGACY", "n")
+    if program is not None and (driver == "n" or (legacy == "n" and drives_legacy(program))):
+        off = "CONFIG_VIRTIO_PCI" if driver == "n" else "CONFIG_VIRTIO_PCI_LEGACY"
+        detail = f"{off} is off in the configuration, and yet its code is there: it is another kernel's"
+        return Evidence(EvidenceKind.CONFIG, Status.UNKNOWN, detail)
     if driver == "n":
         return Evidence(EvidenceKind.CONFIG, Status.NOT_AFFECTED, "CONFIG_VIRTIO_PCI is off")
     if legacy == "n":

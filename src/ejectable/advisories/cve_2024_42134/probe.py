@@ -25,7 +25,7 @@ def probe(kernel: Kernel) -> Finding:
         read = [source(kernel.source_tree), version(kernel.release, None, ADVISORY.facts)]
         return _finding([item for item in read if item], "the source of the driver was not found in this tree")
     program = program_of(kernel)
-    written = [config(kernel.config), version(kernel.release, kernel.banner, ADVISORY.facts)]
+    written = [config(kernel.config, program), version(kernel.release, kernel.banner, ADVISORY.facts)]
     if program is None:
         return _finding([item for item in written if item], _why_absent(kernel))
     evidence, result = judge_program(program)
