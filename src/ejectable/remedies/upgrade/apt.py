@@ -19,7 +19,7 @@ from ejectable import host
 from ejectable.errors import Missing
 from ejectable.remedies.commands import paste, run
 from ejectable.remedies.upgrade import apt_lists
-from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package
+from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, telling
 from ejectable.remedies.upgrade.flavour import concrete, flavour, natural, newer
 
 __all__ = ["Apt", "owner_in"]
@@ -149,7 +149,7 @@ class Apt(Backend):
         done = run(["apt-get", *self._lists.options, "-qq", "download", *words], timeout_s=DOWNLOAD_S, cwd=str(aside))
         if not done.ok:
             raise Missing(
-                f"{packages[0].name} could not be downloaded: {done.last}", hint="Is the archive within reach?"
+                f"{packages[0].name} could not be downloaded: {telling(done)}", hint="Is the archive within reach?"
             )
         for package in packages:
             _file(aside, package).replace(_path(folder, package))
@@ -180,7 +180,7 @@ class Apt(Backend):
         done = run([*argv, "install", *_words(offer)], timeout_s=DOWNLOAD_S)
         if not done.ok:
             raise Missing(
-                f"{offer.image.label} could not be downloaded: {done.last}",
+                f"{offer.image.label} could not be downloaded: {telling(done)}",
                 hint="Nothing was changed. Is the archive within reach, and is there room?",
             )
         packages = (offer.image, *offer.parts)

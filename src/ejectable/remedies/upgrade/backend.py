@@ -10,8 +10,9 @@ from typing import ClassVar
 import msgspec
 
 from ejectable import host
+from ejectable.remedies.commands import Finished
 
-__all__ = ["Backend", "Effect", "Offer", "Owner", "Package", "plain"]
+__all__ = ["Backend", "Effect", "Offer", "Owner", "Package", "plain", "telling"]
 
 # Names and versions as Debian's policy and rpm allow them: no slash, no blank, no dash in front. They come out of an
 # archive's lists, and become words of commands and names of files.
@@ -123,3 +124,12 @@ class Backend(ABC):
 def plain(*texts: str) -> bool:
     """Whether these may be the name, version or architecture of a package."""
     return all(len(text) < 256 and WORD.fullmatch(text) for text in texts)
+
+
+def telling(done: Finished) -> str:
+    """The first lines that tell what went wrong; the last one often says only that something did."""
+    lines = [line.strip().rstrip(".") for line in f"{done.err}\n{done.out}".splitlines()]
+    found = [
+        line for line in lines if re.search(r"error|cannot|fail|no space|exit status|timeout", line, re.IGNORECASE)
+    ]
+    return "; ".join(dict.fromkeys(found[:3]))[:400] or done.last

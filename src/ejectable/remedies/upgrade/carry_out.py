@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Carrying an upgrade out: everything is looked at before anything is changed, and once more afterwards."""
 
-import re
 from collections.abc import Sequence
 
 from ejectable import host
 from ejectable.errors import Missing
 from ejectable.model import Applied, Remedy
 from ejectable.remedies.changes import Changes
-from ejectable.remedies.commands import Finished, run
+from ejectable.remedies.commands import run
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.upgrade import initramfs, precautions, take_back
-from ejectable.remedies.upgrade.backend import Backend, Effect, Offer
+from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, telling
 from ejectable.remedies.upgrade.boot import Boots, boots_next
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
@@ -56,7 +55,7 @@ def carry_out(situation: Situation, changes: Changes, not_needed: Remedy | None)
         with changes.doing(argv, undo=undo, what=f"installed {', '.join([*effect.new, *effect.changed])}"):
             done = run(argv, timeout_s=INSTALL_S, unbroken=True)
             if not done.ok:
-                raise Missing(f"{backend.name} could not install {offer.image.label}: {_telling(done)}")
+                raise Missing(f"{backend.name} could not install {offer.image.label}: {telling(done)}")
     return _checked(situation, release, offer, judged, changes)
 
 
@@ -64,13 +63,6 @@ def _fresh(root: host.Root, release: str | None) -> str:
     """The release, where nothing of it is on the disk yet: whatever is there later is ours to remove."""
     there = any(one.named_for_it for one in host.candidates(root, release)) or release in host.releases(root)
     return "" if release is None or there else release
-
-
-def _telling(done: Finished) -> str:
-    """The first lines that tell what went wrong; the last one only says that something did."""
-    lines = [line.strip() for line in f"{done.err}\n{done.out}".splitlines()]
-    telling = [line for line in lines if re.search(r"error|cannot|failed|no space|exit status", line, re.IGNORECASE)]
-    return "; ".join(dict.fromkeys(telling[:3]))[:400] or done.last
 
 
 def _rebooting(found: Ready) -> Applied:

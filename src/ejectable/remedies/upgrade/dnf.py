@@ -16,7 +16,7 @@ from ejectable import host
 from ejectable.errors import Missing
 from ejectable.remedies.commands import paste, run, which
 from ejectable.remedies.upgrade import rpm
-from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, plain
+from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, plain, telling
 from ejectable.remedies.upgrade.flavour import newer
 from ejectable.remedies.upgrade.folders import cache
 
@@ -116,11 +116,13 @@ class Dnf(Backend):
         argv = [self._program, "-q", *self.options, "download", f"--destdir={folder}", *words]
         done = run(argv, timeout_s=DOWNLOAD_S)
         if not done.ok:
-            plugin = "No such command" in done.err + done.out
-            raise Missing(
-                f"{packages[0].name} could not be downloaded: {'dnf has no `download` here' if plugin else done.last}",
-                hint="sudo dnf install dnf-plugins-core" if plugin else "Is the repository within reach?",
-            )
+            name = packages[0].name
+            if "No such command" in done.err + done.out:
+                raise Missing(
+                    f"{name} could not be downloaded: dnf has no `download` here.",
+                    hint="sudo dnf install dnf-plugins-core",
+                )
+            raise Missing(f"{name} could not be downloaded: {telling(done)}", hint="Is the repository within reach?")
         return [rpm.rpm_file(folder, package) for package in packages]
 
     def effect(self, offer: Offer, folder: Path) -> Effect:
@@ -139,7 +141,7 @@ class Dnf(Backend):
         done = run([*argv, *map(_word, offer.wanted)], timeout_s=DOWNLOAD_S)
         if not done.ok:
             raise Missing(
-                f"{offer.image.label} could not be downloaded: {done.last}",
+                f"{offer.image.label} could not be downloaded: {telling(done)}",
                 hint="Nothing was changed. Is the repository within reach, and is there room?",
             )
         found = []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ejectable.errors import Missing
 from ejectable.remedies.commands import paste, run
 from ejectable.remedies.upgrade import rpm
-from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, plain
+from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, plain, telling
 from ejectable.remedies.upgrade.flavour import natural, newer
 from ejectable.remedies.upgrade.folders import cache
 
@@ -135,7 +135,7 @@ class Zypper(Backend):
         done = run([*argv, *map(_word, packages)], timeout_s=DOWNLOAD_S)
         if not done.ok:
             raise Missing(
-                f"{packages[0].name} could not be downloaded: {done.last}", hint="Is the repository within reach?"
+                f"{packages[0].name} could not be downloaded: {telling(done)}", hint="Is the repository within reach?"
             )
         return [rpm.rpm_file(folder, package) for package in packages]
 
@@ -168,7 +168,7 @@ class Zypper(Backend):
         done = run([*argv, *_how(), "--download-only", *map(_word, offer.wanted)], timeout_s=DOWNLOAD_S)
         if not done.ok:
             raise Missing(
-                f"{offer.image.label} could not be downloaded: {done.last}",
+                f"{offer.image.label} could not be downloaded: {telling(done)}",
                 hint="Nothing was changed. Is the repository within reach, and is there room?",
             )
         return [rpm.rpm_file(folder, package) for package in (offer.image, *offer.parts)]
