@@ -47,7 +47,6 @@ class Apt(Backend):
     """See the module's text."""
 
     name: ClassVar[str] = "apt"
-    program: ClassVar[str] = "apt-get"
     paths: ClassVar[tuple[str, ...]] = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
 
     def __init__(self, root: host.Root, *, offline: bool) -> None:

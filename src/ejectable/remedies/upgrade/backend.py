@@ -76,8 +76,7 @@ class Effect(msgspec.Struct, frozen=True):
 class Backend(ABC):
     """One package manager on the machine that this runs on. Every method may raise `Missing` or `BadInput`."""
 
-    name: ClassVar[str]  # of the program
-    program: ClassVar[str]  # that has to be there
+    name: ClassVar[str]  # apt, dnf, zypper
 
     def __init__(self, root: host.Root, *, offline: bool) -> None:
         self.root = root
@@ -115,6 +114,9 @@ class Backend(ABC):
     @abstractmethod
     def commands(self, offer: Offer) -> tuple[str, ...]:
         """The commands that a person would paste to install it."""
+
+    def tidy(self) -> None:  # noqa: B027  (most have nothing to do)
+        """Remove what `fetch` left outside of the folder that it was given."""
 
     @abstractmethod
     def locks(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 """Carrying an upgrade out: everything is looked at before anything is changed, and once more afterwards."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from ejectable import host
 from ejectable.errors import Missing
@@ -38,7 +39,8 @@ def carry_out(situation: Situation, changes: Changes, not_needed: Remedy | None)
         return _rebooting(found)
     backend, offer = _offered(situation, release)
     precautions.free(situation.root, backend.locks())
-    with private() as folder:
+    with private() as folder, ExitStack() as afterwards:
+        afterwards.callback(backend.tidy)
         precautions.room(situation.root, release, offer, folder)
         effect = backend.effect(offer, folder)
         before = _acceptable(backend, offer, effect)

@@ -37,7 +37,6 @@ class Dnf(Backend):
     """See the module's text."""
 
     name: ClassVar[str] = "dnf"
-    program: ClassVar[str] = "dnf"
 
     def __init__(self, root: host.Root, *, offline: bool) -> None:
         super().__init__(root, offline=offline)
@@ -156,6 +155,11 @@ class Dnf(Backend):
         """As `Backend.install`."""
         del folder
         return [self._program, "-y", *self.options, "--cacheonly", *KEEPING, "install", *map(_word, offer.wanted)]
+
+    def tidy(self) -> None:
+        """As `Backend.tidy`: the packages go, the metadata stays for the next time."""
+        for path in cache("dnf").glob("*/packages/*.rpm"):
+            path.unlink(missing_ok=True)
 
     def commands(self, offer: Offer) -> tuple[str, ...]:
         """As `Backend.commands`."""

@@ -10,7 +10,7 @@ from ejectable.remedies.commands import run
 from ejectable.remedies.upgrade.backend import Owner, Package
 from ejectable.remedies.upgrade.flavour import flavour
 
-__all__ = ["LOCKS", "PARTS", "files", "has_database", "installed", "owner", "rpm_file", "system_is"]
+__all__ = ["LOCKS", "PARTS", "has_database", "installed", "owner", "rpm_file", "system_is"]
 
 QUERY_S = 60.0
 FORMAT = r"%{NAME}\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\t%{ARCH}\n"
@@ -68,12 +68,6 @@ def owner(release: str) -> Owner | None:
 def installed(names: list[str]) -> list[Package]:
     """Those that are installed, in every version."""
     return _rows(run(["rpm", "-q", "--queryformat", FORMAT, *names], timeout_s=QUERY_S).out)
-
-
-def files(package: Package) -> list[str]:
-    """The files of an installed package."""
-    version = package.version.removeprefix("0:")
-    return run(["rpm", "-ql", f"{package.name}-{version}.{package.arch}"], timeout_s=QUERY_S).out.splitlines()
 
 
 def rpm_file(folder: Path, package: Package) -> Path:

@@ -37,7 +37,6 @@ class Judged(msgspec.Struct, frozen=True):
     why: str  # a sentence's end: "`vp_del_vqs` tests the pointer before it calls it"
     release: str | None = None
     build_id: str | None = None
-    report: KernelReport | None = None
 
 
 def judge_packages(
@@ -139,7 +138,7 @@ def _fit(situation: Situation, report: KernelReport) -> Judged:
     """What a report means for this machine."""
 
     def judged(word: Literal["good", "affected", "unknown", "unfit"], why: str) -> Judged:
-        return Judged(word, why.rstrip("."), report.release, report.build_id, report)
+        return Judged(word, why.rstrip("."), report.release, report.build_id)
 
     status = status_of(report)
     reasons = {finding.status: finding.reason for finding in report.findings}

@@ -35,7 +35,6 @@ class Zypper(Backend):
     """See the module's text."""
 
     name: ClassVar[str] = "zypper"
-    program: ClassVar[str] = "zypper"
 
     def owner(self, release: str) -> Owner | None:
         """As `Backend.owner`."""
