@@ -72,8 +72,8 @@ def machine(folder: Path, state: str = "bare", *, own_memory: bool = False) -> P
     build = tree / "lib/modules" / RELEASE / "build"
     build.parent.mkdir(parents=True)
     build.mkdir()
-    for name in headers(RELEASE).iterdir():
-        (build / name.name).symlink_to(name.resolve())
+    for inside in headers(RELEASE).iterdir():
+        (build / inside.name).symlink_to(inside.resolve())
     for name in ("Makefile", ".kernelvariables"):  # what is asked for below the root
         _own(build / name)
     return tree

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from ejectable import host
 from ejectable.errors import EjectableError, Missing
-from ejectable.remedies.live import marker, signing
+from ejectable.remedies.live import marker, persist, signing
 from ejectable.remedies.live.target import MODULE
 from ejectable.remedies.live.toolchain import compiler_for, find_headers
 from ejectable.remedies.situation import Situation
@@ -23,8 +23,11 @@ def loaded(root: host.Root) -> bool:
     return root.exists(f"/sys/module/{MODULE}")
 
 
-def obstacles(situation: Situation) -> tuple[EjectableError, ...]:
-    """Everything that is in the way, each with its way out. Changes nothing, and asks nothing of the network."""
+def obstacles(situation: Situation, *, lasting: bool = False) -> tuple[EjectableError, ...]:
+    """Everything that is in the way, each with its way out; `lasting`: of --persist too.
+
+    Changes nothing, and asks nothing of the network.
+    """
     checks: tuple[Callable[[Situation], None], ...] = (
         _own_kernel,
         oopsed,
@@ -35,6 +38,7 @@ def obstacles(situation: Situation) -> tuple[EjectableError, ...]:
         _crashed_before,
         _seen_through,
         _tools,
+        *((_kept,) if lasting else ()),
     )
     return tuple(_failures(situation, checks))
 
@@ -124,6 +128,10 @@ def _seen_through(situation: Situation) -> None:
 
 def _tools(situation: Situation) -> None:
     compiler_for(find_headers(situation.root, _release(situation), situation.facts.host.os))
+
+
+def _kept(situation: Situation) -> None:
+    persist.ask(situation.root)
 
 
 def _release(situation: Situation) -> str:

@@ -8,11 +8,13 @@ went down hard shortly after the module was loaded. Then it is not loaded again 
 The mark is one line, `BOOT_ID RELEASE`; the same file is read and written by guard.sh at boot.
 """
 
+from pathlib import Path
+
 from ejectable import host
 from ejectable.errors import Missing
 from ejectable.remedies.changes import Changes
 
-__all__ = ["MARK", "ask", "boot_id", "set_mark"]
+__all__ = ["MARK", "ask", "boot_id", "clear", "set_mark"]
 
 MARK = "/var/lib/ejectable/live-loaded"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -44,3 +46,15 @@ def ask(root: host.Root) -> None:
 def set_mark(root: host.Root, release: str, changes: Changes) -> None:
     """Mark this boot; on the disk when this returns."""
     changes.write(MARK, f"{boot_id(root)} {release}\n".encode())
+
+
+def clear(root: host.Root) -> list[str]:
+    """Take the mark away, whichever boot it is of: somebody has looked. Says so, where there was one."""
+    place = root.file(MARK)
+    if place is None:
+        return []
+    try:
+        Path(place).unlink()
+    except OSError as error:
+        raise Missing(f"{MARK} could not be removed: {error.strerror}.", hint="Remove it by hand.") from error
+    return [f"Removed {MARK}."]

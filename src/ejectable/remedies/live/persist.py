@@ -15,7 +15,7 @@ from ejectable.remedies.commands import which
 from ejectable.remedies.live.target import HEADER, SOURCES, Target, source
 from ejectable.remedies.live.toolchain import Compiler
 
-__all__ = ["DKMS_NAME", "booted_by_systemd", "dkms_conf", "install_with_dkms", "start_units", "watch_this_boot"]
+__all__ = ["DKMS_NAME", "ask", "booted_by_systemd", "dkms_conf", "install_with_dkms", "start_units", "watch_this_boot"]
 
 GUARD = "/var/lib/ejectable/live-guard.sh"
 SERVICE, SETTLED, TIMER = "ejectable-live.service", "ejectable-live-settled.service", "ejectable-live-settled.timer"
@@ -29,17 +29,23 @@ def booted_by_systemd(root: host.Root) -> bool:
     return root.is_dir("/run/systemd/system")
 
 
+def ask(root: host.Root) -> None:
+    """Raises `Missing` for what --persist needs and this machine does not have."""
+    if which("dkms") is None:
+        raise Missing("`dkms` was not found, which --persist builds with.", hint=DKMS_HINT)
+    if not booted_by_systemd(root):
+        raise Missing(
+            "This machine was not booted by systemd, whose units --persist needs.",
+            hint="Load it without --persist, after each boot.",
+        )
+
+
 def watch_this_boot(root: host.Root, release: str, changes: Changes, *, lasting: bool) -> bool:
     """Units that take the mark away in good time; `lasting`: also load the module at each boot of this kernel.
 
-    Whether that was possible: without systemd nobody takes the mark away. Raises `Missing` where it must be.
+    Whether that was possible: without systemd nobody takes the mark away.
     """
     if not booted_by_systemd(root):
-        if lasting:
-            raise Missing(
-                "This machine was not booted by systemd, whose units --persist needs.",
-                hint="Load it without --persist, after each boot.",
-            )
         return False
     folder = "/etc/systemd/system" if lasting else "/run/systemd/system"
     reload = ["systemctl", "daemon-reload"]
@@ -73,8 +79,6 @@ def start_units(changes: Changes) -> None:
 
 def install_with_dkms(target: Target, compiler: Compiler, changes: Changes) -> None:
     """Put the sources below /usr/src, and let DKMS build and install them for this kernel alone."""
-    if which("dkms") is None:
-        raise Missing("`dkms` was not found, which --persist builds with.", hint=DKMS_HINT)
     folder = f"/usr/src/{DKMS_NAME}-{__version__}"
     for name in SOURCES:
         changes.write(f"{folder}/{name}", source(name))

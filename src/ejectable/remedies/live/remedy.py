@@ -40,7 +40,7 @@ class Live(Remediation):
         if situation.kernel_status is not Status.AFFECTED:
             word = str(situation.kernel_status).replace("_", " ")
             return self.impossible(f"The running kernel was not proven to be affected (it is {word}).")
-        in_the_way = guards.obstacles(situation)
+        in_the_way = guards.obstacles(situation, lasting=request.persist)
         if in_the_way:
             first, *others = in_the_way
             return self.impossible(
@@ -86,7 +86,7 @@ class Live(Remediation):
                 f"The running kernel was not proven to be affected ({situation.kernel_status}): nothing is loaded.",
                 hint=_reason(situation) or None,
             )
-        in_the_way = guards.obstacles(situation)
+        in_the_way = guards.obstacles(situation, lasting=request.persist)
         if in_the_way:
             first, *others = in_the_way
             others_told = " ".join(f"Also: {_sentence(error)}" for error in others)
@@ -144,15 +144,22 @@ class Live(Remediation):
         if guards.loaded(root):
             guards.oopsed(situation)
         said: list[str] = []
-        while more := changes.undo(self.name):
+        # What could not be taken back stays on record: asking for it at once again would not end.
+        while not changes.left and (more := changes.undo(self.name)):
             said += more
-        if guards.loaded(root):
+        if guards.loaded(root) and not changes.left:
             changes.run(["rmmod", MODULE], undo=[], what=f"unloaded the module {MODULE}", timeout_s=LOADING_S)
             said += changes.done
         if guards.loaded(root):
-            raise Missing(f"The module {MODULE} is still loaded.", hint=" ".join([*said, REFUSED]))
+            raise Missing(f"The module {MODULE} is still loaded.", hint=" ".join([*changes.left, REFUSED]))
+        said += marker.clear(root)
         if not said:
             raise WrongUsage(f"There is nothing to undo: {MODULE} is not loaded, and no change of `live` is on record.")
+        # The unit has written the mark anew at each boot since, so to the record it is somebody else's: it is gone now.
+        left = [sentence for sentence in changes.left if marker.MARK not in sentence]
+        if left:
+            why = " ".join(["The module is gone, and not everything is as it was before.", *left])
+            return Applied(self.name, tuple(said), verified=False, why=why)
         again = situation.again()
         hit = [device.name for device in again.assessment.devices if device.unplug == "would_oops"]
         why = "The module is gone, and the danger is back" + (

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`fix live --apply` repairs and verifies; whatever fails half-way leaves the machine as it was, and says so."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from corpus.live_modules import target_of_debian
+from ejectable.errors import EjectableError, Missing, WrongUsage
+from ejectable.model import Status
+from ejectable.remedies.changes import interrupted
+from ejectable.remedies.live.target import HEADER, Layout, Target, modinfo
+from tests.host.trees import RELEASE
+from tests.remedies.live_machine import MARK, apply, machine, programs, run_aside, said, situation, undo
+
+pytestmark = [pytest.mark.kernels, pytest.mark.guest]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No power is cut here, and a change is synced step by step: on a busy disk that takes minutes.
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return machine(tmp_path)
+
+
+def work_on(tree: Path, monkeypatch: pytest.MonkeyPatch, mishap: str = "") -> None:
+    for name, value in programs(tree.parent, tree, mishap).items():
+        monkeypatch.setenv(name, value)
+
+
+def as_before(tree: Path) -> bool:
+    """Nothing is loaded, marked, or left of what was written."""
+    left = [MARK, "sys/module/ejectable_live", "usr/src", "etc/systemd", "run/systemd/system/ejectable-live.service"]
+    return not [name for name in left if (tree / name).exists()]
+
+
+def test_apply_builds_loads_and_verifies_and_undo_brings_the_danger_back(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work_on(tree, monkeypatch)
+    done = apply(tree)
+    assert done.verified
+    assert "mitigated" in done.why
+    assert situation(tree).kernel_status is Status.MITIGATED
+    boot = (tree / "proc/sys/kernel/random/boot_id").read_text().strip()
+    assert (tree / MARK).read_text() == f"{boot} {RELEASE}\n"
+    carried = modinfo((tree.parent / "loaded.ko").read_bytes())
+    target = target_of_debian(RELEASE)
+    assert carried["ejectable_version"] == target.version
+    assert carried["ejectable_driver_build_id"] == target.driver_build_id
+    assert carried["ejectable_is_avq_offset"] == str(target.layout.is_avq)
+    again = apply(tree)
+    assert (again.changes, again.verified) == ((), True)
+
+    back = undo(tree)
+    assert "the danger is back: unplugging virtio1, virtio2 would crash" in back.why
+    assert as_before(tree)
+    assert situation(tree).kernel_status is Status.AFFECTED
+    with pytest.raises(WrongUsage, match="nothing to undo"):
+        undo(tree)
+
+
+def test_a_kernel_that_refuses_the_module_is_left_as_it_was(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_on(tree, monkeypatch, "reject")
+    with pytest.raises(Missing, match="Key was rejected by service") as caught:
+        apply(tree)
+    assert "dmesg" in str(caught.value.hint)
+    assert "What was done was undone" in str(caught.value.hint)
+    assert as_before(tree)
+    assert not [line for line in said(tree.parent) if line.startswith("rmmod")], "there was nothing to unload"
+
+
+def test_a_module_that_repairs_nothing_is_taken_out_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_on(tree, monkeypatch, "useless")
+    with pytest.raises(Missing, match="the machine is not repaired"):
+        apply(tree)
+    assert "rmmod ejectable_live" in said(tree.parent)
+    assert as_before(tree)
+
+
+def test_a_run_that_is_killed_after_loading_is_undone_by_the_next_one(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = run_aside(tree, programs(tree.parent, tree, "kill"))
+    assert killed.returncode == -9, killed.stderr
+    assert (tree / "sys/module/ejectable_live").exists()
+    assert (tree / MARK).exists()
+    assert interrupted(situation(tree).root)
+    work_on(tree, monkeypatch)
+    done = apply(tree)
+    assert [line.split()[0] for line in said(tree.parent)] == ["insmod", "rmmod", "insmod"]
+    assert done.verified
+
+
+def test_a_build_that_fails_changes_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_on(tree, monkeypatch)
+    broken = tree.parent / "bin/gcc-12"
+    broken.write_text(
+        "#!/bin/sh\n[ \"$1\" = -dumpversion ] && echo 12 && exit\necho 'gcc: fatal error: no input' >&2\nexit 1\n"
+    )
+    broken.chmod(0o755)
+    with pytest.raises(Missing, match=r"The module could not be built: .*fatal error") as caught:
+        apply(tree)
+    assert "Nothing was loaded" in str(caught.value.hint)
+    assert as_before(tree)
+    assert not said(tree.parent)
+
+
+def test_a_module_that_will_not_go_is_not_called_gone(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_on(tree, monkeypatch)
+    apply(tree)
+    work_on(tree, monkeypatch, "stuck")
+    with pytest.raises(EjectableError, match=r"in use|still loaded"):
+        undo(tree)
+    assert (tree / "sys/module/ejectable_live").exists()
+    assert situation(tree).kernel_status is Status.MITIGATED
+    assert said(tree.parent).count("rmmod ejectable_live") == 1
+    work_on(tree, monkeypatch)
+    assert undo(tree).verified, "it stayed on record, for another try"
+    assert as_before(tree)
+
+
+def test_a_mark_that_a_later_boot_has_left_goes_with_the_undoing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_on(tree, monkeypatch)
+    apply(tree)
+    (tree / MARK).write_text(f"22222222-0000-4000-8000-000000000000 {RELEASE}\n")
+    assert undo(tree).verified
+    assert as_before(tree)
+
+
+def test_nothing_is_unloaded_from_a_kernel_that_has_had_an_oops(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_on(tree, monkeypatch)
+    apply(tree)
+    (tree / "proc/sys/kernel/tainted").write_text("4224\n")
+    with pytest.raises(Missing, match="Oops already"):
+        undo(tree)
+    assert (tree / "sys/module/ejectable_live").exists()
+
+
+def test_a_kernel_that_is_not_affected_gets_no_module(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.host.captured import captured as fixed
+
+    work_on(tree, monkeypatch)
+    for name in ("proc/kcore", "proc/kallsyms", "sys/kernel/btf/virtio_pci"):
+        (tree / name).unlink()
+        (tree / name).write_bytes((fixed("fixed") / name).read_bytes())
+    with pytest.raises(Missing, match="not proven to be affected"):
+        apply(tree)
+    assert as_before(tree)
+
+
+class TestPersist:
+    @pytest.fixture(autouse=True)
+    def _systemd(self, tree: Path) -> None:
+        (tree / "run/systemd/system").mkdir(parents=True)
+
+    def test_it_is_built_by_dkms_for_this_kernel_alone_and_loaded_at_boot(
+        self, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        work_on(tree, monkeypatch)
+        assert apply(tree, persist=True).verified
+        [source] = (tree / "usr/src").iterdir()
+        conf = (source / "dkms.conf").read_text()
+        assert r'BUILD_EXCLUSIVE_KERNEL="^6\.1\.0-50-cloud-amd64$"' in conf
+        assert 'AUTOINSTALL="no"' in conf
+        assert f'"{RELEASE}"' in (source / HEADER).read_text()
+        unit = (tree / "etc/systemd/system/ejectable-live.service").read_text()
+        assert f"ConditionKernelVersion=={RELEASE}\n" in unit
+        calls = said(tree.parent)
+        version = source.name.removeprefix("ejectable-live-")
+        assert f"dkms add ejectable-live/{version}" in calls
+        assert f"dkms install ejectable-live/{version} -k {RELEASE}" in calls
+        assert "systemctl enable ejectable-live.service ejectable-live-settled.timer" in calls
+        (tree / "var/lib/ejectable/live-loaded").unlink()  # as the unit does half an hour later
+        undo(tree)
+        assert f"dkms remove ejectable-live/{version} --all" in said(tree.parent)
+        assert said(tree.parent)[-1] == "systemctl daemon-reload", "when the units are gone"
+        assert as_before(tree)
+
+    def test_a_failing_build_of_dkms_takes_everything_back(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        work_on(tree, monkeypatch, "dkms")
+        with pytest.raises(Missing, match="Bad return status") as caught:
+            apply(tree, persist=True)
+        assert "make.log" in str(caught.value.hint)
+        assert as_before(tree)
+        assert not [line for line in said(tree.parent) if line.startswith("insmod")]
+
+    def test_without_it_the_units_are_gone_with_the_boot(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        work_on(tree, monkeypatch)
+        apply(tree)
+        assert (tree / "run/systemd/system/ejectable-live.service").exists()
+        assert not (tree / "etc/systemd").exists()
+        assert not [line for line in said(tree.parent) if "enable" in line]
+        undo(tree)
+        assert as_before(tree)
+
+
+def test_a_name_that_no_header_can_hold_is_refused() -> None:
+    layout = Layout(1096, 0, 816, 1104)
+    for release, version in (('6.1"', "#1"), ("6.1", '#1 "; int x;'), ("6.1", "#1 \\"), ("6.1\n#define X", "#1")):
+        with pytest.raises(Missing, match="no module can be built"):
+            Target(release, version, "ab" * 20, None, layout).header()
+    with pytest.raises(Missing, match="no build-id"):
+        Target("6.1", "#1", '"', None, layout).header()
+
+
+def test_the_module_is_shipped_in_the_wheel(tmp_path: Path) -> None:
+    import sys
+    import zipfile
+
+    root = Path(__file__).resolve().parent.parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", "from hatchling.builders.wheel import WheelBuilder"], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("hatchling is not installed here; `make live-whole` installs from a wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=root, check=True
+    )
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    for name in ("module/ejectable_live.c", "module/Kbuild", "module/Makefile", "module/dkms.conf", "boot/guard.sh"):
+        assert f"ejectable/remedies/live/{name}" in names
