@@ -126,11 +126,13 @@ def summary(judgements: Sequence[Judgement]) -> str:
 def markdown(judgements: Sequence[Judgement], left_out: Sequence[str] = ()) -> str:
     """The table as docs/corpus.md holds it; `left_out` are the names of what was not judged."""
     lines = [
+        "<!-- SPDX-License-Identifier: GPL-2.0-or-later -->",
         "# The corpus",
         "",
         "Written by `make corpus ARGS=--write`. Debian's kernels come from its archive; the built ones are made from",
         "its kernel sources with the callback put back (`corpus/patches.py` lists the variants). What is expected",
-        "comes from how a kernel was made, never from ejectable. Times are of the whole process, two at a time.",
+        "comes from how a kernel was made, never from ejectable. Times are of the whole process, on a machine with",
+        "other work to do. Kernels that hide the defect have tests of their own (`corpus/traps.py`).",
         "",
         summary(judgements),
         "",
