@@ -178,8 +178,14 @@ class TestPersist:
         assert "systemctl enable ejectable-live.service ejectable-live-settled.timer" in calls
         (tree / "var/lib/ejectable/live-loaded").unlink()  # as the unit does half an hour later
         undo(tree)
-        assert f"dkms remove ejectable-live/{version} --all" in said(tree.parent)
-        assert said(tree.parent)[-1] == "systemctl daemon-reload", "when the units are gone"
+        back = said(tree.parent)[len(calls) :]
+        assert back == [
+            "systemctl stop ejectable-live.service ejectable-live-settled.timer",
+            "rmmod ejectable_live",
+            "systemctl disable ejectable-live.service ejectable-live-settled.timer",
+            "systemctl daemon-reload",  # when the units are gone
+            f"dkms remove ejectable-live/{version} --all",
+        ]
         assert as_before(tree)
 
     def test_a_failing_build_of_dkms_takes_everything_back(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
