@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import pytest
 
-from corpus.archive import fetch
+from corpus.archive import cache_folder, fetch, locked
 from ejectable.errors import BadInput, Missing
 from ejectable.intake import Compression
 
@@ -29,6 +29,7 @@ __all__ = [
     "absent",
     "ar",
     "arm64_image",
+    "bpftool",
     "bzimage",
     "cpio_newc",
     "deb",
@@ -78,6 +79,24 @@ def absent(what: str) -> NoReturn:
 def tool(command: str, packages: str) -> str:
     """The path of a program that a test needs."""
     return shutil.which(command) or absent(f"{command} is missing: apt-get install {packages}")
+
+
+@functools.cache
+def bpftool() -> str:
+    """A bpftool that runs. Ubuntu's is a script that wants the tools of the running kernel; then it is Debian's."""
+    there = shutil.which("bpftool")
+    if there and subprocess.run([there, "version"], capture_output=True, check=False).returncode == 0:
+        return there
+    try:
+        package = fetch("bpftool")
+    except Missing as error:
+        absent(f"{error.message} {error.hint or ''}")
+    folder = cache_folder() / "reference" / package.stem
+    with locked("bpftool"):
+        if not folder.exists():
+            folder.parent.mkdir(exist_ok=True)
+            subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+    return str(folder / "usr/sbin/bpftool")
 
 
 def package_of(release: str, architecture: str) -> Path:

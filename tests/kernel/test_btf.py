@@ -15,6 +15,7 @@ from ejectable.errors import BadInput, DamagedInput
 from ejectable.kernel.formats.elf import Elf
 from ejectable.kernel.program import Image, Segment
 from ejectable.kernel.types import BtfTypes, find_btf, load_btf
+from tests.kernel.synthetic import bpftool
 
 FLAG = 1 << 31
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
@@ -248,7 +249,7 @@ def test_it_is_read_as_bpftool_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "a.o"
     subprocess.run(["gcc", "-g", "-xc", "-c", "-", "-o", path], input=SOURCE.encode(), check=True)
     subprocess.run(["pahole", "--btf_encode", path], check=True, env=PAHOLE)
-    dump = subprocess.run(["bpftool", "-j", "btf", "dump", "file", path], check=True, capture_output=True).stdout
+    dump = subprocess.run([bpftool(), "-j", "btf", "dump", "file", path], check=True, capture_output=True).stdout
     elf = Elf(path.read_bytes(), name="a.o")
     section = elf.section(".BTF")
     assert section is not None

@@ -14,7 +14,7 @@ from corpus.modules import Module, vmlinux_btf
 from ejectable.kernel import Kernel, open_kernels
 from ejectable.kernel.formats.elf import Elf
 from ejectable.kernel.types import BtfTypes, load_btf
-from tests.kernel.synthetic import package_of, tool
+from tests.kernel.synthetic import bpftool, package_of
 
 pytestmark = pytest.mark.kernels
 
@@ -47,7 +47,7 @@ def base() -> BtfTypes:
 
 
 def _dumped(*arguments: object) -> list[dict[str, object]]:
-    command = [tool("bpftool", "bpftool"), "-j", *map(str, arguments)]
+    command = [bpftool(), "-j", *map(str, arguments)]
     types: list[dict[str, object]] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)[
         "types"
     ]
