@@ -50,7 +50,7 @@ def _ranked(lines: list[tuple[Remediation, Remedy]]) -> list[tuple[Remediation, 
     ranked = []
     for one, line in lines:
         best = line
-        if line.state == "possible" and one.durable not in given:
+        if line.state == "possible" and not one.on_demand and one.durable not in given:
             given.add(one.durable)
             best = msgspec.structs.replace(line, state="recommended")
         ranked.append((one, best))

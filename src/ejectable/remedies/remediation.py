@@ -35,6 +35,7 @@ class Remediation(ABC):
 
     name: ClassVar[str]
     durable: ClassVar[bool]  # it removes the danger, rather than living with it
+    on_demand: ClassVar[bool] = False  # for a need of the moment: never recommended by itself
     survives_reboot: ClassVar[bool] = True  # once done, it need not be followed by another one
     applies: ClassVar[bool] = True  # `--apply` does it; else a person (or an API) has to
     # "live": only the machine that this runs on; "tree": a mounted image as well; "anywhere": no machine is touched.

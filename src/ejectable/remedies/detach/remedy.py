@@ -34,6 +34,7 @@ class DetachWhileStopped(Remediation):
 
     name: ClassVar[str] = "detach-while-stopped"
     durable: ClassVar[bool] = False
+    on_demand: ClassVar[bool] = True
     applies: ClassVar[bool] = False
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "anywhere"
     needs_root: ClassVar[bool] = False
