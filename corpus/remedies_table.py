@@ -278,7 +278,11 @@ def rows(*, quick: bool) -> Iterator[Row]:
     for story in REMEDIES if quick else (*REMEDIES, upgrade):
         with tempfile.TemporaryDirectory(prefix="ejectable-table-") as name:
             os.environ["XDG_STATE_HOME"] = f"{name}/state"
-            yield from story(Path(name))
+            for row in story(Path(name)):
+                row.plan, row.apply, row.verify = (
+                    text.replace(f"{name}/", "") for text in (row.plan, row.apply, row.verify)
+                )
+                yield row
 
 
 def main() -> int:
