@@ -27,6 +27,7 @@ token_match = re.search(r"EJECTABLE=(\S+)", options)
 assert token_match
 token = token_match[1]
 gone = threading.Event()
+fallen = threading.Event()
 plugged = threading.Event()
 plugged.set()
 
@@ -112,6 +113,12 @@ def serve_console() -> None:
     for line in console.makefile():
         number, _, words = line.strip().partition(" ")
         if not number or (gone.is_set() and behaviour in ("hangs", "oopses-and-stops")):
+            continue
+        if behaviour == "oopses-with-a-pong" and gone.is_set() and words == "ping" and not fallen.is_set():
+            fallen.set()
+            pong = f"[    7.000000] {token}: = {number} pong\r\n"
+            report = "".join(f"[    7.123456] {line}\r\n" for line in OOPS.splitlines())
+            console.sendall((pong + report).encode())  # in one piece
             continue
         if words == "see":
             say(f"= {number} " + ("0000:00:06.0,0x1001,1,virtio0,0,virtio_blk" if plugged.is_set() else ""))

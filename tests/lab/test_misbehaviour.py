@@ -100,6 +100,14 @@ def test_an_oops_is_known_within_a_second_of_its_last_line(behave: Behave, behav
     assert outcome.alive is alive
 
 
+def test_a_heartbeat_that_is_answered_in_the_moment_of_the_crash_ends_with_it(behave: Behave) -> None:
+    behave("oopses-with-a-pong")
+    patient = Limits(boot=4, silence=2, device=4, unplug=200, heartbeat=30, use=2, cycle=300)
+    started = time.monotonic()
+    outcome = asyncio.run(Experiment(KERNEL, Case("pc"), busybox=b"", limits=patient).run())
+    assert (outcome.result, outcome.alive, time.monotonic() - started < 20) == ("oops", True, True)
+
+
 def test_a_hang_is_noticed_by_the_heartbeat_not_by_the_longest_limit(behave: Behave) -> None:
     behave("hangs")
     patient = Limits(boot=4, silence=2, device=4, unplug=200, heartbeat=1, use=2, cycle=300)

@@ -92,7 +92,8 @@ async def _probe(kernel: GuestKernel, machine: str) -> tuple[bool, str]:
     try:
         while BANNER not in said and time.monotonic() < deadline and not qemu.internal_error:
             with suppress(TimeoutError):
-                piece = await asyncio.wait_for(loop.sock_recv(qemu.console, 1 << 16), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    piece = await loop.sock_recv(qemu.console, 1 << 16)
                 if not piece:
                     break
                 said = (said + piece)[-(1 << 16) :]

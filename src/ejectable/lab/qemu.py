@@ -114,7 +114,8 @@ class Qemu:
                 os.killpg(self.process.pid, signal.SIGKILL)
         with suppress(TimeoutError):
             # A process in an uninterruptible sleep cannot be waited for; it ends when it wakes.
-            await asyncio.wait_for(self.process.wait(), GRACE_S)
+            async with asyncio.timeout(GRACE_S):
+                await self.process.wait()
         self._drain.cancel()
         with suppress(asyncio.CancelledError):
             await self._drain

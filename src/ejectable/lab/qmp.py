@@ -17,6 +17,7 @@ from ejectable.errors import Missing
 __all__ = ["Qmp", "QmpRefused"]
 
 TRANSCRIPT_LIMIT = 4 << 20  # bytes
+CLOSE_S = 1.0
 
 
 class QmpRefused(Exception):
@@ -75,14 +76,18 @@ class Qmp:
 
     async def close(self) -> None:
         """Hang up; what the other side makes of it is of no interest."""
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._client.disconnect(), 1.0)
+        hanging_up = asyncio.ensure_future(self._client.disconnect())
+        await asyncio.wait({hanging_up}, timeout=CLOSE_S)
+        if not hanging_up.cancel():  # done
+            with contextlib.suppress(Exception):
+                hanging_up.result()
 
     async def _guarded(self, work: Any, limit_s: float) -> Any:
         from qemu.qmp import ExecuteError, QMPError
 
         try:
-            return await asyncio.wait_for(work, limit_s)
+            async with asyncio.timeout(limit_s):
+                return await work
         except ExecuteError as error:
             raise QmpRefused(str(error)) from error
         except (QMPError, OSError, EOFError) as error:

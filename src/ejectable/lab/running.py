@@ -30,6 +30,7 @@ CRASH_S = 10.0  # at most, from its first line on
 BEAT_S = 2.0  # between a guest's answer and the next ping
 BRISK_S = 4.0  # a boot under emulation on an idle core takes half of that to twice
 MOST_PATIENCE = 6.0
+LOOK_S = 0.1
 LAST_LINES = 4  # of the console, in a message
 ENDING_S = 2.0  # for QEMU to be gone when its channels broke
 
@@ -166,8 +167,11 @@ class RunningGuest:
             while True:
                 await asyncio.sleep(BEAT_S)
                 number = self.send("ping")
+                # Not asyncio.wait_for: before Python 3.12 it forgets that it was cancelled when the answer comes in
+                # the same moment, and this would go on for as long as the guest answers.
                 try:
-                    await asyncio.wait_for(self.console.answer(number), self.limits.heartbeat)
+                    async with asyncio.timeout(self.limits.heartbeat):
+                        await self.console.answer(number)
                 finally:
                     self.console.forget(number)
 
@@ -193,7 +197,8 @@ class RunningGuest:
     async def ended(self, otherwise: str) -> str:
         """Why QEMU is no more."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.qemu.process.wait()), ENDING_S)
+            async with asyncio.timeout(ENDING_S):
+                await self.qemu.process.wait()
         await asyncio.sleep(0.05)  # its last words are on their way
         code = self.qemu.process.returncode
         words = self.qemu.last_words
@@ -215,7 +220,8 @@ class RunningGuest:
                 settled = SETTLE_S * patience
                 while not self.console.fallen.is_set() and time.monotonic() - self.console.last_byte < settled:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self.console.fallen.wait(), 0.1)
+                        async with asyncio.timeout(LOOK_S):
+                            await self.console.fallen.wait()
         self.tell("a crash")
         if not self.triggered:
             return Over(self.unfinished, "the kernel crashed before anything was unplugged" + self.last_lines())
@@ -229,7 +235,8 @@ class RunningGuest:
         self.alive = answer.done() and not self.console.panicked.is_set()
         if self.console.panicked.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.console.panic_told.wait(), SETTLE_S * patience)
+                async with asyncio.timeout(SETTLE_S * patience):
+                    await self.console.panic_told.wait()
             return Over("panic", "the kernel panicked")
         state = "still answers, with a dead thread and whatever it held" if self.alive else "no longer answers"
         return Over("oops", f"the kernel oopsed; the guest {state}")
