@@ -38,7 +38,7 @@ well: {odd}.
 
 A row stands for every device and every mode that it names. A cell tells the results of each of those, with
 `panic_on_oops` 0 and 1, and with the device idle and under I/O: `oops 2, panic 2` are four runs. What contradicts the
-description is **bold**; a number in brackets is a reason below.
+description is **bold**; a number in brackets is a reason below; what is not counted was not tried yet.
 
 | trigger | device | mode | {" | ".join(f"{machine}, {'faulty' if bad else 'stock'}" for machine, bad in COLUMNS)} |
 |{"---|" * (3 + len(COLUMNS))}
