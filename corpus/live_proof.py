@@ -68,7 +68,8 @@ def rows(*, quick: bool) -> Iterator[Row]:
     for trigger in ("pcie-hotplug", "sysfs-remove", "virtio-unbind"):
         yield Row("amd64-clang-kcfi", "q35", "disk", trigger)
         yield Row("arm64-gcc", "virt", "disk", trigger)
-    for trigger in ("acpi-eject", "sysfs-remove", "pci-unbind", "virtio-unbind", "suspend"):
+    # No suspend: the small kernel has no alarm clock (rtc0/wakealarm) that would wake it.
+    for trigger in ("acpi-eject", "sysfs-remove", "pci-unbind", "virtio-unbind"):
         for device in devices if trigger == "acpi-eject" else ("disk",):
             yield Row("amd64-kasan", "pc", device, trigger)
     yield Row(AMD64, "pc", "disk", "acpi-eject", cycles=50 if quick else 1000)
