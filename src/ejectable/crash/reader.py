@@ -71,6 +71,7 @@ class Reader:
         self._skipping = False
         self._open: dict[str, Report] = {}
         self._recent: deque[str] = deque(maxlen=160)
+        self._waited_for: tuple[str | None, ...] | None = None  # the network device that does not become free
         self._last: Report | None = None  # the report that began last, open or not
         self._last_first: int | None = None  # the first of the chain that it belongs to
 
@@ -273,13 +274,8 @@ class Reader:
             if len(report.texts) < first or line.text.startswith(further):
                 report.add(line.text, self.line)
                 return
-        if (
-            trigger.name == "netdevice"
-            and self._last is not None
-            and self._last.match.trigger.name == "netdevice"
-            and self._last.match.groups == match.groups
-        ):
-            return  # repeated every ten seconds: one event
+        if trigger.name == "netdevice" and self._aside(match, line, report, events):
+            return
         if report is not None and trigger.role == "panic" and self._interrupts(report, line.text):
             # Older kernels panic between the words of a warning and its trace (__warn() in kernel/panic.c).
             report.add(line.text, self.line)
@@ -300,6 +296,18 @@ class Reader:
             self._emit(self._open.pop(oldest), events)
         self._open[line.speaker] = new
         self._last = new
+
+    def _aside(self, match: Match, line: Line, report: Report | None, events: list[Event]) -> bool:
+        """Whether a message of one line is dealt with: said again every ten seconds, or in the middle of a report."""
+        if match.groups == self._waited_for:
+            return True
+        self._waited_for = match.groups
+        if report is None:
+            return False
+        aside = Report(match, line, self.line)
+        aside.ended = True
+        self._emit(aside, events)
+        return True
 
     @staticmethod
     def _interrupts(report: Report, text: str) -> bool:
@@ -373,7 +381,7 @@ class Reader:
             report.cut = not report.ended
             self._emit(report, events)
         self._open.clear()
-        self._last = self._first_oops = None
+        self._last = self._first_oops = self._waited_for = None
 
     def _emit(self, report: Report, events: list[Event]) -> None:
         from ejectable.crash.events import event_of  # its patterns are not compiled where nothing happened
