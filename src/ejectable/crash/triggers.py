@@ -18,7 +18,7 @@ CONSEQUENCE = re.compile(
     r"|Hard LOCKUP|hung tasks|RCU Stall|kernel: panic_on_warn set|UBSAN: panic_on_warn|"
     r"KASAN: panic_on_warn|.{0,30}panic_on_warn set"
     r"|Aiee, killing interrupt handler|Attempted to kill|Machine halted|kernel stack overflow|Oops|Fatal hardware error"
-    r"|Unrecoverable|CHECK_DATA_CORRUPTION)"
+    r"|Unrecoverable|CHECK_DATA_CORRUPTION|scheduling while atomic)"
 )
 
 # A cheap look that rules out nearly every line: words that begin with few letters.
@@ -36,6 +36,9 @@ NOT_MEANT = re.compile(
     r"|^traps: (?!PANIC: )|^\w[\w./-]*\[\d+\]: |BUG: no syscalls can create|WARNING: workqueue cpumask"
     r"|lockdep: fixing up|took too long|DEBUG: |Modules linked in|^Kernel command line|^Command line|"
     r"\bBUG: Rejecting|printk: .{0,40}messages dropped"
+    # The heading of a mail or a bug report that quotes a log: a crash's title, which the kernel itself never prints.
+    r"|^(?:TITLE|Title|ALT|Subject|Summary|Re): "
+    r"|^(?:BUG|INFO|WARNING|UBSAN): (?!K[A-Z]+: )[^\[#]{3,80} in [A-Za-z_]\w*(?: \(\d{1,3}\))?$"
 )
 
 

@@ -6,15 +6,17 @@ from ejectable.crash.trigger import BUG, Trigger, wording
 __all__ = ["CHECKS"]
 
 LOCKDEP = r"(?<![A-Za-z_])(?:WARNING|INFO|BUG): "
+SAID = r"(?<![A-Za-z_])(WARNING|INFO|BUG): "  # the same, where the title repeats it
 # `WARNING: CPU: 1 PID: 2 at file.c:3 function`; since v6.19 `WARNING: [condition] file.c:3 at function`.
 WARNED = r"(?<![A-Za-z_])WARNING: "
 AT = WARNED + r"(?:CPU: ?\d+ PID: ?\d+ )?at "
 CONDITION = r"(?:\[.{0,200}?\] )?"
 
 
-def _warned(file: str, function: str) -> str:
-    """WARN() in a file, by a function, in either order."""
-    return rf"{AT}\S*{file}\S* {function}|{WARNED}{CONDITION}\S*{file}:\d+ at {function}"
+def _warned(file: str, function: str, *, alone: bool = True) -> str:
+    """WARN() in a file, by a function, in either order; the file may say it `alone` where no symbol was found."""
+    unnamed = "|0x" if alone else ""
+    return rf"{AT}\S*{file}\S* {function}|{WARNED}{CONDITION}\S*{file}:\d+ at (?:{function}{unnamed})"
 
 
 CHECKS: tuple[Trigger, ...] = (
@@ -31,9 +33,9 @@ CHECKS: tuple[Trigger, ...] = (
         "at",
     ),
     wording("lock-state", LOCKDEP + r"inconsistent lock state", "lockdep", "inconsistent lock state in {f}", "at"),
-    wording("unlock", LOCKDEP + r"bad unlock balance detected", "lockdep", "BUG: bad unlock balance in {f}", "at"),
-    wording("contention", LOCKDEP + r"bad contention detected", "lockdep", "BUG: bad contention in {f}", "at"),
-    wording("freed-lock", LOCKDEP + r"held lock freed", "lockdep", "BUG: held lock freed in {f}", "at"),
+    wording("unlock", SAID + r"bad unlock balance detected", "lockdep", "{0}: bad unlock balance in {f}", "at"),
+    wording("contention", SAID + r"bad contention detected", "lockdep", "{0}: bad contention in {f}", "at"),
+    wording("freed-lock", SAID + r"held lock freed", "lockdep", "{0}: held lock freed in {f}", "at"),
     wording(
         "user-lock",
         LOCKDEP + r"lock held when returning to user space",
@@ -42,7 +44,7 @@ CHECKS: tuple[Trigger, ...] = (
         "at",
         bare=True,
     ),
-    wording("held-lock", LOCKDEP + r".{0,60}still has locks held", "lockdep", "BUG: still has locks held in {f}", "at"),
+    wording("held-lock", SAID + r".{0,60}still has locks held", "lockdep", "{0}: still has locks held in {f}", "at"),
     wording(
         "wait-context",
         LOCKDEP + r"Invalid wait context|^\[ BUG: Invalid wait context",
@@ -151,7 +153,7 @@ CHECKS: tuple[Trigger, ...] = (
     wording("leak", BUG + r"memory leak", "other", "memory leak in {f}", "leak"),
     wording(
         "leak",
-        r"^unreferenced (?:percpu )?object 0x[0-9a-f]+ \(size",
+        r"^unreferenced (?:percpu )?object(?: 0x[0-9a-f]+ \(size|$)",
         "other",
         "memory leak in {f}",
         "leak",
@@ -181,7 +183,12 @@ CHECKS: tuple[Trigger, ...] = (
         "warning",
         "WARNING: locking bug in {f}",
     ),
-    wording("kmalloc", _warned(r"mm/\w+\.c", r"\w*(?:kv?|v|__)malloc"), "warning", "WARNING: kmalloc bug in {f}"),
+    wording(
+        "kmalloc",
+        _warned(r"mm/\w+\.c", r"\w*(?:kv?|v|__)malloc", alone=False),
+        "warning",
+        "WARNING: kmalloc bug in {f}",
+    ),
     wording(
         "urb",
         rf"{AT}\S+ usb_submit_urb|{WARNED}{CONDITION}\S+ at usb_submit_urb",

@@ -66,8 +66,15 @@ TRAPS: tuple[Trigger, ...] = (
     ),
     wording(
         "paging",
+        r"nable to handle kernel access to user memory",
+        "paging-fault",
+        "BUG: unable to handle kernel access to user memory in {f}",
+        trap=True,
+    ),
+    wording(
+        "paging",
         (
-            r"nable to handle kernel (paging request|access to user memory|"
+            r"nable to handle kernel (paging request|"
             r"execute from non-executable memory|read from unreadable memory|"
             r"write to read-only memory|execution of user memory|pointer dereference|ecoding|"
             r"unaligned access|mm fault)"
@@ -86,7 +93,7 @@ TRAPS: tuple[Trigger, ...] = (
     # User space's own are told in other words: `traps: name[1] general protection fault ip:.. error:0 in ..`.
     wording(
         "gpf",
-        r"^(?:\S{1,20}: )?general protection fault(?:$|: (?!.{0,80} error:)|, .{0,120}?(?::|$))",
+        r"^(?:\S{1,20}: )?general protection fault(?:$|: (?!.{0,80} error:)|(?:,| for) .{0,120}?(?::|$))",
         "gpf",
         "general protection fault in {f}",
         trap=True,
