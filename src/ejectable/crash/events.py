@@ -155,7 +155,10 @@ def _function(report: Report, facts: Facts, trace: Sequence[Frame], kind: EventK
         groups = report.match.groups
         return _named(groups[1]) if len(groups) > 1 else None
     if way == "last":
-        return facts.last_function
+        # Where the workers of the pool that is stuck are shown, the first says what it works on; what else is in
+        # flight may belong to other pools.
+        work = (facts.workqueue or "").split()
+        return _named(work[1]) if len(work) > 1 else facts.last_function
     if way == "hang":
         return caller_of_wait(reliable) or caller_of_wait(doubtful)
     if way == "stall":

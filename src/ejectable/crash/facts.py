@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ejectable.crash.blame import interrupted, trapped
+from ejectable.crash.blame import bottom, interrupted, trapped
 from ejectable.crash.frames import base, frames_of, location
 from ejectable.crash.report import REGISTER_LINES, Report
 from ejectable.model import Frame
@@ -225,8 +225,12 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
     if head in MARKS:
         if collecting is not None and not text.strip().strip("</>").strip("ABCDEFIKMNOQRST#"):
             return collecting  # <IRQ>, </TASK>, <EOI>
+        if text.startswith("Exception stack(") and collecting and not bottom(base(collecting[-1].function)):
+            return collecting  # the kernel's own was interrupted: its frames follow
         if USER_REGS.match(text):
             return None
+    if head == "Pree" and text.startswith("Preemption disabled at"):
+        return []  # a place follows, not a trace
     if "race" in text and TRACE.search(text) and len(facts.traces) < MOST_TRACES:
         trace: list[Frame] = []
         if facts.announced is None or not facts.traces[facts.announced]:
