@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from ejectable.crash.frames import base
 from ejectable.crash.passed_over import (
+    ALLOCATES,
     BOTTOM,
     DISPATCH,
     EXTRA,
@@ -55,9 +56,11 @@ def named(function: str) -> str:
 def blame(functions: Iterable[str], wording: str = "") -> str | None:
     """The first function that is not passed over, or `None`; `wording` is the name of the trigger."""
     extra = EXTRA.get(wording)
+    # What leaks was asked for by the first that does not itself allocate; it may well be a library function.
+    passed = ALLOCATES.match if wording == "leak" else skipped
     for function in functions:
         plain = base(function)
-        if skipped(plain) or (extra is not None and extra.search(plain)):
+        if passed(plain) or (extra is not None and extra.search(plain)):
             continue
         if bottom(plain):
             break

@@ -6,7 +6,18 @@ Families, by what they do. A pattern matches a name as a whole.
 
 import re
 
-__all__ = ["BOTTOM", "DISPATCH", "EXTRA", "HANG_ANCHORS", "INTERRUPTED", "SKIP", "TELLS", "TRAP", "WAITING"]
+__all__ = [
+    "ALLOCATES",
+    "BOTTOM",
+    "DISPATCH",
+    "EXTRA",
+    "HANG_ANCHORS",
+    "INTERRUPTED",
+    "SKIP",
+    "TELLS",
+    "TRAP",
+    "WAITING",
+]
 
 
 def _family(text: str) -> str:
@@ -71,7 +82,8 @@ ALLOCATORS = _family(
     \w*alloc_(?:frozen_)?page\w*
     \w*folio_(?:alloc|unlock)\w* filemap_alloc_folio\w* __filemap_get_folio\w* find_or_create_page\w*
     do_read_cache_folio\w* read_cache_page\w* pagecache_get_page\w* grab_cache_page_write_begin\w*
-    find_lock_entries truncate_inode_pages_range \w*(?:mem|str|strn)dup\w* kfree kfree_sensitive kzfree
+    find_lock_entries truncate_inode_pages_range truncate_cleanup_\w* ifs_\w* iomap_(?:release|invalidate)_folio
+    \w*(?:mem|str|strn)dup\w* kfree kfree_sensitive kzfree
     \w*kfree_skb\w* ___cache_free cache_free_debugcheck kvfree vfree __vunmap kfree_const
     debug_check_no_locks_freed
     """
@@ -98,6 +110,7 @@ LIBRARY = _family(
     """
 )
 TELLS = re.compile(rf"(?:{REPORTING})\Z")
+ALLOCATES = re.compile(rf"(?:{REPORTING}|{ALLOCATORS})\Z")
 SKIP = re.compile(rf"(?:{REPORTING}|{STRUCTURES}|{ALLOCATORS}|{LIBRARY})\Z")
 
 URB = r"usb_submit_urb|usb_start_wait_urb|usb_bulk_msg|usb_interrupt_msg|usb_control_msg"
