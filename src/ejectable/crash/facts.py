@@ -359,7 +359,7 @@ def _instruction_pointer(facts: Facts, text: str) -> None:
     match = RIP.search(text)
     if not match:
         return
-    if text.lstrip().startswith(("RIP: 0033", "RIP: 002b", "RIP: 0023")):
+    if text.lstrip().startswith(("RIP: 0033", "RIP: 002b", "RIP: 0023")) or text.endswith("[inline]"):
         return
     rest = match.group(3)
     if "(null)" in match.group(0)[:80]:

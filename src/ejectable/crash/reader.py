@@ -264,6 +264,12 @@ class Reader:
 
     def _trigger(self, match: Match, line: Line, report: Report | None, events: list[Event]) -> None:
         trigger = match.trigger
+        if report is not None and trigger.name == report.match.trigger.name and self._inlined(report):
+            # scripts/decode_stacktrace.sh and its kin say the head once more for every function that was inlined; the
+            # last one has the frame.
+            report.match = match
+            report.add(line.text, self.line)
+            return
         if report is not None and trigger.trap and report.match.trigger.trap and self._same_trap(report, match):
             report.add(line.text, self.line)
             report.gap = 0
@@ -308,6 +314,11 @@ class Reader:
         aside.ended = True
         self._emit(aside, events)
         return True
+
+    @staticmethod
+    def _inlined(report: Report) -> bool:
+        """Whether nothing but heads that name inlined functions was told."""
+        return len(report.texts) < 8 and all(text.endswith("[inline]") for text in report.texts)
 
     @staticmethod
     def _interrupts(report: Report, text: str) -> bool:
