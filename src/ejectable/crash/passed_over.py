@@ -169,7 +169,7 @@ BOTTOM = re.compile(
     r"__do_fast_syscall\w*|do_int80\w*|system_call\w*|sysenter\w*|syscall_call|x64_sys_call|ia32_sys_call"
     r"|ret_from_\w*|ret_fast_syscall|ret_to_user|kernel_thread_helper|el0\w*|invoke_syscall|"
     r"do_el0_svc|__sys_trace\w*|syscall_exit\w*|handle_syscall|do_trap_ecall_u|tracesys\w*"
-    r"|start_kernel|x86_64_start_\w*|secondary_startup\w*|start_secondary|cpu_startup_entry|rest_init|kthread)\Z"
+    r"|(?:x86_64|i386)_start_\w*|secondary_startup\w*|start_secondary|cpu_startup_entry|rest_init|kthread)\Z"
 )
 
 # Waiting, as hung tasks do it.
