@@ -18,7 +18,7 @@ TRAPS: tuple[Trigger, ...] = (
     wording("kasan", BUG + r"KASAN: ([\w-]+) in (\S+)", "kasan", "KASAN: {0} {access} in {f}", "named"),
     wording("kasan", BUG + r"KASAN: ([\w-]+) on address", "kasan", "KASAN: {0} {access} in {f}"),
     wording("kasan", BUG + r"KASAN: ?([\w-]*)", "kasan", "KASAN: {0} in {f}"),
-    wording("kmsan", BUG + r"KMSAN: ([\w-]+) in (\S+)", "kmsan", "KMSAN: {0} in {f}", "named"),
+    wording("kmsan", BUG + r"KMSAN: (\w[\w -]*?) in (\S+)", "kmsan", "KMSAN: {0} in {f}", "named"),
     wording("kmsan", BUG + r"KMSAN: ?([\w-]*)", "kmsan", "KMSAN: {0} in {f}"),
     wording(
         "kcsan",
@@ -29,7 +29,7 @@ TRAPS: tuple[Trigger, ...] = (
         bare=True,
     ),
     wording("kcsan", BUG + r"KCSAN: ?([\w-]*)", "kcsan", "KCSAN: {0} in {f}", bare=True),
-    wording("kfence", BUG + r"KFENCE: ([\w -]+?) in (\S+)", "kasan", "KFENCE: {0} in {f}", "named"),
+    wording("kfence", BUG + r"KFENCE: ([\w -]+?)(?: (?:read|write))? in (\S+)", "kasan", "KFENCE: {0} in {f}", "named"),
     wording("kfence", BUG + r"KFENCE: ?([\w -]*)", "kasan", "KFENCE: {0} in {f}"),
     wording("ubsan", r"UBSAN: Undefined behaviour in (\S+)", "ubsan", "UBSAN: undefined-behaviour in {f}"),
     wording(
