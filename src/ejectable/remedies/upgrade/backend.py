@@ -134,4 +134,9 @@ def telling(done: Finished) -> str:
     found = [
         line for line in lines if re.search(r"error|cannot|fail|no space|exit status|timeout", line, re.IGNORECASE)
     ]
-    return "; ".join(dict.fromkeys(found[:3]))[:400] or done.last
+    return "; ".join(dict.fromkeys(_shortened(line) for line in found[:3])) or done.last
+
+
+def _shortened(line: str) -> str:
+    """A line that is long for its paths, without its middle: the reason stands at its end."""
+    return line if len(line) <= 160 else f"{line[:60]} ... {line[-90:]}"
