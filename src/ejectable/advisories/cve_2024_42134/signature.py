@@ -5,6 +5,9 @@ The kernel calls address 0: the callee has no frame of its own, so the first rel
 `vp_del_vqs`, and below it stands a virtio driver that is being removed or frozen. The callback was added by
 fd27ef6b44be ("virtio-pci: Introduce admin virtqueue", v6.8) and is tested first since c8fae27d141a
 ("virtio-pci: Check if is_avq is NULL", v6.10).
+
+A kernel with kCFI (CONFIG_CFI_CLANG) looks at the callee before it calls it: it reads the hash in front of the
+function, some bytes below address 0, and faults on that, in `vp_del_vqs` itself. Seen: address fffffffffffffff1.
 """
 
 import re
@@ -32,6 +35,11 @@ PROBE_PATH = re.compile(
     r"(?:virt\w*_probe|virtio_pci_probe|init_vqs?|vp_find_vqs\w*|virtio_dev_probe|virtnet_find_vqs)\Z"
 )
 CALLER = "vp_del_vqs"
+_CALLED = "the kernel called address 0"
+BELOW_ZERO = (1 << 64) - 64  # the hash stands up to 59 bytes in front of a function (CONFIG_FUNCTION_PADDING_BYTES)
+X86_CHECK = re.compile(r"41 ba(?: [0-9a-f]{2}){4} <4[45]> 03 [4-7][0-9a-f](?: 24)? (?P<offset>[89a-f][0-9a-f])\b")
+ARM64_TRAP = re.compile(r"[(<]([0-9a-f]{8})[)>]")
+LDUR_MASK, LDUR_W16 = 0xFFF00C1F, 0xB8500010  # ldur w16, [xN, #-N]: Arm ARM, C6.2
 KINDS = {
     "virtblk": "a disk",
     "virtnet": "a network card",
@@ -71,12 +79,19 @@ def recognise(event: Event) -> Recognition:
     other = _look_alike(event, names)
     if other is not None:
         return Recognition(None, 0.0, other[1], known_as=other[0], device_kind=device)
-    if event.kind != "null-call":
+    checked = _kcfi(event)
+    if checked is None:
+        why = f"{CALLER} read just below address 0, as kCFI does before a null call; the code that shows it is cut off"
+        return Recognition(None, 0.0, why, device_kind=device, undecided=True)
+    if event.kind != "null-call" and not checked:
         if _cut_too_early(event, names):
             return Recognition(
                 None, 0.0, "the report ends before it says what was called, and from where", undecided=True
             )
         return Recognition(None, 0.0, _why_not_call(event, names), device_kind=device)
+    if checked:
+        # The instruction pointer is in the caller, which unwinders leave out of the trace or put on top of it.
+        names = [CALLER, *(names[1:] if names[:1] == [CALLER] else names)]
     if not names:
         doubtful = [_base(frame.function) for frame in event.trace]
         if CALLER in doubtful:
@@ -108,7 +123,7 @@ def recognise(event: Event) -> Recognition:
     confidence, reasons = (
         0.9,
         [
-            "the kernel called address 0",
+            "the kernel was about to call address 0, and kCFI read in front of it" if checked else _CALLED,
             f"the call was made by {CALLER}",
             f"which {path} had called to take the device away",
         ],
@@ -128,11 +143,29 @@ def recognise(event: Event) -> Recognition:
     return Recognition(ID, round(max(0.1, min(confidence, 0.98)), 2), ", ".join(reasons), device_kind=device)
 
 
+def _kcfi(event: Event) -> bool | None:
+    """Whether kCFI's check of a callee at address 0 faulted in vp_del_vqs(); `None` where only the code would tell.
+
+    An error code that is taken for a pointer lies below address 0 as well. So the trapping instruction has to be the
+    check: x86-64 `mov $hash,%r10d; add -N(%reg),%r10d` (clang's KCFI_CHECK), arm64 `ldur w16, [xN, #-N]`.
+    """
+    where = _base((event.ip or "").partition("+")[0])
+    address = int(event.address, 16) if event.address else 0
+    if where != CALLER or event.kind not in ("paging-fault", "null-deref") or event.fetch or address < BELOW_ZERO:
+        return False
+    if not event.code:
+        return None
+    if found := X86_CHECK.search(event.code):
+        return int(found["offset"], 16) - 256 + (1 << 64) == address
+    return any((int(word, 16) & LDUR_MASK) == LDUR_W16 for word in ARM64_TRAP.findall(event.code))
+
+
 def _cut_too_early(event: Event, names: Sequence[str]) -> bool:
     """Whether a report that is cut off or garbled may still be this one: nothing in it says otherwise."""
     if not (event.truncated or event.corrupted) or names or event.ip is not None:
         return False
-    return event.kind in ("null-deref", "paging-fault") and event.address in (None, "0x0")
+    near_zero = event.address is None or int(event.address, 16) == 0 or int(event.address, 16) >= BELOW_ZERO
+    return event.kind in ("null-deref", "paging-fault") and near_zero
 
 
 def _look_alike(event: Event, names: Sequence[str]) -> tuple[str, str] | None:
