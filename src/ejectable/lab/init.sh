@@ -101,6 +101,18 @@ use() {
     done
 }
 
+# Take a module out. It is in use as long as a program has a device of it open, which whoever keeps it busy does again
+# and again, with gaps in between: so try for some seconds.
+unload() {
+    tries=0
+    until said=$(rmmod "$1" 2>&1); do
+        tries=$((tries + 1))
+        case $said in *"temporarily unavailable"*) ;; *) tries=200 ;; esac
+        [ $tries -ge 200 ] && echo "$said" && return 1
+        sleep 0.05
+    done
+}
+
 # Keep a device busy until it is gone: `busy KIND VIRTIO`.
 busy() {
     case $1 in
@@ -130,7 +142,7 @@ doing() {
     remove) echo 1 >"/sys/bus/pci/devices/$1/remove" ;;
     unbind-pci) echo "$1" >/sys/bus/pci/drivers/virtio-pci/unbind ;;
     unbind-virtio) echo "$1" >"/sys/bus/virtio/drivers/$2/unbind" ;;
-    rmmod) rmmod "$1" ;;
+    rmmod) unload "$1" ;;
     insmod) module=$1 && shift && insmod "/modules/$module.ko" "$@" ;;
     read) cat "$1" ;;
     sh) eval "$words" ;;
