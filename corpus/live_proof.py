@@ -65,8 +65,9 @@ def rows(*, quick: bool) -> Iterator[Row]:
                 yield Row(ARM64, "virt", device, trigger)
     for mode in ("forced-legacy", "modern", "transitional"):
         yield Row(AMD64, "pc", "disk", "acpi-eject", mode)
+    # This small kernel has no ACPI, which q35 plugs a new device with in all other stories.
+    yield Row("amd64-clang-kcfi", "q35", "disk", "pcie-hotplug")
     for trigger in ("pcie-hotplug", "sysfs-remove", "virtio-unbind"):
-        yield Row("amd64-clang-kcfi", "q35", "disk", trigger)
         yield Row("arm64-gcc", "virt", "disk", trigger)
     # No suspend: the small kernel has no alarm clock (rtc0/wakealarm) that would wake it.
     for trigger in ("acpi-eject", "sysfs-remove", "pci-unbind", "virtio-unbind"):
