@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,6 @@ TAIL = """
 Running kernels, repaired in guests: [live-proof.md](live-proof.md), written by `make live-proof` and `make live-whole`.
 """
 GRUB = "etc/default/grub"
-Case = Callable[[Path], "Row"]
 
 
 class Row(msgspec.Struct):
@@ -73,20 +72,17 @@ class Row(msgspec.Struct):
         return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
-def fix(*words: str) -> tuple[int, dict[str, Any], str]:
-    """`ejectable fix`: exit code, document (empty where there is none), the errors."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run(["fix", *words, "--offline", "--no-cache", "--format", "json"])
-    return code, json.loads(out.getvalue()) if out.getvalue() else {}, err.getvalue()
-
-
 def ask(*words: str) -> tuple[int, dict[str, Any], str]:
-    """The same, for a remedy that asks an API."""
+    """`ejectable fix`: exit code, document (empty where there is none), the errors."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run(["fix", *words, "--no-cache", "--format", "json"])
     return code, json.loads(out.getvalue()) if out.getvalue() else {}, err.getvalue()
+
+
+def fix(*words: str) -> tuple[int, dict[str, Any], str]:
+    """The same, for a remedy that needs no network."""
+    return ask(*words, "--offline")
 
 
 def state(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -109,27 +105,21 @@ def plan_of(row: Row, code: int, found: Mapping[str, Any], said: str) -> str:
     return str(line["state"])
 
 
-def whole(
-    row: Row,
-    folder: Path,
-    *words: str,
-    asking: Callable[..., tuple[int, dict[str, Any], str]] = fix,
-    after: str = "done",
-) -> Row:
+def whole(row: Row, folder: Path, *words: str) -> Row:
     """Plan, apply, verify, undo of a remedy that helps on this host."""
     before = state(folder)
-    row.expect(plan_of(row, *asking(row.remedy, *words)) == "possible", "not possible")
+    row.expect(plan_of(row, *fix(row.remedy, *words)) == "possible", "not possible")
     row.expect(state(folder) == before, "the plan changed something")
-    code, found, said = asking(row.remedy, *words, "--apply")
+    code, found, said = fix(row.remedy, *words, "--apply")
     row.expect(code == 0 and bool(found) and found["applied"]["verified"], f"apply ended with {code}: {said.strip()}")
     if not found:
         return row
     row.apply = " ".join(found["applied"]["changes"]).replace(str(folder), "")
-    code, found, said = asking(row.remedy, *words)
-    verified = bool(found) and found["plan"][0]["state"] == after
-    row.expect(verified, f"the plan does not say {after} afterwards")
-    row.verify = f"{after}: {found['plan'][0]['why'].split('. ')[0].rstrip('.')}" if found else "-"
-    code, found, said = asking(row.remedy, *words, "--undo")
+    code, found, said = fix(row.remedy, *words)
+    verified = bool(found) and found["plan"][0]["state"] == "done"
+    row.expect(verified, "the plan does not say done afterwards")
+    row.verify = f"done: {found['plan'][0]['why'].split('. ')[0].rstrip('.')}" if found else "-"
+    code, found, said = fix(row.remedy, *words, "--undo")
     row.expect(code == 0, f"undo ended with {code}: {said.strip()}")
     same = state(folder) == before
     row.expect(same, "undo left something behind")
