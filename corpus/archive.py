@@ -2,7 +2,8 @@
 """Packages from Debian 12's archive, kept in a cache outside the tree, whatever Debian or Ubuntu this runs on.
 
 apt runs with sources and a state directory of its own, so that arm64 packages can be fetched on an amd64 machine (and
-the other way round) without adding anything to the system, and without root. EJECTABLE_DEBIAN names a mirror.
+the other way round) without adding anything to the system, and without root. Where the archive is, the system's own
+sources say; EJECTABLE_DEBIAN names another mirror, as http://mirror.example (with debian and debian-security in it).
 """
 
 import fcntl
@@ -16,11 +17,12 @@ from pathlib import Path
 
 from ejectable.errors import Missing
 
-__all__ = ["cache_folder", "fetch", "locked", "offered", "versions"]
+__all__ = ["SUITE", "cache_folder", "fetch", "locked", "mirror", "offered", "sources", "versions"]
 
 ARCHITECTURES = ("amd64", "arm64")
+SUITE = "bookworm"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # package debian-archive-keyring, on Ubuntu too
-SUITES = ("debian bookworm", "debian bookworm-updates", "debian-security bookworm-security")
+TEMPLATE = Path("/usr/share/python-apt/templates/Debian.info")  # package python-apt-common, on Ubuntu too
 
 
 def cache_folder() -> Path:
@@ -40,6 +42,48 @@ def locked(name: str) -> Iterator[None]:
 
 
 @cache
+def mirror() -> str:
+    """Debian's archive, as http://mirror.example/debian; the security archive is beside it.
+
+    It is $EJECTABLE_DEBIAN's, else the one that apt uses here (a Debian), else the one that python-apt knows.
+    Raises `Missing` where nobody says.
+    """
+    if named := os.environ.get("EJECTABLE_DEBIAN"):
+        return f"{named.rstrip('/')}/debian"
+    command = ["apt-get", "indextargets", "--no-release-info", "--format", "$(COMPONENT) $(REPO_URI)"]
+    used = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    known = TEMPLATE.read_text(encoding="utf-8") if TEMPLATE.exists() else ""
+    return _archive_in(used) or _archive_in(known.replace("BaseURI:", "main")) or _nobody_says()
+
+
+def _archive_in(lines: str) -> str | None:
+    """The first address of a whole Debian archive among lines of a component and a URI.
+
+    Not https, which needs certificates that a small system lacks: apt checks the archive's signature.
+    """
+    for line in lines.splitlines():
+        component, _, uri = line.strip().partition(" ")
+        scheme, _, place = uri.strip().rstrip("/").partition("://")
+        if component == "main" and scheme in ("http", "https") and place.endswith("/debian"):
+            return f"http://{place}"
+    return None
+
+
+def _nobody_says() -> str:
+    raise Missing(
+        "Where Debian's archive is, neither apt nor python-apt says.",
+        hint="Name a mirror (EJECTABLE_DEBIAN=http://...), or install the package python-apt-common.",
+    )
+
+
+def sources(signed_by: str | None = None) -> str:
+    """The lines of a sources.list for Debian 12."""
+    signed = f"[signed-by={signed_by}] " if signed_by else ""
+    suites = (f" {SUITE}", f" {SUITE}-updates", f"-security {SUITE}-security")
+    return "".join(f"deb {signed}{mirror()}{suite} main\n" for suite in suites)
+
+
+@cache
 def _options() -> tuple[str, ...]:
     """Apt's options for a private state with both architectures; its lists are fetched once a day at most."""
     if shutil.which("apt-get") is None:
@@ -49,8 +93,7 @@ def _options() -> tuple[str, ...]:
     root = cache_folder() / "apt"
     for folder in ("state/lists/partial", "cache/archives/partial"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    mirror = os.environ.get("EJECTABLE_DEBIAN", "http://deb.debian.org").rstrip("/")
-    sources = "".join(f"deb [signed-by={KEYRING}] {mirror}/{suite} main\n" for suite in SUITES)
+    lines = sources(KEYRING)
     options = (
         f"-oDir::Etc::SourceList={root}/sources.list",
         "-oDir::Etc::SourceParts=-",
@@ -68,8 +111,8 @@ def _options() -> tuple[str, ...]:
         import time
 
         listed = root / "sources.list"
-        if not listed.exists() or listed.read_text(encoding="utf-8") != sources:
-            listed.write_text(sources, encoding="utf-8")
+        if not listed.exists() or listed.read_text(encoding="utf-8") != lines:
+            listed.write_text(lines, encoding="utf-8")
             stamp.unlink(missing_ok=True)
         if not stamp.exists() or time.time() - stamp.stat().st_mtime > 86400:
             # What goes wrong here is noticed when a package is missing.

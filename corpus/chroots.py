@@ -23,22 +23,15 @@ from typing import Literal
 import msgspec
 
 from corpus import kernel_packages
-from corpus.archive import cache_folder, locked
+from corpus.archive import SUITE, cache_folder, locked, mirror, sources
 from ejectable.errors import Missing
 
-__all__ = ["MIRROR", "Box", "Kind", "Ran", "usable"]
+__all__ = ["Box", "Kind", "Ran", "usable"]
 
 Kind = Literal["apt", "dnf", "zypper"]
-MIRROR = "http://deb.debian.org/debian"
-SUITE = "bookworm"
 # What kernels depend on, and (through python3) the libraries that this Python is linked with.
 BASE = ("python3", "initramfs-tools", "linux-base", "kmod", "zstd", "ca-certificates")
 MORE: dict[Kind, tuple[str, ...]] = {"apt": (), "dnf": ("dnf", "dnf-plugins-core", "rpm"), "zypper": ("zypper", "rpm")}
-SOURCES = f"""\
-deb {MIRROR} {SUITE} main
-deb {MIRROR} {SUITE}-updates main
-deb {MIRROR}-security {SUITE}-security main
-"""
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -68,8 +61,8 @@ def base(kind: Kind) -> Path:
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(parents=True, exist_ok=True)
         if kind == "apt":
-            _checked("debootstrap", "--variant=minbase", f"--include={','.join(BASE)}", SUITE, aside, MIRROR)
-            (aside / "etc/apt/sources.list").write_text(SOURCES)
+            _checked("debootstrap", "--variant=minbase", f"--include={','.join(BASE)}", SUITE, aside, mirror())
+            (aside / "etc/apt/sources.list").write_text(sources())
         else:
             _checked("cp", "-a", base("apt"), aside)
             quiet = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "--no-install-recommends")

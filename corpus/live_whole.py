@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from corpus.archive import cache_folder, fetch, locked
+from corpus.archive import SUITE, cache_folder, fetch, locked, mirror
 from corpus.live_table import WHOLE
 from corpus.modules import faulty_module
 from corpus.trees import unpack_deb
@@ -41,7 +41,6 @@ PACKAGES = (
     # What linux-kbuild's programs need: its package is unpacked, not installed.
     ",libelf1,libssl3,zlib1g"
 )
-MIRROR = "http://deb.debian.org/debian"
 STORY = Path(__file__).with_name("whole_story.sh")
 LIMIT_S = 3600.0
 INIT = """#!/bin/busybox sh
@@ -75,7 +74,7 @@ def base() -> Path:
             aside = kept.with_suffix(".part")
             shutil.rmtree(aside, ignore_errors=True)
             aside.parent.mkdir(parents=True, exist_ok=True)
-            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(aside), MIRROR]
+            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(aside), mirror()]
             _run("nice", "-n", "10", *command)
             _kernel_into(aside)
             dependencies = ["pip", "install", "--quiet", "--require-hashes", "-r", "requirements/run.txt"]

@@ -20,9 +20,9 @@ linux-image-cloud-amd64:
   Candidate: 6.1.192-2
   Version table:
      6.12.117-1~bpo12+1 100
-        100 http://deb.debian.org/debian bookworm-backports/main amd64 Packages
+        100 http://debian.example/debian bookworm-backports/main amd64 Packages
      6.1.192-2 500
-        500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+        500 http://debian.example/debian-security bookworm-security/main amd64 Packages
  *** 6.1.176-1 100
         100 /var/lib/dpkg/status
 linux-image-6.1.0-56-cloud-amd64:
@@ -30,13 +30,13 @@ linux-image-6.1.0-56-cloud-amd64:
   Candidate: (none)
   Version table:
      6.1.192-2 -1
-        500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+        500 http://debian.example/debian-security bookworm-security/main amd64 Packages
 linux-image-generic:
   Installed: 6.8.0-39.39
   Candidate: 6.8.0-40.40
   Version table:
      6.8.0-40.40 500 (phased 10%)
-        500 http://archive.ubuntu.com/ubuntu noble-updates/main amd64 Packages
+        500 http://ubuntu.example/ubuntu noble-updates/main amd64 Packages
 """
 
 
