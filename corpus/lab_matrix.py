@@ -31,7 +31,7 @@ from ejectable.lab.session import Done, Session
 __all__ = ["SUBJECTS", "Known", "Subject"]
 
 TARGET = Path("docs/lab-matrix.md")
-CHUNK = 24  # runs of one kernel, before another has its turn
+CHUNK = 48  # runs of one kernel, before another has its turn
 
 
 class Subject(msgspec.Struct, frozen=True):

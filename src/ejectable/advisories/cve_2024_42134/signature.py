@@ -8,6 +8,8 @@ fd27ef6b44be ("virtio-pci: Introduce admin virtqueue", v6.8) and is tested first
 
 A kernel with kCFI (CONFIG_CFI_CLANG) looks at the callee before it calls it: it reads the hash in front of the
 function, some bytes below address 0, and faults on that, in `vp_del_vqs` itself. Seen: address fffffffffffffff1.
+Where the processor has IBT such a kernel rewrites itself at boot (FineIBT, CONFIG_FINEIBT): the caller then leaves the
+hash in R10 and calls the check that stands 16 bytes in front of the callee, here at fffffffffffffff0.
 """
 
 import re
@@ -36,6 +38,7 @@ PROBE_PATH = re.compile(
 )
 CALLER = "vp_del_vqs"
 _CALLED = "the kernel called address 0"
+FINEIBT = (1 << 64) - 16  # fineibt_preamble_size in arch/x86/kernel/alternative.c
 BELOW_ZERO = (1 << 64) - 64  # the hash stands up to 59 bytes in front of a function (CONFIG_FUNCTION_PADDING_BYTES)
 X86_CHECK = re.compile(r"41 ba(?: [0-9a-f]{2}){4} <4[45]> 03 [4-7][0-9a-f](?: 24)? (?P<offset>[89a-f][0-9a-f])\b")
 ARM64_TRAP = re.compile(r"[(<]([0-9a-f]{8})[)>]")
@@ -83,7 +86,11 @@ def recognise(event: Event) -> Recognition:
     if checked is None:
         why = f"{CALLER} read just below address 0, as kCFI does before a null call; the code that shows it is cut off"
         return Recognition(None, 0.0, why, device_kind=device, undecided=True)
-    if event.kind != "null-call" and not checked:
+    through = _fineibt(event)
+    if through is None and names[:1] in ([], [CALLER]):
+        why = "the kernel called fffffffffffffff0, as FineIBT calls address 0; the registers that show it are cut off"
+        return Recognition(None, 0.0, why, device_kind=device, undecided=True)
+    if event.kind != "null-call" and not checked and not through:
         if _cut_too_early(event, names):
             return Recognition(
                 None, 0.0, "the report ends before it says what was called, and from where", undecided=True
@@ -123,7 +130,9 @@ def recognise(event: Event) -> Recognition:
     confidence, reasons = (
         0.9,
         [
-            "the kernel was about to call address 0, and kCFI read in front of it" if checked else _CALLED,
+            "the kernel was about to call address 0, and kCFI read in front of it"
+            if checked
+            else _CALLED + (" by way of FineIBT's check in front of it" if through else ""),
             f"the call was made by {CALLER}",
             f"which {path} had called to take the device away",
         ],
@@ -158,6 +167,20 @@ def _kcfi(event: Event) -> bool | None:
     if found := X86_CHECK.search(event.code):
         return int(found["offset"], 16) - 256 + (1 << 64) == address
     return any((int(word, 16) & LDUR_MASK) == LDUR_W16 for word in ARM64_TRAP.findall(event.code))
+
+
+def _fineibt(event: Event) -> bool | None:
+    """Whether FineIBT called a callee at address 0; `None` where only the registers would tell.
+
+    A call of the error code -16 goes to the same address, so the registers must be as `mov $hash,%r10d; sub $16,%r11`
+    leaves them.
+    """
+    if event.kind != "paging-fault" or not event.fetch or event.address is None or int(event.address, 16) != FINEIBT:
+        return False
+    hash_, target = (event.registers.get(name) for name in ("R10", "R11"))
+    if hash_ is None or target is None:
+        return None
+    return int(target, 16) == FINEIBT and 0 < int(hash_, 16) < 1 << 32
 
 
 def _cut_too_early(event: Event, names: Sequence[str]) -> bool:
