@@ -70,8 +70,8 @@ use_once() {
     disk | scsi)
         node=$(disk_of "$1" "$2")
         [ -n "$node" ] || { echo "no disk appeared" && return 1; }
-        dd if="/dev/$node" of=/dev/null bs=4096 count=16 iflag=direct 2>&1 || return 1
-        dd if=/dev/zero of="/dev/$node" bs=4096 count=16 oflag=direct 2>&1
+        dd if="/dev/$node" of=/dev/null bs=4096 count=16 iflag=direct || return 1
+        dd if=/dev/zero of="/dev/$node" bs=4096 count=16 oflag=direct
         ;;
     nic)
         node=$(child "$2/net/*")
@@ -79,7 +79,7 @@ use_once() {
         ip address replace 10.0.2.15/24 dev "$node" && ip link set "$node" up && ping -c 1 -W 1 10.0.2.2
         ;;
     rng)
-        dd if=/dev/hwrng of=/dev/null bs=16 count=1 2>&1
+        dd if=/dev/hwrng of=/dev/null bs=16 count=1
         ;;
     console)
         node=$(child "$2/virtio-ports/*")
@@ -94,7 +94,7 @@ use_once() {
 # add_disk is done), a link is not up, a scan still runs. So try for some seconds before it is called a failure.
 use() {
     tries=0
-    until said=$(use_once "$@"); do
+    until said=$(use_once "$@" 2>&1); do
         tries=$((tries + 1))
         [ $tries -ge 40 ] && echo "$said" && return 1
         sleep 0.2
@@ -127,7 +127,9 @@ busy() {
     rng) while dd if=/dev/hwrng of=/dev/null bs=64 count=16; do :; done ;;
     console)
         node=$(child "$2/virtio-ports/*")
-        while echo "$EJECTABLE" >"/dev/$node"; do :; done
+        # A node that is gone would be made anew by `>`, as a file, in the way of the next device's.
+        while [ -c "/dev/$node" ]; do echo "$EJECTABLE" >"/dev/$node" || sleep 0.02; done
+        [ -c "/dev/$node" ] || rm -f "/dev/$node"
         ;;
     *) ;;
     esac >/dev/null 2>&1
