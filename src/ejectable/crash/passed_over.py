@@ -197,7 +197,7 @@ DISPATCH = re.compile(
     r"rtnetlink_rcv_msg|genl_rcv_msg|netlink_dump"
     r"|(?:compat_)?(?:sys|SYSC|SyS|__sys|___sys|__do_sys|__se_sys|__x64_sys|__arm64_sys)_(?:socketpair|connect|ioctl)"
     r"|__do_fault|\w*do_page_fault|page_fault|__fput|task_work_run|"
-    r"exit_to_user\w*|\w*smp_call_function\w*|resume_user_mode_work)\Z"
+    r"exit_to_user\w*|\w*smp_call_function\w*|resume_user_mode_work|full_proxy_\w+)\Z"
 )
 INTERRUPTED = re.compile(
     r"(?:asm_)?(?:sysvec_)?(?:\w*apic_timer_interrupt\w*|reschedule_interrupt|call_function\w*interrupt|"
