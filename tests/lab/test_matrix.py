@@ -78,6 +78,7 @@ def test_what_qemu_cannot_do_is_named() -> None:
 def test_what_the_kernel_cannot_do_is_named() -> None:
     assert "CONFIG_HOTPLUG_PCI_SHPC" in reason(kernel(config={"CONFIG_X": "y"}), trigger="shpc")
     assert "CONFIG_VIRTIO_PCI_LEGACY" in reason(kernel(config={"CONFIG_HOTPLUG_PCI_ACPI": "y"}))
+    assert "come and go on q35" in reason(kernel(config={"CONFIG_X": "y"}), machine="q35", trigger="sysfs-remove")
     assert "cannot be unloaded" in reason(kernel(), trigger="module-unload")
     without = ModuleSet({"virtio_pci"}, builtin_known=True)
     assert "no virtio_blk" in reason(kernel(without))

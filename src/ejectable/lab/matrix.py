@@ -15,12 +15,20 @@ from ejectable.lab.machines import ARCHES
 
 __all__ = ["Plan", "Skipped", "plan", "values"]
 
-HOTPLUG_OPTIONS = {
+# What the kernel must have for a trigger, and for its devices to come and go on a machine: after any other trigger,
+# too, QEMU takes the device back and plugs a new one.
+TRIGGER_OPTIONS = {
     "acpi-eject": "CONFIG_HOTPLUG_PCI_ACPI",
     "pcie-hotplug": "CONFIG_HOTPLUG_PCI_PCIE",
     "shpc": "CONFIG_HOTPLUG_PCI_SHPC",
     "suspend": "CONFIG_SUSPEND",
 }
+MACHINE_OPTIONS = {
+    "pc": "CONFIG_HOTPLUG_PCI_ACPI",
+    "q35": "CONFIG_HOTPLUG_PCI_ACPI",
+    "virt": "CONFIG_HOTPLUG_PCI_PCIE",
+}
+OWN_WAY = ("pcie-hotplug", "shpc")  # triggers that leave the machine's own way out of it
 # The function that makes a virtio_pci with CONFIG_VIRTIO_PCI_LEGACY (drivers/virtio/virtio_pci_legacy.c).
 LEGACY_PROBE = b"virtio_pci_legacy_probe"
 
@@ -104,9 +112,13 @@ def _not_in_qemu(kernel: GuestKernel, case: Case) -> str | None:
 
 def _not_in_kernel(kernel: GuestKernel, case: Case) -> str | None:
     kind = KINDS[case.device]
-    option = HOTPLUG_OPTIONS.get(case.trigger)
-    if option and kernel.config is not None and kernel.configured(option) not in ("y", "m"):
-        return f"this kernel is built without {option}"
+    if kernel.config is not None:
+        option = TRIGGER_OPTIONS.get(case.trigger)
+        if option and kernel.configured(option) not in ("y", "m"):
+            return f"this kernel is built without {option}"
+        option = MACHINE_OPTIONS[case.machine]
+        if case.trigger not in OWN_WAY and kernel.configured(option) not in ("y", "m"):
+            return f"this kernel is built without {option}, by which devices come and go on {case.machine}"
     modules = kernel.modules
     if modules.builtin_known:
         for name in ("virtio_pci", kind.module):
