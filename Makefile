@@ -50,15 +50,18 @@ fuzz: .venv/dev.stamp ## fuzz each parser with atheris, FUZZ_SECONDS=60 each (FU
 	@set -e; for target in $(FUZZ_TARGETS); do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 	    $(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0; done
 
-.PHONY: demo lab-matrix lab-verdicts lab-soak
+.PHONY: demo lab-matrix lab-verdicts lkdtm lab-soak
 demo: .venv/dev.stamp ## the whole story with real parts: one kernel lives, the same with the defect dies
 	@$(BIN)/python -m corpus.demo
 
-lab-matrix: .venv/dev.stamp ## try every combination in the lab, write docs/lab-matrix.md (ARGS=--quick: a selection)
+lab-matrix: .venv/dev.stamp ## try every combination in the lab, write docs/lab-matrix.md (an hour and a half; ARGS="--limit 100": the next hundred)
 	$(BIN)/python -m corpus.lab_matrix $(ARGS)
 
 lab-verdicts: .venv/dev.stamp ## a score of kernels: is what their code says what happens? writes docs/lab-verdicts.md
 	$(BIN)/python -m corpus.lab_verdicts $(ARGS)
+
+lkdtm: .venv/dev.stamp ## the kernel's own crash tests in guests, read by `crash`; writes docs/lkdtm.md
+	$(BIN)/python -m corpus.lkdtm $(ARGS)
 
 lab-soak: .venv/dev.stamp ## the lab a hundred times in a row, and a hundred cycles in a run: no leak, no flake
 	$(BIN)/python -m corpus.lab_soak $(ARGS)

@@ -23,6 +23,9 @@ import msgspec
 import pytest
 
 from corpus.archive import cache_folder
+from ejectable import host
+from ejectable.remedies import Situation
+from ejectable.remedies.ecs import service
 
 __all__ = [
     "INSTANCE",
@@ -36,6 +39,8 @@ __all__ = [
     "Machine",
     "answering",
     "become",
+    "elsewhere",
+    "one_process",
     "serving",
 ]
 
@@ -431,3 +436,19 @@ def become(monkeypatch: pytest.MonkeyPatch, home: Path, url: str, *, token: str 
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", SECRET)
     if token is not None:
         monkeypatch.setenv("ALIBABA_CLOUD_SECURITY_TOKEN", token)
+
+
+def elsewhere(folder: Path, *, offline: bool = False) -> Situation:
+    """A machine that is none of Alibaba Cloud, in a folder of its own."""
+    (folder / "tree").mkdir(exist_ok=True)
+    return Situation(host.Root(folder / "tree"), {}, offline=offline)
+
+
+@contextmanager
+def one_process(folder: Path, *, patience_s: float) -> Iterator[tuple[Api, service.Ecs]]:
+    """One process of the SDK for many questions: starting it is what takes time."""
+    one = Api()
+    with answering(one) as url, pytest.MonkeyPatch.context() as patch:
+        become(patch, folder, url)
+        with service.Ecs(REGION, patience_s=patience_s, pause=lambda _: None) as ecs:
+            yield one, ecs

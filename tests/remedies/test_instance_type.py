@@ -9,36 +9,30 @@ from pathlib import Path
 
 import pytest
 
-from ejectable import host
 from ejectable.errors import Missing, WrongUsage
 from ejectable.model import Applied, Remedy, Status
-from ejectable.remedies import Request, Situation, carry_out, instance_type
-from ejectable.remedies.ecs import change, proof, service
+from ejectable.remedies import Request, carry_out, instance_type
+from ejectable.remedies.ecs import proof, service
 from ejectable.remedies.ecs.offers import chosen, describe, offers
 from tests.host.trees import LEGACY_DISK, MODERN_NIC, Device, affected_module
 from tests.host.trees import Machine as Host
 from tests.remedies.ecs_metadata import Metadata, telling
-from tests.remedies.ecs_server import INSTANCE, KEY, REGION, SECRET, TOKEN, Api, Fault, Kind, Machine, answering, become
+from tests.remedies.ecs_server import (
+    INSTANCE,
+    KEY,
+    REGION,
+    SECRET,
+    TOKEN,
+    Api,
+    Fault,
+    Kind,
+    Machine,
+    elsewhere,
+    one_process,
+)
 
 REQUEST = Request(instance=INSTANCE, region=REGION)
 AT_ONCE = ("DescribeInstances", "DescribeInstanceTypes", "DescribeResourcesModification")
-
-
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
-    one = Api()
-    with answering(one) as url:
-        become(monkeypatch, tmp_path / "home", url)
-        for module in (change, proof):
-            monkeypatch.setattr(module, "EVERY_S", 0.01)
-        monkeypatch.setattr(service, "FIRST_PAUSE_S", 0.01)
-        yield one
-
-
-def elsewhere(tmp_path: Path, *, offline: bool = False) -> Situation:
-    """A machine that is none of Alibaba Cloud."""
-    (tmp_path / "tree").mkdir(exist_ok=True)
-    return Situation(host.Root(tmp_path / "tree"), {}, offline=offline)
 
 
 def planned(tmp_path: Path, request: Request = REQUEST) -> Remedy:
@@ -257,12 +251,8 @@ def test_taking_a_subscription_back_orders_nothing(api: Api, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, service.Ecs]]:
-    """One process of the SDK for many questions: starting it is what takes time."""
-    one = Api()
-    with answering(one) as url, pytest.MonkeyPatch.context() as patch:
-        become(patch, tmp_path_factory.mktemp("home"), url)
-        with service.Ecs(REGION, patience_s=1.0, pause=lambda _: None) as ecs:
-            yield one, ecs
+    with one_process(tmp_path_factory.mktemp("home"), patience_s=1.0) as both:
+        yield both
 
 
 @pytest.mark.parametrize(

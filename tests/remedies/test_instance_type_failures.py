@@ -14,32 +14,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ejectable import host
 from ejectable.errors import EjectableError, Missing, WrongUsage
-from ejectable.remedies import Request, Situation, carry_out, instance_type
-from ejectable.remedies.ecs import answers, change, proof, refusals, service
-from tests.remedies.ecs_server import INSTANCE, KEY, REGION, SECRET, TOKEN, Api, Fault, Machine, answering, become
+from ejectable.remedies import Request, carry_out, instance_type
+from ejectable.remedies.ecs import answers, refusals, service
+from tests.remedies.ecs_server import INSTANCE, KEY, REGION, SECRET, TOKEN, Api, Fault, Machine, elsewhere, one_process
 
 REQUEST = Request(instance=INSTANCE, region=REGION)
 SECRETS = (KEY, SECRET, TOKEN)
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
-    one = Api()
-    with answering(one) as url:
-        become(monkeypatch, tmp_path / "home", url)
-        for module in (change, proof):
-            monkeypatch.setattr(module, "EVERY_S", 0.01)
-        monkeypatch.setattr(service, "FIRST_PAUSE_S", 0.01)
-        monkeypatch.setattr(service, "LONGEST_PAUSE_S", 0.05)
-        monkeypatch.setattr(instance_type, "APPLY_PATIENCE_S", 0.5)
-        yield one
-
-
-def elsewhere(tmp_path: Path, *, offline: bool = False) -> Situation:
-    (tmp_path / "tree").mkdir(exist_ok=True)
-    return Situation(host.Root(tmp_path / "tree"), {}, offline=offline)
+def api(api: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
+    monkeypatch.setattr(service, "LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(instance_type, "APPLY_PATIENCE_S", 0.5)
+    return api
 
 
 def refused(tmp_path: Path, request: Request = REQUEST) -> EjectableError:
@@ -72,12 +60,8 @@ def test_throttling_without_end_is_given_up_and_nothing_was_done(api: Api, tmp_p
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, service.Ecs]]:
-    """One process of the SDK for many questions: starting it is what takes time."""
-    one = Api()
-    with answering(one) as url, pytest.MonkeyPatch.context() as patch:
-        become(patch, tmp_path_factory.mktemp("home"), url)
-        with service.Ecs(REGION, patience_s=0.2, pause=lambda _: None) as ecs:
-            yield one, ecs
+    with one_process(tmp_path_factory.mktemp("home"), patience_s=0.2) as both:
+        yield both
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,22 +15,10 @@ from ejectable.advisories import registry
 from ejectable.errors import WrongUsage
 from ejectable.model import Status
 from ejectable.remedies import Request, Situation, carry_out, instance_type
-from ejectable.remedies.ecs import change, proof, service
 from ejectable.remedies.instance_type import InstanceType
 from tests.host.trees import LEGACY_DISK, MODERN_NIC, Device, affected_module
 from tests.host.trees import Machine as Host
-from tests.remedies.ecs_server import INSTANCE, REGION, Api, Fault, answering, become
-
-
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
-    one = Api()
-    with answering(one) as url:
-        become(monkeypatch, tmp_path / "home", url)
-        for module in (change, proof):
-            monkeypatch.setattr(module, "EVERY_S", 0.01)
-        monkeypatch.setattr(service, "FIRST_PAUSE_S", 0.01)
-        yield one
+from tests.remedies.ecs_server import INSTANCE, REGION, Api, Fault
 
 
 def on_ecs(tmp_path: Path, kind: str | None, *, devices: tuple[Device, ...] = (LEGACY_DISK,)) -> Situation:

@@ -78,8 +78,8 @@ STRUCTURES = _family(
 # The allocators, and the page cache, which allocates for file systems.
 ALLOCATORS = _family(
     r"""
-    \w*(?:m|z|c)alloc\w* \w*krealloc\w* \w*kmem_cache\w* allocate_slab _*slab_\w* \w*slab_(?:alloc|free)\w*
-    \w*alloc_(?:frozen_)?page\w*
+    \w*(?:m|z|c)alloc\w* \w*krealloc\w* \w*kmem_cache\w* cache_from_obj virt_to_cache allocate_slab _*slab_\w*
+    \w*slab_(?:alloc|free)\w* \w*alloc_(?:frozen_)?page\w*
     \w*folio_(?:alloc|unlock)\w* filemap_alloc_folio\w* __filemap_get_folio\w* find_or_create_page\w*
     do_read_cache_folio\w* read_cache_page\w* pagecache_get_page\w* grab_cache_page_write_begin\w*
     find_lock_entries truncate_inode_pages_range truncate_cleanup_\w* ifs_\w* iomap_(?:release|invalidate)_folio

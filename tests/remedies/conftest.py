@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What several of the remedies' tests start from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ejectable.remedies.ecs import change, proof, service
+from tests.remedies.ecs_server import Api, answering, become
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Api]:
+    """The ECS API, answering here; nobody waits for long."""
+    one = Api()
+    with answering(one) as url:
+        become(monkeypatch, tmp_path / "home", url)
+        for module in (change, proof):
+            monkeypatch.setattr(module, "EVERY_S", 0.01)
+        monkeypatch.setattr(service, "FIRST_PAUSE_S", 0.01)
+        yield one
