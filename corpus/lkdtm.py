@@ -54,7 +54,7 @@ ORACLE = re.compile(
     re.MULTILINE,
 )
 IN_TRACE = re.compile(
-    rb"\b((?:__)?lkdtm_\w+|recursive_loop|execute_(?:user_)?location|do_usercopy_\w+|direct_entry)(?:\.\w+)*\+0x"
+    rb"\b((?:__)?lkdtm_\w+|recursive_loop|execute_(?:user_)?location|do_usercopy_\w+|data_area|direct_entry)(?:\.\w+)*\+0x"
 )
 # Where a CPU is stuck or a stack is full, the top of the trace is a random one: the entry to the tests is right, too.
 ENTRY = "direct_entry"
@@ -353,4 +353,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the consoles so far are kept, and the next call goes on from there.")

@@ -121,8 +121,8 @@ EXTRA: dict[str, re.Pattern[str]] = {
         r"debug_|rcu|hrtimer_|timer_|work_|percpu_|kmem_|slab_|__slab|kfree|vunmap|vfree|__free_|"
         r"kobject_|free_p|free_unref|debugobj|work$|cache_free"
     ),
-    "usercopy-warn": re.compile(r"usercopy|__check"),
-    "usercopy": re.compile(r"usercopy|__check|check_\w*object"),
+    "usercopy-warn": re.compile(r"^(?:report_)?usercopy|__check"),
+    "usercopy": re.compile(r"^(?:report_)?usercopy|__check|check_\w*object"),
     "kobject": re.compile(r"kobject_"),
     "proc": re.compile(r"proc_|_proc"),
     "refcount": re.compile(r"refcount|kobject_|kref_"),
