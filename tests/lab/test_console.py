@@ -91,5 +91,7 @@ def test_a_line_without_end_is_no_way_to_fill_the_memory() -> None:
 def test_what_the_guest_sees_is_read_and_what_is_no_view_left_out() -> None:
     (view,) = parse_view("0000:00:06.0,0x1001,1,virtio0,0,virtio_blk nonsense a,b")
     assert (view.address, view.ready, view.version_1, view.driver) == ("0000:00:06.0", True, False, "virtio_blk")
+    (early,) = parse_view("0000:00:06.0,0x1001,1,virtio0,,virtio_blk")
+    assert (early.driver, early.version_1, early.ready) == ("virtio_blk", None, False), "not at work yet"
     (bare,) = parse_view("0000:00:06.0,0x1001,,,,")
     assert (bare.bound, bare.name, bare.version_1, bare.driver, bare.ready) == (False, None, None, None, False)

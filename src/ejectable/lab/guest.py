@@ -30,13 +30,13 @@ class View(msgspec.Struct, frozen=True):
     device: str  # PCI device id, 0x1001
     bound: bool  # to the PCI driver virtio-pci
     name: str | None  # virtio0
-    version_1: bool | None  # feature bit 32: driven as modern
+    version_1: bool | None  # feature bit 32: driven as modern; None before the driver is at work
     driver: str | None  # virtio_blk
 
     @property
     def ready(self) -> bool:
-        """Whether every driver that there is took it."""
-        return self.bound and self.name is not None and self.driver is not None
+        """Whether every driver that there is took it, and is at work."""
+        return self.bound and self.name is not None and self.driver is not None and self.version_1 is not None
 
 
 def parse_view(words: str) -> tuple[View, ...]:

@@ -42,9 +42,13 @@ see() {
         for virtio in "$folder"/virtio[0-9]*; do
             [ -e "$virtio" ] || continue
             name=${virtio##*/}
-            read -r features <"$virtio/features"
-            features=${features#????????????????????????????????}
-            bit=${features%"${features#?}"}
+            # The features stand once the driver is at work (DRIVER_OK); it is linked before that.
+            read -r status <"$virtio/status"
+            if [ $((status & 4)) -ne 0 ]; then
+                read -r features <"$virtio/features"
+                features=${features#????????????????????????????????}
+                bit=${features%"${features#?}"}
+            fi
             for link in /sys/bus/virtio/drivers/*/"$name"; do
                 [ -e "$link" ] && driver=${link%/*} && driver=${driver##*/}
             done
