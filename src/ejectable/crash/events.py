@@ -18,6 +18,7 @@ __all__ = ["event_of"]
 
 FIRST_PAGE = 0x1000
 NAME = re.compile(r"[A-Za-z_][\w.$]*")
+NO_RETURN = ("panic", "nmi_panic", "__stack_chk_fail", "do_exit", "make_task_dead", "usercopy_abort", "fortify_panic")
 
 
 def event_of(report: Report, source: str, context: Context) -> Event:
@@ -144,8 +145,19 @@ def _idle(trace: Sequence[Frame]) -> bool:
     )
 
 
+def _entered(trace: Sequence[Frame]) -> list[Frame]:
+    """Without frames of functions that were never entered.
+
+    A call that does not return may be the last instruction of its function: its return address is then the first of
+    the next one, and is printed as that one's, with the offset 0 (where "%pS" prints it; "%pB" looks one byte back).
+    """
+    astray = {number + 1 for number, frame in enumerate(trace[:-1]) if base(frame.function) in NO_RETURN}
+    return [frame for number, frame in enumerate(trace) if number not in astray or frame.offset != 0]
+
+
 def _function(report: Report, facts: Facts, trace: Sequence[Frame], kind: EventKind) -> str | None:
     trigger = report.match.trigger
+    trace = _entered(trace)
     reliable = [frame.function for frame in trace if frame.reliable]
     doubtful = [frame.function for frame in trace]
     way = trigger.way

@@ -66,7 +66,7 @@ def build(
     root.file("bin/busybox", busybox, executable=True)
     for applet in APPLETS:
         root.link(f"bin/{applet}", "busybox")
-    for folder in ("proc", "sys"):
+    for folder in ("proc", "sys", "nodes"):
         root.folder(folder)
     # For the moment before devtmpfs is there, and for kernels without it. 1:11 is /dev/kmsg.
     tty, number, _ = console_of(ARCHES[case.machine])

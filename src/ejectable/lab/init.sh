@@ -15,6 +15,8 @@ answer() { say "= $*"; }
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
+# The same, where nothing can be made: `>` onto a node that has just gone would leave a file in the next one's place.
+mount -o bind /dev /nodes && mount -o remount,ro,bind /nodes
 say "hello $(uname -r)"
 echo "$EJECTABLE_PANIC" >/proc/sys/kernel/panic_on_oops
 # A command is a line, as it was sent: no echo, no signals, no flow control.
@@ -75,7 +77,7 @@ use_once() {
         node=$(disk_of "$1" "$2")
         [ -n "$node" ] || { echo "no disk appeared" && return 1; }
         dd if="/dev/$node" of=/dev/null bs=4096 count=16 iflag=direct || return 1
-        dd if=/dev/zero of="/dev/$node" bs=4096 count=16 oflag=direct
+        dd if=/dev/zero of="/nodes/$node" bs=4096 count=16 oflag=direct
         ;;
     nic)
         node=$(child "$2/net/*")
@@ -87,8 +89,8 @@ use_once() {
         ;;
     console)
         node=$(child "$2/virtio-ports/*")
-        [ -c "/dev/$node" ] || { echo "no port appeared" && return 1; }
-        echo "$EJECTABLE" >"/dev/$node"
+        [ -c "/nodes/$node" ] || { echo "no port appeared" && return 1; }
+        echo "$EJECTABLE" >"/nodes/$node"
         ;;
     *) ;; # a balloon and a vsock are used from outside
     esac
@@ -131,9 +133,7 @@ busy() {
     rng) while dd if=/dev/hwrng of=/dev/null bs=64 count=16; do :; done ;;
     console)
         node=$(child "$2/virtio-ports/*")
-        # A node that is gone would be made anew by `>`, as a file, in the way of the next device's.
-        while [ -c "/dev/$node" ]; do echo "$EJECTABLE" >"/dev/$node" || sleep 0.02; done
-        [ -c "/dev/$node" ] || rm -f "/dev/$node"
+        while [ -c "/nodes/$node" ]; do echo "$EJECTABLE" >"/nodes/$node" || sleep 0.02; done
         ;;
     *) ;;
     esac >/dev/null 2>&1
