@@ -60,6 +60,7 @@ IN_TRACE = re.compile(
 )
 # Where a CPU is stuck or a stack is full, the top of the trace is a random one: the entry to the tests is right, too.
 ENTRY = "direct_entry"
+IN_VAIN = "smp_call_function"  # a CPU that waits for another one's answer, whoever asked
 RANDOM_TOP = ("soft-lockup", "hard-lockup", "rcu-stall", "hung-task", "stack-overflow")
 
 STARTED = b"LKDTM: begin"
@@ -272,7 +273,8 @@ def read_console(subject: str, test: str, console: bytes) -> Reading:
 def judge(subject: str, test: str, said: bytes, events: Sequence[Event]) -> Reading:
     """The same, of the part of the console since the test began, and of the events in it."""
     crashed = ORACLE.search(said) is not None
-    blamed = tuple(dict.fromkeys(name.decode() for name in IN_TRACE.findall(said)))
+    trace = re.split(rb"(?:Allocated|Freed) by task ", said)[0]  # KASAN shows what others did before, too
+    blamed = tuple(dict.fromkeys(name.decode() for name in IN_TRACE.findall(trace)))
     first = events[0] if events else None
     wrong = ""
     if crashed != bool(events):
@@ -280,8 +282,12 @@ def judge(subject: str, test: str, said: bytes, events: Sequence[Event]) -> Read
     elif any(event.advisory for event in events):
         wrong = "taken for the defect"
     elif first is not None and blamed:
-        right = [name for name in blamed if name != ENTRY or first.kind in RANDOM_TOP] or [ENTRY]
-        wrong = "" if first.function in right else "another function"
+        right = {name for name in blamed if name != ENTRY} or {ENTRY}
+        found = {first.function}
+        if first.kind in RANDOM_TOP:
+            right |= {ENTRY, IN_VAIN}
+            found = {event.function for event in events}  # who waits for the stuck CPU may be told first
+        wrong = "" if found & right else "another function"
     return Reading(
         subject,
         test,
