@@ -131,7 +131,9 @@ def run(arguments: Sequence[str]) -> int:
                 hint="Run the same command with --debug and report what it prints.",
             )
         )
-    return result if isinstance(result, int) else EXIT_OK
+    if not isinstance(result, int):
+        return EXIT_OK
+    return EXIT_USAGE if result == 1 else result  # 1 is only Typer's: a shell that it has no completion for
 
 
 def _reader_went_away() -> int:
