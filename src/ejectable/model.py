@@ -16,11 +16,14 @@ __all__ = [
     "EXIT_BAD_INPUT",
     "EXIT_OK",
     "EXIT_UNKNOWN",
+    "SAFE",
     "Applied",
     "Arch",
     "Assessment",
     "Claim",
     "Device",
+    "Doubt",
+    "DoubtKind",
     "Event",
     "EventKind",
     "Evidence",
@@ -34,6 +37,7 @@ __all__ = [
     "Run",
     "Status",
     "Trigger",
+    "earned",
     "exit_code",
     "worst",
 ]
@@ -58,6 +62,39 @@ class Status(StrEnum):
 
 # From the worst to the best: what several findings add up to is the first of these that occurs.
 SEVERITY = tuple(Status)
+
+
+# The words that promise something. Whoever needs to know whether a word is safe asks here, and nowhere else.
+SAFE = frozenset({Status.MITIGATED, Status.FIXED, Status.NOT_AFFECTED})
+
+
+class DoubtKind(StrEnum):
+    """Why something that a safe word would rest on was not seen."""
+
+    UNREADABLE = "unreadable"  # it is there, and reading it failed
+    PERMISSION = "permission"  # it is there, and this user may not read it
+    MISSING = "missing"  # something points to it, and it is not there: a dangling link, a file of a list
+    CUT_OFF = "cut-off"  # it breaks off before its end
+    BOUND = "bound"  # a bound was reached: there may be more
+    UNPARSED = "unparsed"  # it was read and not understood
+    AMBIGUOUS = "ambiguous"  # there are several, and nothing tells which one counts
+    IDENTITY = "identity"  # nothing shows that it is the build that runs, or that belongs to the rest
+    CHANGING = "changing"  # it changed while it was read, or is in transition
+    WEAK = "weak"  # only evidence that may not decide alone speaks for a safe word
+    CONTRADICTED = "contradicted"  # something that was seen speaks against it
+
+
+class Doubt(msgspec.Struct, frozen=True):
+    """Something that was not seen, and keeps a safe word from being said of what rests on it."""
+
+    kind: DoubtKind
+    where: str  # a path, an address, a function, a line of a log
+    detail: str  # one sentence for a person
+
+
+def earned(status: Status, doubts: Iterable[Doubt]) -> Status:
+    """`status`, unless it is a safe word beside a doubt: then `unknown`. Doubts never weaken a bad word."""
+    return Status.UNKNOWN if status in SAFE and any(True for _ in doubts) else status
 
 
 def worst(statuses: Iterable[Status]) -> Status:
@@ -110,6 +147,28 @@ class Finding(msgspec.Struct, frozen=True):
     conflict: bool
     # The annotated disassembly and the story of the run, for --explain; not part of the contract's core.
     explanation: tuple[str, ...] = ()
+    # What was not seen and keeps a safe word from being said; empty beside a safe word.
+    doubts: tuple[Doubt, ...] = ()
+    may: bool = False  # what was executed is the invariant of a race: "may", not "will"
+
+    def __post_init__(self) -> None:
+        """Refuse a safe word that was not earned: nobody can make such a finding, by whatever way."""
+        if earned(self.status, self.doubts) is not self.status:
+            raise ValueError(f"{self.advisory}: {self.status} beside a doubt: {self.doubts[0].detail}")
+
+    def doubted(self, *doubts: Doubt) -> "Finding":
+        """This finding with more doubts: a safe word becomes `unknown`, and the first doubt says why."""
+        if not doubts:
+            return self
+        status = earned(self.status, doubts)
+        lowered = status is not self.status
+        return msgspec.structs.replace(
+            self,
+            status=status,
+            justification=None if lowered else self.justification,
+            reason=doubts[0].detail if lowered else self.reason,
+            doubts=(*self.doubts, *doubts),
+        )
 
 
 class KernelReport(msgspec.Struct, frozen=True):

@@ -82,6 +82,8 @@ def findings(items: Sequence[Finding], *, explain: bool = False) -> list[dict[st
             "reason": item.reason,
             "evidence": [{"kind": e.kind, "says": e.says, "detail": e.detail} for e in item.evidence],
             "conflict": item.conflict,
+            "doubts": [{"kind": d.kind, "where": d.where, "detail": d.detail} for d in item.doubts],
+            "may": item.may,
         }
         if explain:
             one["explanation"] = list(item.explanation)
