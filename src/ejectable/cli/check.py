@@ -1,39 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable check`: would this machine crash if a virtio device were unplugged now?"""
 
-from typing import Annotated
+import click
 
-import typer
-
-from ejectable.cli.options import Common, choose, command_app, examples, with_common
+from ejectable.cli.options import Common, choose, command
 from ejectable.cli.terminal import Terminal
 
-__all__ = ["app", "check"]
-
-app = command_app()
+__all__ = ["check"]
 
 
-@app.command(
-    epilog=examples(
+@command(
+    examples=(
         "ejectable check",
         "sudo ejectable check --verbose",
         "ejectable check --root /mnt/image",
         "ejectable check --format json | jq -r .status",
         "ejectable check --quiet || mail -s 'do not detach disks' ops@example.org < /dev/null",
-    )
+    ),
+    without=("jobs",),
 )
-@with_common
-def check(
-    root: Annotated[
-        str, typer.Option("--root", metavar="DIR", help="Look at a mounted image or a captured tree instead.")
-    ] = "/",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every device, evidence and note.")] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="With --format json: the disassembly and the story of the run as well.")
-    ] = False,
-    *,
-    common: Common,
-) -> int:
+@click.option(
+    "--root", metavar="DIR", type=click.Path(), default="/", help="Look at a mounted image or a captured tree instead."
+)
+@click.option("--verbose", "-v", is_flag=True, help="Show every device, evidence and note.")
+@click.option("--explain", is_flag=True, help="With --format json: the disassembly and the story of the run as well.")
+def check(common: Common, *, root: str, verbose: bool, explain: bool) -> int:
     """Would this machine crash if a virtio device were unplugged now?
 
     It looks at every virtio device and how it is driven, at the code of the kernel that runs (found on disk by its
