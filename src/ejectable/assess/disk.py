@@ -12,12 +12,12 @@ from ejectable.intake.limits import Limits
 if TYPE_CHECKING:
     from ejectable.kernel.artefact import Kernel
 
-__all__ = ["Shelf", "open_image"]
+__all__ = ["DiskModules", "open_image"]
 
 MAX_LIST = 16 << 20
 
 
-class Shelf:
+class DiskModules:
     """The modules of one release below a root (an `ejectable.kernel.modules.ModuleShelf`).
 
     Of the module that is loaded, only a file with its build-id counts: an upgrade may have replaced the file. `notes`
@@ -72,7 +72,7 @@ class Shelf:
         return None
 
 
-def open_image(root: host.Root, path: str, shelf: Shelf, limits: Limits) -> "Kernel":
+def open_image(root: host.Root, path: str, shelf: DiskModules, limits: Limits) -> "Kernel":
     """The kernel in the image at `path` (from the root); raises `BadInput`, `DamagedInput` or `Missing`."""
     from ejectable.kernel.artefact import Kernel
     from ejectable.kernel.formats import recognise

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from ejectable import host
-from ejectable.assess.disk import Shelf, open_image
+from ejectable.assess.disk import DiskModules, open_image
 from ejectable.assess.kernels import judge, status_of
 from ejectable.assess.verdicts import identity
 from ejectable.errors import BadInput, EjectableError
@@ -109,7 +109,7 @@ def judge_installed(situation: Situation, path: str) -> Judged:
         report = situation.verdicts.get(key)
         if report is None:
             situation.tell(f"reading {path}")
-            shelf = Shelf(root, None, situation.limits)
+            shelf = DiskModules(root, None, situation.limits)
             kernel = open_image(root, image, shelf, situation.limits)
             report = judge(kernel, situation.advisories)
             if report.virtio_pci == "module":
