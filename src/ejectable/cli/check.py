@@ -41,8 +41,8 @@ def check(
     """
     from ejectable import host
     from ejectable.advisories import registry
-    from ejectable.assess.in_use import find
     from ejectable.assess.machine import assess
+    from ejectable.assess.running_kernel import find
     from ejectable.assess.verdicts import Verdicts
     from ejectable.model import exit_code
     from ejectable.report import document
@@ -54,8 +54,8 @@ def check(
     with terminal.progress("reading this machine"):
         facts = host.read(tree)
         # Without --explain the story of the run is not shown: a kept verdict will do, and holds it anyway.
-        in_use = find(tree, facts, advisories, common.limits, Verdicts(enabled=common.cache))
-        assessment = assess(facts, in_use, advisories)
+        running_kernel = find(tree, facts, advisories, common.limits, Verdicts(enabled=common.cache))
+        assessment = assess(facts, running_kernel, advisories)
     if common.json:
         terminal.document(document.encode(as_document(assessment, explain=explain)))
     else:
