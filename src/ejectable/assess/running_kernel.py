@@ -22,7 +22,7 @@ from ejectable.model import Device, Finding, KernelReport, Status
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
-    from ejectable.kernel.artefact import Kernel
+    from ejectable.kernel.open import Kernel
 
 __all__ = ["RunningKernel", "downgrade_refuted", "find"]
 
@@ -144,8 +144,8 @@ class _Search:
         if key and (kept := self.verdicts.get(key)):
             return kept
         try:
-            shelf = DiskModules(self.root, running, self.limits)
-            kernel = open_image(self.root, path, shelf, self.limits)
+            modules = DiskModules(self.root, running, self.limits)
+            kernel = open_image(self.root, path, modules, self.limits)
             report = self._report(kernel, path, running)
         except EjectableError as error:
             if isinstance(error.__cause__, PermissionError):
@@ -155,11 +155,11 @@ class _Search:
                 self.notes.append(f"{path} could not be judged: {error.message}")
             return None
         if running is not None:
-            report = self._downgrade_unlocated(report, running, shelf)
-        self.notes += shelf.notes
+            report = self._downgrade_unlocated(report, running, modules)
+        self.notes += modules.notes
         if running and report.running is None:
             self.notes.append(f"Nothing shows that {path} is what runs: no build-id and no banner to compare.")
-        elif key and not shelf.notes:
+        elif key and not modules.notes:
             self.verdicts.put(key, report)
         return report
 
@@ -175,7 +175,7 @@ class _Search:
         proven = None if match == "undecided" else bool(how)
         return msgspec.structs.replace(report, path=path, source=f"{path}{how}", running=proven)
 
-    def _downgrade_unlocated(self, report: KernelReport, running: host.Running, shelf: DiskModules) -> KernelReport:
+    def _downgrade_unlocated(self, report: KernelReport, running: host.Running, modules: DiskModules) -> KernelReport:
         """The report, unless nothing shows that the code that counts was in what was read: then nothing can be said.
 
         A machine that drives virtio PCI devices has a virtio_pci; where neither the image nor a module that is proven
@@ -184,7 +184,7 @@ class _Search:
         if report.virtio_pci == "builtin" or not self._in_action(running):
             return report
         if report.virtio_pci == "module":
-            return downgrade_unproven(report, "the virtio_pci module that is loaded") if shelf.unproven else report
+            return downgrade_unproven(report, "the virtio_pci module that is loaded") if modules.unproven else report
         reason = "The virtio_pci module that is loaded was not found on disk, so its code could not be read."
         return msgspec.structs.replace(
             report,
