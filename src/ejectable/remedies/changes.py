@@ -34,25 +34,24 @@ UNDO_TIMEOUT_S = 600.0
 class Changes:
     """The changes of one remedy on one machine; see the module's text. `done` says in sentences what was done."""
 
-    def __init__(self, root: host.Root, remedy: str, *, undo: str, folder: Path | None = None) -> None:
+    def __init__(self, root: host.Root, remedy: str, *, undo: str) -> None:
         self.root = root
         self.done: list[str] = []
         self.left: list[str] = []  # what an undoing could not bring back, in sentences
-        self._records = Records(root, folder)
+        self._records = Records(root)
         self._undo_command = undo
         self._record = Record(0, remedy, _now(), "open")
 
     @classmethod
     @contextmanager
-    def begin(cls, root: host.Root, remedy: str, *, undo: str, folder: Path | None = None) -> Iterator["Changes"]:
+    def begin(cls, root: host.Root, remedy: str, *, undo: str) -> Iterator["Changes"]:
         """Take the lock, undo what an earlier run left half done, and keep or undo what this one does.
 
-        `folder` is where the records are kept, where that is not the machine's own. Raises `Missing` while another
-        change is under way, or where nothing may be written.
+        Raises `Missing` while another change is under way, or where no record can be kept.
         """
-        changes = cls(root, remedy, undo=undo, folder=folder)
+        changes = cls(root, remedy, undo=undo)
         with changes._records.locked():
-            for record in interrupted(root, folder):
+            for record in interrupted(root):
                 changes.done += changes._take_back(record)
             changes._record = msgspec.structs.replace(changes._record, number=changes._records.last_number() + 1)
             try:
@@ -270,9 +269,9 @@ class _Foreign(EjectableError):
     """Somebody else has changed since what is to be undone."""
 
 
-def interrupted(root: host.Root, folder: Path | None = None) -> tuple[Record, ...]:
+def interrupted(root: host.Root) -> tuple[Record, ...]:
     """Changes that were begun and did not end, the last first. Without the lock, one may be under way right now."""
-    return tuple(reversed([record for record in Records(root, folder).all() if record.state == "open"]))
+    return tuple(reversed([record for record in Records(root).all() if record.state == "open"]))
 
 
 def _content(path: Path) -> bytes | None:
