@@ -11,6 +11,8 @@ from ejectable.errors import BadInput, DamagedInput, Missing
 
 __all__ = ["open_regular", "read_bounded", "write_atomically"]
 
+STEP = 1 << 20
+
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for reading, unbuffered surprises excluded: no FIFO, socket, device or directory.
@@ -33,13 +35,28 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 def read_bounded(stream: BinaryIO, limit: int, *, name: str) -> bytes:
     """Read `stream` to its end; raises `DamagedInput` if it holds more than `limit` bytes."""
+    pieces: list[bytes] = []
+    left = limit + 1
     try:
-        data = stream.read(limit + 1)
+        # Asked for `limit` bytes at once, the stream would take that much memory before it reads the first of them.
+        step = _size(stream) + 1
+        while left and (piece := stream.read(min(left, step))):
+            pieces.append(piece)
+            left -= len(piece)
+            step = STEP
     except OSError as error:
         raise _as_ours(error, name) from error
-    if len(data) > limit:
+    if not left:
         raise DamagedInput(f"larger than the limit of {limit} bytes", path=name)
-    return data
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _size(stream: BinaryIO) -> int:
+    """How many bytes the file behind `stream` says that it has; `STEP` where there is no file, or it does not tell."""
+    try:
+        return os.fstat(stream.fileno()).st_size or STEP
+    except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
+        return STEP
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
