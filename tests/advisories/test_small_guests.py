@@ -22,7 +22,7 @@ def test_a_verdict_comes_in_a_small_address_space(release: str) -> None:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
-    command = [sys.executable, "-m", "ejectable", "kernel", "--no-cache", "--format", "json", module]
+    command = [sys.executable, "-m", "ejectable", "kernel", "--no-cache", "--format", "json", str(module)]
     limited = ["prlimit", f"--as={ADDRESS_SPACE << 10}", *command]
     done = subprocess.run(limited, capture_output=True, check=False, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (2, "")
