@@ -72,7 +72,7 @@ def test_help_lists_every_command_and_imports_none() -> None:
         "print(sorted(m for m in sys.modules if m.startswith('ejectable.cli.')), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "['ejectable.cli.app', 'ejectable.cli.coercion']"
+    assert done.stderr.strip() == "['ejectable.cli.app']"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -87,17 +87,26 @@ def test_every_command_shows_examples_as_they_stand(name: str) -> None:
 
 def test_completion_offers_commands_options_and_values() -> None:
     def complete(line: str, at: int) -> list[str]:
-        return _run(_EJECTABLE_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(at)).stdout.split()
+        lines = _run(_EJECTABLE_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(at)).stdout.split()
+        return [line.partition(",")[2] for line in lines]
 
     assert complete("ejectable ch", 1) == ["check"]
     assert "--root" in complete("ejectable check --", 2)
     assert complete("ejectable check --format ", 3) == ["text", "json"]
     assert "kernel" in complete("ejectable schema ", 2)
+    assert "panic-policy" in complete("ejectable fix ", 2)
+    assert complete("ejectable lab --device b", 3) == ["balloon"]
+    assert complete("ejectable lab --device disk,n", 3) == ["disk,nic"]
+
+
+def test_an_option_without_effect_is_understood_and_not_offered() -> None:
+    assert "--jobs" not in _run("explain", "--help").stdout
+    assert _run("explain", "--jobs", "2", "69").returncode == 0
 
 
 def test_completion_is_shown_for_a_shell_that_has_it_and_refused_for_another(tmp_path: Path) -> None:
     for name, code in (("bash", 0), ("dash", 64)):
-        # Typer asks which shell has started it; one that ends with the command would be replaced by it.
+        # It asks which shell has started it; one that ends with the command would be replaced by it.
         script = f'"{sys.executable}" -m ejectable --show-completion >"{tmp_path}/{name}"; echo $?'
         done = subprocess.run([name, "-c", script], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == str(code), done.stderr
