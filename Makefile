@@ -11,11 +11,11 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-.venv/run.stamp: requirements/run.txt pyproject.toml scripts/setup
+.venv/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml scripts/setup
 	@scripts/setup run
 	@touch $@
 
-.venv/dev.stamp: requirements/dev.txt requirements/debian.txt pyproject.toml scripts/setup
+.venv/dev.stamp: requirements/dev.txt requirements/build.txt requirements/debian.txt pyproject.toml scripts/setup
 	@scripts/setup dev
 	@touch $@ .venv/run.stamp
 
@@ -46,7 +46,7 @@ FUZZ_SECONDS ?= 60
 
 .PHONY: fuzz
 fuzz: .venv/dev.stamp ## fuzz each parser with atheris, FUZZ_SECONDS=60 each (FUZZ_TARGETS="btf crash" picks)
-	@.venv/bin/pip install --quiet --require-hashes -r requirements/fuzz.txt
+	@.venv/bin/pip install --quiet --no-build-isolation --require-hashes -r requirements/fuzz.txt
 	@set -e; for target in $(FUZZ_TARGETS); do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 	    $(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0; done
 

@@ -17,7 +17,7 @@ from corpus.kernels import CONFIGS, build_tree, small_kernel
 from corpus.modules import faulty_module, vmlinux_btf
 from corpus.trees import architecture_of, headers
 from ejectable.errors import Missing
-from ejectable.kernel.artefact import Kernel, open_kernels
+from ejectable.kernel.open import Kernel, open_kernels
 from ejectable.remedies.live.build import build
 from ejectable.remedies.live.target import MODULE, SOURCES, Target, layout_of, source
 from ejectable.remedies.live.toolchain import compiler_for, read_headers

@@ -39,7 +39,7 @@ def streams(data: bytes) -> None:
 def kernel_file(data: bytes) -> None:
     """Anything that `ejectable kernel` may be given as a file: images, modules, packages, archives."""
     from ejectable.intake import Limits
-    from ejectable.kernel.artefact import Kernel, open_kernels
+    from ejectable.kernel.open import Kernel, open_kernels
 
     with TemporaryDirectory(prefix="ejectable-fuzz-") as folder:
         path = Path(folder, "input")

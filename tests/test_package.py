@@ -103,7 +103,8 @@ def test_bash_completes_commands_options_values_and_leaves_files_to_the_shell() 
 
     def complete(*words: str) -> list[str]:
         line = " ".join(f"'{word}'" for word in ("ejectable", *words))
-        code = f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words)}; _ejectable ejectable; "
+        code = f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words)}; "
+        code += "how=$(complete -p ejectable); how=${how##*-F }; ${how% *} ejectable 2>/dev/null; "
         code += "printf '%s\\n' \"${COMPREPLY[@]}\""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         done = subprocess.run(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ejectable.advisories import registry
-from ejectable.advisories.cve_2024_42134.written import changelog, version
+from ejectable.advisories.cve_2024_42134.versions import changelog, version
 from ejectable.advisories.facts import Commit, FixedPackage, LookAlike, Release
 from ejectable.advisories.verdict import verdict
 from ejectable.model import Device, Evidence, EvidenceKind, Finding, Status

@@ -16,7 +16,7 @@ from corpus.trees import source as tree
 from ejectable.advisories import registry
 from ejectable.advisories.cve_2024_42134.source import source
 from ejectable.errors import Missing
-from ejectable.kernel.artefact import Kernel, open_kernels
+from ejectable.kernel.open import Kernel, open_kernels
 from ejectable.model import EvidenceKind, Finding, Status
 
 pytestmark = pytest.mark.kernels

@@ -59,9 +59,11 @@ def test_every_command_of_the_contract_is_there() -> None:
 def test_every_command_has_the_common_options_and_examples(name: str) -> None:
     command = load(name)
     assert {option for parameter in command.params for option in parameter.opts} >= COMMON
-    examples = command.epilog.partition("Examples:\n")[2].splitlines()
+    examples = (command.epilog or "").partition("Examples:\n")[2].splitlines()
     assert any("ejectable" in line for line in examples)
-    assert all(parameter.help for parameter in command.params), "every argument and option says what it is"
+    assert all(getattr(parameter, "help", None) for parameter in command.params), (
+        "every argument and option says what it is"
+    )
 
 
 @pytest.mark.parametrize(

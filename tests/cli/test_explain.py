@@ -196,9 +196,10 @@ def test_another_advisory_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_shell_completes_topics() -> None:
     def complete(line: str, at: int) -> list[str]:
-        environment = {**os.environ, "_EJECTABLE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(at)}
+        environment = {**os.environ, "_EJECTABLE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(at)}
         command = [sys.executable, "-m", "ejectable"]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout.split()
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        return [line.partition(",")[2] for line in done.stdout.split()]
 
     assert complete("ejectable explain admin", 2) == ["admin-virtqueue"]
     assert "CVE-2024-42134" in complete("ejectable explain CVE", 2)

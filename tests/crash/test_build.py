@@ -11,7 +11,7 @@ from corpus.modules import Module
 from ejectable.advisories import registry
 from ejectable.assess.crashes import Build, compare, join, judge
 from ejectable.crash.logs import read_bytes
-from ejectable.kernel.artefact import Kernel, open_kernels
+from ejectable.kernel.open import Kernel, open_kernels
 from ejectable.model import Event, Status
 from tests.crash.fixtures import FIXTURES, load
 

@@ -194,7 +194,7 @@ def boot_image(release: str = RELEASE) -> Path:
 
 @cache
 def _boot_kernel() -> tuple[str, str]:
-    from ejectable.kernel.artefact import Kernel, open_kernels
+    from ejectable.kernel.open import Kernel, open_kernels
 
     kernel = next(iter(open_kernels(boot_image())))
     assert isinstance(kernel, Kernel)

@@ -163,7 +163,7 @@ def test_the_stack_protector_finds_its_canary_and_a_smashed_stack_is_a_trap(comp
         machine.memory.write(arguments[0], b"\xff" * 200)
         return 0
 
-    outcome = Machine(program, answers={"fill": smash}).call("guarded", 0)
+    outcome = Machine(program, stubs={"fill": smash}).call("guarded", 0)
     assert outcome.exit == "trap"
     assert outcome.trap is not None
     assert outcome.trap.kind == "stack-protector"
@@ -175,7 +175,7 @@ def test_calls_that_leave_are_recorded_and_answered_by_the_policy(compiler: str)
     program = compiled(source, compiler)
     silent = Machine(program).call("inside", 9)
     assert (silent.value, [(c.name, c.arguments[:2]) for c in silent.calls]) == (1, [("outside", (9, 2))])
-    assert Machine(program, answers={"outside": 41}).call("inside", 9).value == 42
+    assert Machine(program, stubs={"outside": 41}).call("inside", 9).value == 42
 
 
 @every_compiler
@@ -186,8 +186,8 @@ def test_a_callee_runs_if_the_policy_lets_it_and_the_call_chain_is_told(compiler
     int top(int *p) { return middle(p) * 5; }
     """
     program = compiled(source, compiler)
-    everything = Machine(program, through=lambda callee, arguments: True)
-    place = everything.room()
+    everything = Machine(program, step_into=lambda callee, arguments: True)
+    place = everything.alloc()
     assert everything.call("top", place).value == 15
     assert Machine(program).call("top", 0).value == 0
     fault = everything.call("top", 0x10)
@@ -201,7 +201,7 @@ def test_a_callee_runs_if_the_policy_lets_it_and_the_call_chain_is_told(compiler
 def test_a_wild_write_is_a_fault_and_what_was_written_before_stays(compiler: str) -> None:
     source = "void put(int *good, int *bad) { *(volatile int *)good = 7; *(volatile int *)bad = 8; }"
     machine = Machine(compiled(source, compiler))
-    good = machine.room()
+    good = machine.alloc()
     fault = machine.call("put", good, 0x4141_4141_0000).fault
     assert fault is not None
     assert (fault.access, fault.address) == ("write", 0x4141_4141_0000)
@@ -212,7 +212,7 @@ def test_a_wild_write_is_a_fault_and_what_was_written_before_stays(compiler: str
 def test_an_endless_loop_ends_with_the_budget(compiler: str) -> None:
     program = compiled("int spin(volatile int *p) { while (!*p) ; return 1; }", compiler)
     machine = Machine(program, budget=5000)
-    outcome = machine.call("spin", machine.room())
+    outcome = machine.call("spin", machine.alloc())
     assert outcome.exit == "budget"
     assert outcome.instructions <= 5001
     assert outcome.value is None
@@ -221,7 +221,7 @@ def test_an_endless_loop_ends_with_the_budget(compiler: str) -> None:
 def test_a_string_instruction_without_an_end_ends_too() -> None:
     program = compiled('void fill(char *p) { asm volatile("rep stosb" : : "D"(p), "c"(-1L), "a"(0)); }', "x86_64-gcc")
     machine = Machine(program, budget=5000)
-    assert machine.call("fill", machine.room()).exit in ("budget", "fault")
+    assert machine.call("fill", machine.alloc()).exit in ("budget", "fault")
 
 
 @every_compiler
@@ -272,7 +272,7 @@ def test_objects_read_and_write_their_members() -> None:
 def test_an_object_larger_than_the_room_is_refused() -> None:
     machine = Machine(compiled(WALK, "x86_64-gcc"))
     with pytest.raises(DamagedInput):
-        machine.room(1 << 40)
+        machine.alloc(1 << 40)
 
 
 def test_contents_come_back_with_a_snapshot() -> None:

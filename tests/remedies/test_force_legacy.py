@@ -163,7 +163,7 @@ def test_a_driver_that_is_built_in_sees_no_option_of_modprobe(tree: Tree, monkey
     assert planned(root).state == "possible"
     (root / f"usr/lib/modules/{RELEASE}/kernel/drivers/virtio/virtio_pci.ko").unlink()
     put(root, f"/usr/lib/modules/{RELEASE}/modules.builtin", "kernel/drivers/virtio/virtio_pci.ko\n")
-    report = situation(root).in_use.report
+    report = situation(root).running_kernel.report
     assert report is not None
     assert report.virtio_pci == "builtin"
     assert planned(root).state == "impossible"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ejectable.advisories.cve_2024_42134 import alive
+from ejectable.advisories.cve_2024_42134 import live
 from ejectable.assess.memory import open_memory
 from ejectable.cli.app import run
 from ejectable.errors import Missing
@@ -34,10 +34,10 @@ def opened(tree: Path) -> MemoryKernel:
     return open_memory(looked.root, looked.facts.running, DEFAULT_LIMITS)
 
 
-def poke(tree: Path, address: str, value: Callable[[alive.Memory], int]) -> None:
+def poke(tree: Path, address: str, value: Callable[[live.Memory], int]) -> None:
     """Write a pointer into the member is_avq of one device, in the tree's memory."""
     kernel = opened(tree)
-    memory = alive.Memory(kernel)
+    memory = live.Memory(kernel)
     device = next(found for found in memory.devices if found.address == address)
     place = device.device + memory.offset("virtio_pci_device", "is_avq")
     word = struct.pack("<Q", value(memory))
@@ -54,8 +54,8 @@ def poke(tree: Path, address: str, value: Callable[[alive.Memory], int]) -> None
     raise AssertionError(f"{place:#x} is not in the memory that was kept")
 
 
-def symbol(name: str) -> Callable[[alive.Memory], int]:
-    def find(memory: alive.Memory) -> int:
+def symbol(name: str) -> Callable[[live.Memory], int]:
+    def find(memory: live.Memory) -> int:
         found = memory.program.symbols.get(name)
         assert found is not None
         return found.address
@@ -89,7 +89,7 @@ class TestCheck:
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
         what: str,
-        value: Callable[[alive.Memory], int],
+        value: Callable[[live.Memory], int],
     ) -> None:
         tree = copy_of("repaired", tmp_path / "tree", own_memory=True)
         poke(tree, LEGACY[1], value)

@@ -14,7 +14,7 @@ from corpus.modules import faulty_module
 from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import BadInput, DamagedInput
-from ejectable.kernel.together import open_together
+from ejectable.kernel.package_set import open_package_set
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.upgrade.backend import Package
 from ejectable.remedies.upgrade.installed import ready
@@ -62,7 +62,7 @@ def test_the_module_of_another_release_does_not_speak_for_an_image(situation: Si
 
 def test_packages_without_an_image_are_refused_by_name() -> None:
     with pytest.raises(BadInput, match="none of these packages holds a kernel image: kernel-modules-core"):
-        open_together([_parts("fixed")["kernel-modules-core"]])
+        open_package_set([_parts("fixed")["kernel-modules-core"]])
 
 
 @pytest.mark.parametrize("kept", [0.02, 0.6])

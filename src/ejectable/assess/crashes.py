@@ -138,7 +138,7 @@ def _with_kernel(
     events: Sequence[Event], path: str, advisories: Mapping[str, "Advisory"], limits: Limits
 ) -> tuple[tuple[Build, ...], list[Event]]:
     """Hold the kernels in a file against the event that matters most, and judge the matching events by the best."""
-    from ejectable.kernel.artefact import Kernel, open_kernels
+    from ejectable.kernel.open import Kernel, open_kernels
 
     subject = next((event for event in events if event.advisory), None) or next(
         (event for event in events if event.trace), None

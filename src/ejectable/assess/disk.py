@@ -10,15 +10,15 @@ from ejectable.intake import decompress, open_regular, read_bounded
 from ejectable.intake.limits import Limits
 
 if TYPE_CHECKING:
-    from ejectable.kernel.artefact import Kernel
+    from ejectable.kernel.open import Kernel
 
-__all__ = ["Shelf", "open_image"]
+__all__ = ["DiskModules", "open_image"]
 
 MAX_LIST = 16 << 20
 
 
-class Shelf:
-    """The modules of one release below a root (an `ejectable.kernel.modules.ModuleShelf`).
+class DiskModules:
+    """The modules of one release below a root (an `ejectable.kernel.modules.ModuleSource`).
 
     Of the module that is loaded, only a file with its build-id counts: an upgrade may have replaced the file. `notes`
     says what was passed over; `unproven`, that a file was taken for want of a build-id to compare.
@@ -72,10 +72,10 @@ class Shelf:
         return None
 
 
-def open_image(root: host.Root, path: str, shelf: Shelf, limits: Limits) -> "Kernel":
+def open_image(root: host.Root, path: str, modules: DiskModules, limits: Limits) -> "Kernel":
     """The kernel in the image at `path` (from the root); raises `BadInput`, `DamagedInput` or `Missing`."""
-    from ejectable.kernel.artefact import Kernel
     from ejectable.kernel.formats import recognise
+    from ejectable.kernel.open import Kernel
 
     there = root.file(path)
     if there is None:
@@ -90,4 +90,4 @@ def open_image(root: host.Root, path: str, shelf: Shelf, limits: Limits) -> "Ker
         beside = root.read(f"{folder}/config-{suffix}", 1 << 20) if suffix and "/" not in suffix else None
         return beside if beside is not None else root.read(f"{folder}/config", 1 << 20)
 
-    return Kernel(path, limits=limits, packed=packed, modules=shelf, config=config)
+    return Kernel(path, limits=limits, packed=packed, modules=modules, config=config)

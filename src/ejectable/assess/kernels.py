@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from ejectable.advisories import Advisory
-    from ejectable.kernel.artefact import Kernel
+    from ejectable.kernel.open import Kernel
 
 __all__ = ["DEBUG", "Judged", "Unreadable", "judge", "judge_path", "judge_paths", "status_of"]
 
@@ -61,7 +61,7 @@ def judge(kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> KernelRepor
 def judge_path(path: str, ids: Sequence[str], limits: Limits) -> Judged:
     """Judge every kernel in `path`; `ids` are the advisories to ask. Errors become part of the answer."""
     from ejectable.advisories import registry
-    from ejectable.kernel.artefact import Kernel, open_kernels
+    from ejectable.kernel.open import Kernel, open_kernels
 
     advisories = {name: advisory for name, advisory in registry().items() if name in ids}
     reports: list[KernelReport] = []

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ejectable import host
-from ejectable.assess.in_use import InUse
 from ejectable.assess.kernels import status_of
+from ejectable.assess.running_kernel import RunningKernel
 from ejectable.assess.steps import next_steps
 from ejectable.model import Assessment, Device, Finding, KernelReport, Outcome, Status
 
@@ -31,21 +31,21 @@ WORST = ("would_oops", "unknown", "safe")
 GOOD = (Status.FIXED, Status.NOT_AFFECTED, Status.MITIGATED)
 
 
-def assess(facts: host.Facts, in_use: InUse, advisories: Mapping[str, "Advisory"]) -> Assessment:
+def assess(facts: host.Facts, running_kernel: RunningKernel, advisories: Mapping[str, "Advisory"]) -> Assessment:
     """What the facts of a machine and the findings of its kernel add up to."""
-    report = in_use.report
-    devices = None if facts.devices is None else tuple(_exposed(d, in_use, advisories) for d in facts.devices)
+    report = running_kernel.report
+    devices = None if facts.devices is None else tuple(_exposed(d, running_kernel, advisories) for d in facts.devices)
     status = _status(devices, report)
     outcome = _outcome(facts, status)
     return Assessment(
         status=status,
         summary=_summary(status, devices, report, outcome, facts, ", ".join(advisories)),
-        next_steps=next_steps(facts, in_use, status, devices or (), outcome),
+        next_steps=next_steps(facts, running_kernel, status, devices or (), outcome),
         host=facts.host,
         kernel=report,
         devices=devices or (),
         outcome=outcome,
-        notes=_notes(facts, in_use, status, devices),
+        notes=_notes(facts, running_kernel, status, devices),
     )
 
 
@@ -57,11 +57,11 @@ def nouns(devices: Sequence[Device]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _exposed(device: Device, in_use: InUse, advisories: Mapping[str, "Advisory"]) -> Device:
+def _exposed(device: Device, running_kernel: RunningKernel, advisories: Mapping[str, "Advisory"]) -> Device:
     """The device with the worst that any advisory says of unplugging it."""
-    report = in_use.report
+    report = running_kernel.report
     findings = {finding.advisory: finding for finding in report.findings} if report else {}
-    if device.address in in_use.repaired:
+    if device.address in running_kernel.repaired:
         findings = {
             name: msgspec.structs.replace(finding, status=Status.MITIGATED)
             for name, finding in findings.items()
@@ -145,9 +145,11 @@ def _unseen(report: KernelReport | None, kernel: str, names: str) -> str:
     return f"The virtio devices of this machine could not be seen ({names})."
 
 
-def _notes(facts: host.Facts, in_use: InUse, status: Status, devices: Sequence[Device] | None) -> tuple[str, ...]:
+def _notes(
+    facts: host.Facts, running_kernel: RunningKernel, status: Status, devices: Sequence[Device] | None
+) -> tuple[str, ...]:
     notes = []
-    word = status_of(in_use.report) if in_use.report else Status.UNKNOWN
+    word = status_of(running_kernel.report) if running_kernel.report else Status.UNKNOWN
     if status is Status.NOT_AFFECTED and word is Status.AFFECTED:
         notes.append(
             "The kernel itself is affected: a device that is driven as legacy, plugged in later, would crash it."
@@ -156,7 +158,7 @@ def _notes(facts: host.Facts, in_use: InUse, status: Status, devices: Sequence[D
         notes.append("The kernel's own code was not judged: this holds for the devices that are there now.")
     if devices is None:
         notes.append("/sys shows no virtio bus and no other one: it is not mounted here, or not captured.")
-    if facts.container and not any("container" in note for note in in_use.notes):
+    if facts.container and not any("container" in note for note in running_kernel.notes):
         notes.append(f"This is a container ({facts.container}): the kernel and its devices are the host's.")
     running = facts.running
     if running and running.patched:
@@ -164,10 +166,10 @@ def _notes(facts: host.Facts, in_use: InUse, status: Status, devices: Sequence[D
         notes.append(f"Live patches are enabled: {', '.join(patches)}.")
     if running and running.lockdown == "confidentiality":
         notes.append("Kernel lockdown is at `confidentiality`: even root cannot read the code in memory.")
-    notes += in_use.notes
+    notes += running_kernel.notes
     if not facts.superuser:
         more = ["the code as it runs, live patches included (/proc/kcore)"] if _kcore_helps(facts) else []
-        more += in_use.refused[:2]
+        more += running_kernel.refused[:2]
         if more:
             notes.append(f"Root would see more: {', and '.join(more)}.")
     return tuple(dict.fromkeys(notes))

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from ejectable.advisories import Advisory
     from ejectable.kernel.memory import MemoryKernel
 
-__all__ = ["doubted", "judged", "merged", "open_memory", "repaired"]
+__all__ = ["downgrade_live_patched", "judged", "merged", "open_memory", "repaired"]
 
 KCORE, KALLSYMS = "/proc/kcore", "/proc/kallsyms"
 
 
-def judged(  # noqa: PLR0917  (called once, by in_use)
+def judged(  # noqa: PLR0917  (called once, by running_kernel)
     root: host.Root,
     running: host.Running,
     advisories: Mapping[str, "Advisory"],
@@ -71,7 +71,7 @@ def open_memory(root: host.Root, running: host.Running, limits: Limits) -> "Memo
     )
 
 
-def repaired(  # noqa: PLR0917  (called once, by in_use)
+def repaired(  # noqa: PLR0917  (called once, by running_kernel)
     root: host.Root,
     running: host.Running,
     report: KernelReport,
@@ -106,7 +106,7 @@ def repaired(  # noqa: PLR0917  (called once, by in_use)
 def _alive(advisory: "Advisory | None") -> Any:
     """The part of the advisory that knows how its devices are repaired; `None` where it has none."""
     try:
-        return advisory.part("alive") if advisory else None
+        return advisory.part("live") if advisory else None
     except ModuleNotFoundError:
         return None
 
@@ -149,7 +149,9 @@ def merged(on_disk: KernelReport | None, in_memory: KernelReport | None) -> Kern
     )
 
 
-def doubted(report: KernelReport, patched: tuple[str, ...], in_memory: KernelReport | None) -> KernelReport:
+def downgrade_live_patched(
+    report: KernelReport, patched: tuple[str, ...], in_memory: KernelReport | None
+) -> KernelReport:
     """The report of a file on disk, where live patches replace functions that its findings rest on.
 
     What replaces them is seen in memory only. Where that decided nothing, neither `affected` nor a good word can be

@@ -9,7 +9,7 @@ from ejectable.assess.kernels import status_of
 from ejectable.model import Device, Outcome, Status
 
 if TYPE_CHECKING:
-    from ejectable.assess.in_use import InUse
+    from ejectable.assess.running_kernel import RunningKernel
 
 __all__ = ["next_steps"]
 
@@ -17,15 +17,15 @@ GOOD = (Status.FIXED, Status.NOT_AFFECTED)
 
 
 def next_steps(
-    facts: host.Facts, in_use: "InUse", status: Status, devices: Sequence[Device], outcome: Outcome
+    facts: host.Facts, running_kernel: "RunningKernel", status: Status, devices: Sequence[Device], outcome: Outcome
 ) -> tuple[str, ...]:
     """The steps, the most urgent first; each is a sentence that can be followed as it stands."""
     if status is Status.AFFECTED:
-        return _affected(facts, in_use, devices, outcome)
+        return _affected(facts, running_kernel, devices, outcome)
     if status is Status.UNKNOWN:
-        return _unknown(facts, in_use)
-    word = status_of(in_use.report) if in_use.report else Status.UNKNOWN
-    waiting = in_use.on_disk
+        return _unknown(facts, running_kernel)
+    word = status_of(running_kernel.report) if running_kernel.report else Status.UNKNOWN
+    waiting = running_kernel.on_disk
     if word is Status.AFFECTED:
         if waiting and status_of(waiting) in GOOD:
             return (f"Reboot when convenient: {waiting.path} is installed and does not have the defect.",)
@@ -37,7 +37,9 @@ def next_steps(
     return ()
 
 
-def _affected(facts: host.Facts, in_use: "InUse", devices: Sequence[Device], outcome: Outcome) -> tuple[str, ...]:
+def _affected(
+    facts: host.Facts, running_kernel: "RunningKernel", devices: Sequence[Device], outcome: Outcome
+) -> tuple[str, ...]:
     hit = [device for device in devices if device.unplug == "would_oops"]
     names = ", ".join(device.nodes[0] if device.nodes else device.name for device in hit[:4])
     if len(hit) > 4:
@@ -46,8 +48,8 @@ def _affected(facts: host.Facts, in_use: "InUse", devices: Sequence[Device], out
     if facts.forced_legacy or (facts.running and facts.running.force_legacy):
         where = ", ".join(facts.forced_legacy) or "the options of virtio_pci"
         steps.append(f"Remove virtio_pci.force_legacy from {where} and reboot: transitional devices are then modern.")
-    if in_use.on_disk and status_of(in_use.on_disk) in GOOD:
-        steps.append(f"Reboot: {in_use.on_disk.path} is installed and does not have the defect.")
+    if running_kernel.on_disk and status_of(running_kernel.on_disk) in GOOD:
+        steps.append(f"Reboot: {running_kernel.on_disk.path} is installed and does not have the defect.")
     steps.append("Run `ejectable fix`: it says which kernel has the fix, and what else helps here.")
     if outcome.panic_on_oops == 0:
         steps.append(
@@ -57,15 +59,15 @@ def _affected(facts: host.Facts, in_use: "InUse", devices: Sequence[Device], out
     return tuple(steps)
 
 
-def _unknown(facts: host.Facts, in_use: "InUse") -> tuple[str, ...]:
+def _unknown(facts: host.Facts, running_kernel: "RunningKernel") -> tuple[str, ...]:
     steps = []
     if facts.container:
         steps.append("Run `ejectable check` on the host: the kernel and its devices are the host's.")
-    elif not facts.superuser and (facts.live or in_use.refused):
+    elif not facts.superuser and (facts.live or running_kernel.refused):
         steps.append("Run it as root: `sudo ejectable check`.")
-    if in_use.on_disk and status_of(in_use.on_disk) in GOOD:
-        steps.append(f"Reboot: {in_use.on_disk.path} is installed and does not have the defect.")
-    elif in_use.report is None and not steps:
+    if running_kernel.on_disk and status_of(running_kernel.on_disk) in GOOD:
+        steps.append(f"Reboot: {running_kernel.on_disk.path} is installed and does not have the defect.")
+    elif running_kernel.report is None and not steps:
         steps.append("Get the package of the running kernel and judge it: `ejectable kernel PACKAGE`.")
     steps.append("Until it is decided, unplug no virtio device while this machine runs.")
     return tuple(steps)

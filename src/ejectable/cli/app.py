@@ -5,6 +5,7 @@ Each command lives in a module of its own, `ejectable.cli.<command>`, imported o
 start-up short, and a command cannot slow down another one.
 """
 
+import difflib
 import errno
 import importlib
 import os
@@ -13,18 +14,17 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+import click
+from click.shell_completion import get_completion_class, shell_complete
 
-from ejectable.cli.coercion import use_plain_types
-from ejectable.errors import EjectableError, Missing, OurFault
-from ejectable.report.text import clean
+from ejectable.cli.terminal import complain
+from ejectable.errors import EjectableError, Missing, OurFault, WrongUsage
 
-__all__ = ["COMMANDS", "load", "run"]
+__all__ = ["COMMANDS", "app", "load", "run"]
 
-# Command → (one line for --help). The module ejectable.cli.<command> holds a Typer app of one command, `app`.
+# Command → (one line for --help). The module ejectable.cli.<command> holds the command under its own name.
 COMMANDS: dict[str, str] = {
     "check": "Would this machine crash if a virtio device were unplugged now?",
     "kernel": "Does this kernel carry the defect?",
@@ -37,74 +37,105 @@ COMMANDS: dict[str, str] = {
 EXIT_OK = 0
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_USAGE = 64
+PROGRAM = "ejectable"
+COMPLETION = "_EJECTABLE_COMPLETE"
 
 
-class _Listed(TyperCommand):
-    """A command as --help and completion list it: its name and its line, nothing imported."""
-
-
-class _LazyGroup(TyperGroup):
+class _LazyGroup(click.Group):
     """Lists every command by name, and imports the one that is asked for."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        return _Listed(name=cmd_name, short_help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        # As --help and completion list it; resolve_command() has the command itself.
+        return click.Command(cmd_name, short_help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] in COMMANDS:
             return args[0], load(args[0]), args[1:]
-        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # only their names, for "did you mean"
+        close = difflib.get_close_matches(args[0], COMMANDS, 1) if args else []
+        if close and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
         return super().resolve_command(ctx, args)
 
 
-def load(name: str) -> Any:
+def load(name: str) -> click.Command:
     """The command of this name, imported."""
-    command = typer.main.get_command(importlib.import_module(f"ejectable.cli.{name}").app)
-    command.name = name
-    use_plain_types(command)
-    return command
+    found: click.Command = getattr(importlib.import_module(f"ejectable.cli.{name}"), name)
+    return found
 
 
-app = typer.Typer(
-    cls=_LazyGroup,
-    name="ejectable",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.callback(
-    epilog="Exit codes: 0 nothing to fear, 2 affected, 3 unknown, 64 wrong usage, 65 bad input, 69 something "
-    "missing, 70 our fault. `ejectable COMMAND --help` shows examples."
-)
-def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
-) -> None:
-    """Will this Linux kernel crash when a virtio device is unplugged, and what do I do about it?"""
-    if version:
+def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
         from ejectable import __version__
 
-        typer.echo(f"ejectable {__version__}")
-        raise typer.Exit
+        click.echo(f"ejectable {__version__}")
+        ctx.exit()
+
+
+def _completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
+    """Print the script that makes a shell complete; of the shell that runs us, where none is named."""
+    if shell is None:
+        return
+    shell = shell or Path(f"/proc/{os.getppid()}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise WrongUsage(
+            f"There is no completion for the shell {shell!r}.", hint="There is for bash, zsh and fish: name one."
+        )
+    click.echo(kind(app, {}, PROGRAM, COMPLETION).source())
+    ctx.exit()
+
+
+app = _LazyGroup(
+    PROGRAM,
+    no_args_is_help=True,
+    help="Will this Linux kernel crash when a virtio device is unplugged, and what do I do about it?",
+    epilog="Exit codes: 0 nothing to fear, 2 affected, 3 unknown, 64 wrong usage, 65 bad input, 69 something "
+    "missing, 70 our fault. `ejectable COMMAND --help` shows examples.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Print the version and exit.",
+        ),
+        click.Option(
+            ["--show-completion"],
+            is_flag=False,
+            flag_value="",
+            is_eager=True,
+            expose_value=False,
+            callback=_completion,
+            metavar="[SHELL]",
+            help="Print the completion script for bash, zsh or fish and exit.",
+        ),
+    ],
+)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code is the contract's."""
     debug = "--debug" in arguments
     try:
-        command: Any = typer.main.get_command(app)
-        use_plain_types(command)
-        result = command.main(args=list(arguments), prog_name="ejectable", standalone_mode=False)
+        if instruction := os.environ.get(COMPLETION):
+            return EXIT_OK if shell_complete(app, {}, PROGRAM, COMPLETION, instruction) == 0 else EXIT_USAGE
+        # Not app.main(): it writes a line of its own on Ctrl-C.
+        with app.make_context(PROGRAM, list(arguments)) as context:
+            result = app.invoke(context)
         sys.stdout.flush()
-    except typer.TyperException as error:
-        show = getattr(error, "show", None)
-        show() if show else typer.echo(str(error), err=True)
-        return EXIT_USAGE
-    except (typer.Abort, KeyboardInterrupt):
+    except click.exceptions.Exit as left:  # --help and --version leave this way
+        sys.stdout.flush()
+        return left.exit_code
+    except click.ClickException as error:
+        return _wrong_usage(error)
+    except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED  # who pressed the keys knows why it ended
     except BrokenPipeError:
         return _reader_went_away()
@@ -120,8 +151,6 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             traceback.print_exc()
         return _report(Missing(f"The system refused: {error}.", hint="Is there room, and a permission?"))
-    except SystemExit as error:  # Typer's completion options leave this way
-        return EXIT_OK if not error.code else EXIT_USAGE
     except Exception as error:  # noqa: BLE001  (the last wall: a traceback is no answer)
         if debug:
             traceback.print_exc()
@@ -131,22 +160,29 @@ def run(arguments: Sequence[str]) -> int:
                 hint="Run the same command with --debug and report what it prints.",
             )
         )
-    if not isinstance(result, int):
-        return EXIT_OK
-    return EXIT_USAGE if result == 1 else result  # 1 is only Typer's: a shell that it has no completion for
+    return result if isinstance(result, int) else EXIT_OK
+
+
+def _wrong_usage(error: click.ClickException) -> int:
+    """Say what is wrong with the command line: the sentence, and the way to the help."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"{error.format_message()}\n")  # the help: nothing in it is from outside
+    else:
+        context = getattr(error, "ctx", None)
+        complain(error.format_message(), f"Try `{context.command_path} --help`." if context else None)
+    return EXIT_USAGE
 
 
 def _reader_went_away() -> int:
     # As with `| head`: nothing to say, and nothing may be said when Python flushes at exit either.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, AttributeError):
             os.dup2(nowhere, stream.fileno())
     return 128 + signal.SIGPIPE
 
 
 def _report(error: EjectableError) -> int:
-    lines = [f"ejectable: {error.message}", *([f"  {error.hint}"] if error.hint else [])]
-    with suppress(OSError, ValueError):
-        sys.stderr.write("".join(f"{clean(line)}\n" for line in lines))
+    complain(error.message, error.hint)
     return error.exit_code

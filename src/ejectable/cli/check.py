@@ -1,39 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable check`: would this machine crash if a virtio device were unplugged now?"""
 
-from typing import Annotated
+import click
 
-import typer
-
-from ejectable.cli.options import Common, choose, command_app, examples, with_common
+from ejectable.cli.options import Common, choose, command
 from ejectable.cli.terminal import Terminal
 
-__all__ = ["app", "check"]
-
-app = command_app()
+__all__ = ["check"]
 
 
-@app.command(
-    epilog=examples(
+@command(
+    examples=(
         "ejectable check",
         "sudo ejectable check --verbose",
         "ejectable check --root /mnt/image",
         "ejectable check --format json | jq -r .status",
         "ejectable check --quiet || mail -s 'do not detach disks' ops@example.org < /dev/null",
-    )
+    ),
+    without=("jobs",),
 )
-@with_common
-def check(
-    root: Annotated[
-        str, typer.Option("--root", metavar="DIR", help="Look at a mounted image or a captured tree instead.")
-    ] = "/",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every device, evidence and note.")] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="With --format json: the disassembly and the story of the run as well.")
-    ] = False,
-    *,
-    common: Common,
-) -> int:
+@click.option(
+    "--root", metavar="DIR", type=click.Path(), default="/", help="Look at a mounted image or a captured tree instead."
+)
+@click.option("--verbose", "-v", is_flag=True, help="Show every device, evidence and note.")
+@click.option("--explain", is_flag=True, help="With --format json: the disassembly and the story of the run as well.")
+def check(common: Common, *, root: str, verbose: bool, explain: bool) -> int:
     """Would this machine crash if a virtio device were unplugged now?
 
     It looks at every virtio device and how it is driven, at the code of the kernel that runs (found on disk by its
@@ -41,8 +32,8 @@ def check(
     """
     from ejectable import host
     from ejectable.advisories import registry
-    from ejectable.assess.in_use import find
     from ejectable.assess.machine import assess
+    from ejectable.assess.running_kernel import find
     from ejectable.assess.verdicts import Verdicts
     from ejectable.model import exit_code
     from ejectable.report import document
@@ -54,8 +45,8 @@ def check(
     with terminal.progress("reading this machine"):
         facts = host.read(tree)
         # Without --explain the story of the run is not shown: a kept verdict will do, and holds it anyway.
-        in_use = find(tree, facts, advisories, common.limits, Verdicts(enabled=common.cache))
-        assessment = assess(facts, in_use, advisories)
+        running_kernel = find(tree, facts, advisories, common.limits, Verdicts(enabled=common.cache))
+        assessment = assess(facts, running_kernel, advisories)
     if common.json:
         terminal.document(document.encode(as_document(assessment, explain=explain)))
     else:

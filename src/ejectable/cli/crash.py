@@ -1,48 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable crash`: is this crash the defect, and what was it?"""
 
-import sys
-from typing import Annotated
+import click
 
-import typer
-
-from ejectable.cli.options import Common, choose, command_app, examples, with_common
+from ejectable.cli.options import Common, choose, command
 from ejectable.cli.terminal import Terminal
 
-__all__ = ["app", "crash"]
-
-app = command_app()
+__all__ = ["crash"]
 
 
-@app.command(
-    epilog=examples(
+@command(
+    examples=(
         "ejectable crash console.log",
         "dmesg | ejectable crash",
         "journalctl -k -b -1 | ejectable crash -",
         "ejectable crash /sys/fs/pstore",
         "ejectable crash --kernel /boot/vmlinuz-6.8.0-31-generic vmcore-dmesg.txt",
         "ejectable crash --format json --jobs 4 consoles/ > events.json",
-    )
+    ),
+    without=("no_cache",),
 )
-@with_common
-def crash(
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="PATH",
-            help="dmesg, a serial console, a journal (text, JSON, export), syslog, netconsole, vmcore-dmesg.txt, "
-            "pstore parts, an ECS GetInstanceConsoleOutput answer; compressed too; a directory; - or nothing: standard "
-            "input.",
-        ),
-    ] = None,
-    kernel: Annotated[
-        str | None,
-        typer.Option("--kernel", metavar="FILE", help="The kernel that crashed: its own code joins the verdict."),
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", "--verbose", help="Show every event in full.")] = False,
-    *,
-    common: Common,
-) -> int:
+@click.argument(
+    "paths",
+    nargs=-1,
+    metavar="[PATH...]",
+    type=click.Path(),
+    help="dmesg, a serial console, a journal (text, JSON, export), syslog, netconsole, vmcore-dmesg.txt, pstore parts, "
+    "an ECS GetInstanceConsoleOutput answer; compressed too; a directory; - or nothing: standard input.",
+)
+@click.option(
+    "--kernel", metavar="FILE", type=click.Path(), help="The kernel that crashed: its own code joins the verdict."
+)
+@click.option("--all", "--verbose", "everything", is_flag=True, help="Show every event in full.")
+def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everything: bool) -> int:
     """Is this crash the defect, and what was it?
 
     Reads every kernel message since 3.10 and blames a function; says whether it is a known unplug defect, how sure
@@ -57,7 +47,7 @@ def crash(
 
     terminal = Terminal(common)
     advisories = choose(registry(), common.advisory)
-    found = sources(paths or ["-"])
+    found = sources(list(paths) or ["-"])
     total = sum(source.size for source in found) or None
     with terminal.progress("reading logs", total) as progress:
         reading = read_all(
@@ -69,7 +59,7 @@ def crash(
         text = as_text(reading, colour=terminal.colour, width=terminal.width, everything=everything, quiet=common.quiet)
         terminal.print(*text)
     for error in reading.errors:
-        sys.stderr.write(f"ejectable: {error.message}\n" + (f"  {error.hint}\n" if error.hint else ""))
+        terminal.error(error.message, error.hint)
     damaged = bool(reading.errors)
     code = exit_code(reading.statuses or ([] if damaged else [reading.status]), damaged=damaged)
     if code == EXIT_OK and damaged:

@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable explain`: what does this word or advisory mean?"""
 
-from typing import Annotated
+import click
 
-import typer
-
-from ejectable.cli.options import Common, choose, command_app, examples, with_common
+from ejectable.cli.options import Common, choose, command
 from ejectable.cli.terminal import Terminal
 
-__all__ = ["app", "explain"]
-
-app = command_app()
+__all__ = ["explain"]
 
 
-def _complete(incomplete: str) -> list[str]:
+def _topics(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001  (click's)
     from ejectable.advisories import registry
     from ejectable.report.topics import all_topics, plain
 
@@ -22,30 +18,25 @@ def _complete(incomplete: str) -> list[str]:
     return [name for name in names if plain(name).startswith(plain(incomplete))]
 
 
-@app.command(
-    epilog=examples(
+@command(
+    examples=(
         "ejectable explain",
         "ejectable explain CVE-2024-42134",
         "ejectable explain is_avq",
         "ejectable explain admin virtqueue",
         "ejectable explain 69",
         "ejectable explain legacy --format json | jq -r '.topic.see[]'",
-    )
+    ),
+    without=("no_cache", "jobs", "max_unpacked", "exit_zero"),
 )
-@with_common
-def explain(
-    topic: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[TOPIC]",
-            show_default=False,
-            autocompletion=_complete,
-            help="A term, a word of this tool's, an exit code or an advisory; none: the list of topics.",
-        ),
-    ] = None,
-    *,
-    common: Common,
-) -> int:
+@click.argument(
+    "topic",
+    nargs=-1,
+    metavar="[TOPIC]",
+    shell_complete=_topics,
+    help="A term, a word of this tool's, an exit code or an advisory; none: the list of topics.",
+)
+def explain(common: Common, *, topic: tuple[str, ...]) -> int:
     """What does this word or advisory mean?
 
     A few plain sentences, and the command that shows it on this machine. Capitals do not matter, nor whether words are

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable fix`: what do I do about it, and is it done?"""
 
-from typing import Annotated
+import click
 
-import typer
-
-from ejectable.cli.options import Common, choose, command_app, examples, with_common
+from ejectable.cli.options import Common, choose, command
 from ejectable.cli.terminal import Terminal
 from ejectable.errors import WrongUsage
 
-__all__ = ["app", "fix"]
-
-app = command_app()
+__all__ = ["fix"]
 
 
-@app.command(
-    epilog=examples(
+def _remedies(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001  (click's)
+    from ejectable.remedies import REMEDIES
+
+    return [name for name in REMEDIES if name.startswith(incomplete)]
+
+
+@command(
+    examples=(
         "ejectable fix                              # the plan for this machine; changes nothing",
         "ejectable fix upgrade                      # what the newest kernel package would do",
         "sudo ejectable fix upgrade --apply         # ... and install it",
@@ -24,48 +26,55 @@ app = command_app()
         "ejectable fix source-patch ~/src/linux     # show the patch; --apply makes it",
         "sudo ejectable fix panic-policy --apply    # while it stays affected",
         "ejectable fix --root /mnt/image --format json",
-    )
+    ),
+    without=("jobs",),
 )
-@with_common
-def fix(  # noqa: PLR0917  (options are given by name; Typer needs them positional)
-    remedy: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[REMEDY]",
-            show_default=False,
-            help="upgrade, force-legacy, instance-type, live, source-patch, detach-while-stopped or panic-policy; "
-            "none: the whole plan.",
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Argument(metavar="[TREE]", show_default=False, help="With source-patch: the kernel source tree."),
-    ] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Carry the remedy out, and verify it.")] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Take the remedy back.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask nothing over the network.")] = False,
-    root: Annotated[
-        str, typer.Option("--root", metavar="DIR", help="Plan for a mounted image or a captured tree instead.")
-    ] = "/",
-    persist: Annotated[bool, typer.Option("--persist", help="With live: after a reboot too, through DKMS.")] = False,
-    build: Annotated[
-        str | None,
-        typer.Option("--build", metavar="HEADERS", help="With source-patch: build and judge virtio_pci.ko as well."),
-    ] = None,
-    to: Annotated[str | None, typer.Option("--to", metavar="TYPE", help="With instance-type: this type.")] = None,
-    instance: Annotated[
-        str | None, typer.Option("--instance", metavar="ID", help="With the cloud's remedies: this instance.")
-    ] = None,
-    region: Annotated[
-        str | None, typer.Option("--region", metavar="ID", help="With the cloud's remedies: this region.")
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", metavar="NAME", help="With detach-while-stopped: vdb, virtio1 or a disk's id."),
-    ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what was found out for each remedy.")] = False,
-    *,
+@click.argument(
+    "remedy",
+    required=False,
+    metavar="[REMEDY]",
+    shell_complete=_remedies,
+    help="upgrade, force-legacy, instance-type, live, source-patch, detach-while-stopped or panic-policy; none: the "
+    "whole plan.",
+)
+@click.argument(
+    "target",
+    required=False,
+    metavar="[TREE]",
+    type=click.Path(),
+    help="With source-patch: the kernel source tree.",
+)
+@click.option("--apply", is_flag=True, help="Carry the remedy out, and verify it.")
+@click.option("--undo", is_flag=True, help="Take the remedy back.")
+@click.option("--offline", is_flag=True, help="Ask nothing over the network.")
+@click.option(
+    "--root", metavar="DIR", type=click.Path(), default="/", help="Plan for a mounted image or a captured tree instead."
+)
+@click.option("--persist", is_flag=True, help="With live: after a reboot too, through DKMS.")
+@click.option(
+    "--build", metavar="HEADERS", type=click.Path(), help="With source-patch: build and judge virtio_pci.ko as well."
+)
+@click.option("--to", metavar="TYPE", help="With instance-type: this type.")
+@click.option("--instance", metavar="ID", help="With the cloud's remedies: this instance.")
+@click.option("--region", metavar="ID", help="With the cloud's remedies: this region.")
+@click.option("--device", metavar="NAME", help="With detach-while-stopped: vdb, virtio1 or a disk's id.")
+@click.option("--verbose", "-v", is_flag=True, help="Show what was found out for each remedy.")
+def fix(
     common: Common,
+    *,
+    remedy: str | None,
+    target: str | None,
+    apply: bool,
+    undo: bool,
+    offline: bool,
+    root: str,
+    persist: bool,
+    build: str | None,
+    to: str | None,
+    instance: str | None,
+    region: str | None,
+    device: str | None,
+    verbose: bool,
 ) -> int:
     """What do I do about it, and is it done?
 

@@ -2,46 +2,38 @@
 """`ejectable kernel`: does this kernel carry the defect?"""
 
 import os
-import sys
-from typing import Annotated
 
-import typer
+import click
 
-from ejectable.cli.options import Common, choose, command_app, examples, with_common
+from ejectable.cli.options import Common, choose, command
 from ejectable.cli.terminal import Terminal
 
-__all__ = ["app", "kernel"]
+__all__ = ["kernel"]
 
 EXIT_FAULT = 70
 
-app = command_app()
 
-
-@app.command(
-    epilog=examples(
+@command(
+    examples=(
         "ejectable kernel /boot/vmlinuz-6.8.0-31-generic",
         "ejectable kernel --explain linux-image-6.1.0-28-amd64_6.1.119-1_amd64.deb",
         "ejectable kernel --jobs 4 --format json *.rpm > verdicts.json",
         "ejectable kernel /lib/modules/6.8.0-31-generic/kernel/drivers/virtio/virtio_pci.ko.zst",
         "ejectable kernel ~/src/linux",
-    )
+    ),
+    without=("no_cache",),
 )
-@with_common
-def kernel(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH",
-            help="A kernel image (vmlinuz, Image, vmlinux, zboot), virtio_pci.ko, a .deb or .rpm, an initramfs, a "
-            "directory, or a kernel source tree.",
-        ),
-    ],
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show the disassembly and the story of the run as well.")
-    ] = False,
-    *,
-    common: Common,
-) -> int:
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    metavar="PATH...",
+    type=click.Path(),
+    help="A kernel image (vmlinuz, Image, vmlinux, zboot), virtio_pci.ko, a .deb or .rpm, an initramfs, a folder, or "
+    "a kernel source tree.",
+)
+@click.option("--explain", is_flag=True, help="Show the disassembly and the story of the run as well.")
+def kernel(common: Common, *, paths: tuple[str, ...], explain: bool) -> int:
     """Does this kernel carry the defect?
 
     The kernel's own code is run, in a sandbox, against objects laid out by its own types; what it does then is the
@@ -51,7 +43,7 @@ def kernel(
     from ejectable.assess.kernels import DEBUG, judge_paths, status_of
     from ejectable.model import EXIT_BAD_INPUT, exit_code
     from ejectable.report import document
-    from ejectable.report.kernel import as_document, as_text, unreadable_text
+    from ejectable.report.kernel import as_document, as_text
 
     if common.debug:
         os.environ[DEBUG] = "1"
@@ -69,7 +61,7 @@ def kernel(
             *as_text(judged, colour=terminal.colour, width=terminal.width, explain=explain, quiet=common.quiet)
         )
     for error in errors:
-        sys.stderr.write("".join(f"{line}\n" for line in unreadable_text(error)))
+        terminal.error(error.error, error.hint)
     statuses = [status_of(report) for one in judged for report in one.kernels]
     code = exit_code(statuses, damaged=bool(errors))
     if code == EXIT_BAD_INPUT:

@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable lab`: what happens when it is really unplugged?"""
 
-from typing import Annotated
+import click
 
-import typer
-
-from ejectable.cli.options import Common, choose, command_app, examples, with_common
+from ejectable.cli.options import Common, WordList, choose, command
 from ejectable.cli.terminal import Terminal
 
-__all__ = ["app", "lab"]
-
-app = command_app()
+__all__ = ["lab"]
 
 
-@app.command(
-    epilog=examples(
+def _axis(name: str) -> WordList:
+    def words() -> tuple[str, ...]:
+        from ejectable.lab.case import AXES
+
+        return AXES[name]
+
+    return WordList(words)
+
+
+@command(
+    examples=(
         "ejectable lab linux-image-6.1.0-50-cloud-amd64_6.1.176-1_amd64.deb",
         "ejectable lab --mode all --trigger acpi-eject,sysfs-remove --jobs 2 PACKAGE.deb",
         "ejectable lab --modules ./faulty --panic-on-oops all --verdict PACKAGE.deb",
@@ -22,69 +27,105 @@ app = command_app()
         "ejectable lab --busybox busybox-static_1.35.0_arm64.deb linux-image-6.1.0-50-arm64.deb",
     )
 )
-@with_common
+@click.argument(
+    "kernel",
+    metavar="KERNEL",
+    type=click.Path(),
+    help="A package (.deb, .rpm), an image, or a directory with boot and lib/modules.",
+)
+@click.option(
+    "--modules",
+    metavar="DIR",
+    type=click.Path(),
+    help="Modules that go before KERNEL's own: a directory, or a package.",
+)
+@click.option(
+    "--device",
+    metavar="D",
+    type=_axis("device"),
+    default="disk",
+    show_default=True,
+    help="disk, nic, scsi, rng, balloon, console, vsock.",
+)
+@click.option(
+    "--mode",
+    metavar="M",
+    type=_axis("mode"),
+    default="legacy",
+    show_default=True,
+    help="legacy, modern, transitional, forced-legacy.",
+)
+@click.option(
+    "--trigger",
+    metavar="T",
+    type=_axis("trigger"),
+    help="acpi-eject (x86-64's default), pcie-hotplug (arm64's), shpc, sysfs-remove, pci-unbind, virtio-unbind, "
+    "module-unload, suspend.",
+)
+@click.option("--machine", metavar="Q", type=_axis("machine"), help="pc (x86-64's default), q35, virt (arm64).")
+@click.option("--panic-on-oops", metavar="P", type=_axis("panic-on-oops"), default="0", show_default=True, help="0, 1.")
+@click.option(
+    "--accel",
+    metavar="A",
+    type=WordList(lambda: ("auto", "kvm", "tcg")),
+    default="auto",
+    show_default=True,
+    help="auto, kvm, tcg.",
+)
+@click.option(
+    "--io",
+    metavar="I",
+    type=_axis("io"),
+    default="idle",
+    show_default=True,
+    help="idle, busy: whether the device works meanwhile.",
+)
+@click.option(
+    "--repeat",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    default=1,
+    show_default=True,
+    help="Cycles of unplugging and plugging in a run.",
+)
+@click.option(
+    "--insmod",
+    metavar="FILE",
+    type=click.Path(),
+    multiple=True,
+    help="Load this module too, behind the drivers; may be repeated.",
+)
+@click.option("--busybox", metavar="FILE", type=click.Path(), help="A static busybox, or a Debian package with one.")
+@click.option(
+    "--evidence", metavar="DIR", type=click.Path(), help="Where transcripts go; else a new folder for temporary files."
+)
+@click.option(
+    "--timeout",
+    metavar="S",
+    type=click.FloatRange(5, 86400),
+    default=180.0,
+    show_default=True,
+    help="Give up on a kernel that has not booted by then.",
+)
+@click.option("--verdict", is_flag=True, help="Judge the kernel's code as well, and say whether both agree.")
 def lab(
-    kernel: Annotated[
-        str,
-        typer.Argument(
-            metavar="KERNEL", help="A package (.deb, .rpm), an image, or a directory with boot and lib/modules."
-        ),
-    ],
-    *,
-    modules: Annotated[
-        str | None,
-        typer.Option(
-            "--modules", metavar="DIR", help="Modules that go before KERNEL's own: a directory, or a package."
-        ),
-    ] = None,
-    device: Annotated[
-        str, typer.Option("--device", metavar="D", help="disk, nic, scsi, rng, balloon, console, vsock.")
-    ] = "disk",
-    mode: Annotated[
-        str, typer.Option("--mode", metavar="M", help="legacy, modern, transitional, forced-legacy.")
-    ] = "legacy",
-    trigger: Annotated[
-        str | None,
-        typer.Option(
-            "--trigger",
-            metavar="T",
-            help="acpi-eject (x86-64's default), pcie-hotplug (arm64's), shpc, sysfs-remove, pci-unbind, "
-            "virtio-unbind, module-unload, suspend.",
-        ),
-    ] = None,
-    machine: Annotated[
-        str | None, typer.Option("--machine", metavar="Q", help="pc (x86-64's default), q35, virt (arm64).")
-    ] = None,
-    panic_on_oops: Annotated[str, typer.Option("--panic-on-oops", metavar="P", help="0, 1.")] = "0",
-    accel: Annotated[str, typer.Option("--accel", metavar="A", help="auto, kvm, tcg.")] = "auto",
-    io: Annotated[
-        str, typer.Option("--io", metavar="I", help="idle, busy: whether the device works meanwhile.")
-    ] = "idle",
-    repeat: Annotated[
-        int,
-        typer.Option("--repeat", metavar="N", min=1, max=100_000, help="Cycles of unplugging and plugging in a run."),
-    ] = 1,
-    insmod: Annotated[
-        list[str] | None,
-        typer.Option("--insmod", metavar="FILE", help="Load this module too, behind the drivers; may be repeated."),
-    ] = None,
-    busybox: Annotated[
-        str | None, typer.Option("--busybox", metavar="FILE", help="A static busybox, or a Debian package with one.")
-    ] = None,
-    evidence: Annotated[
-        str | None,
-        typer.Option("--evidence", metavar="DIR", help="Where transcripts go; else a new folder for temporary files."),
-    ] = None,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            "--timeout", metavar="S", min=5, max=86400, help="Give up on a kernel that has not booted by then."
-        ),
-    ] = 180.0,
-    verdict: Annotated[
-        bool, typer.Option("--verdict", help="Judge the kernel's code as well, and say whether both agree.")
-    ] = False,
     common: Common,
+    *,
+    kernel: str,
+    modules: str | None,
+    device: str,
+    mode: str,
+    trigger: str | None,
+    machine: str | None,
+    panic_on_oops: str,
+    accel: str,
+    io: str,
+    repeat: int,
+    insmod: tuple[str, ...],
+    busybox: str | None,
+    evidence: str | None,
+    timeout: float,
+    verdict: bool,
 ) -> int:
     """What happens when it is really unplugged? Boots the kernel in QEMU.
 
@@ -113,7 +154,7 @@ def lab(
         },
         accel=accel,
         repeat=repeat,
-        insmod=tuple(insmod or ()),
+        insmod=insmod,
         busybox=busybox,
         evidence=evidence,
         boot_s=timeout,

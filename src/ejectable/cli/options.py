@@ -1,37 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What every command understands: the common options, and the way a command is declared.
+"""How a command is declared, and the options that every command understands.
 
 A command's module looks like this:
 
-    app = command_app()
-
-    @app.command(epilog=examples("ejectable kernel vmlinuz-6.8.0-31-generic"))
-    @with_common
-    def kernel(paths: Annotated[list[str], typer.Argument(...)], *, common: Common) -> int:
+    @command(examples=["ejectable kernel vmlinuz-6.8.0-31-generic"])
+    @click.argument("paths", nargs=-1, metavar="PATH...")
+    def kernel(common: Common, *, paths: tuple[str, ...]) -> int:
         '''Does this kernel carry the defect?'''
 
-`with_common` takes the parameter `common` out of the signature that Typer sees and puts the common options in its
-place. The function returns its exit code.
+The function returns its exit code. What has no effect on a command is understood there and not offered: a script may
+pass the same options to each.
 """
 
-import inspect
 import os
 import re
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
+import click
 import msgspec
-import typer
+from click.shell_completion import CompletionItem
 
 from ejectable.errors import WrongUsage
 from ejectable.intake.limits import DEFAULT_LIMITS, Limits
 from ejectable.model import EXIT_AFFECTED, EXIT_OK, EXIT_UNKNOWN
 
-__all__ = ["Common", "choose", "command_app", "examples", "size", "with_common"]
+__all__ = ["Common", "WordList", "choose", "command", "size"]
 
 A = TypeVar("A")
-PANEL_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+HELP = ["-h", "--help"]
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 class Common(msgspec.Struct, frozen=True):
@@ -57,19 +55,104 @@ class Common(msgspec.Struct, frozen=True):
         return EXIT_OK if self.exit_zero and code in (EXIT_AFFECTED, EXIT_UNKNOWN) else code
 
 
-def command_app() -> typer.Typer:
-    """A Typer app for the one command of a module."""
-    return typer.Typer(
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+class WordList(click.ParamType[str]):
+    """One word of a list, several with commas, or `all`: completed here, checked by whoever takes the value."""
+
+    name = "words"
+
+    def __init__(self, words: Callable[[], Sequence[str]]) -> None:
+        self._words = words  # asked only when a shell completes: the list may cost an import
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002  (click's)
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """The words that the last part of what was typed may become."""
+        before, comma, last = incomplete.rpartition(",")
+        offered = [*self._words(), *([] if comma else ["all"])]
+        return [CompletionItem(before + comma + word) for word in offered if word.startswith(last)]
+
+
+def command(
+    *, examples: Sequence[str], formats: tuple[str, ...] = ("text", "json"), without: Collection[str] = ()
+) -> Callable[[Callable[..., int]], click.Command]:
+    """Make a function a command that has the common options; `examples` stand below its help as they are.
+
+    `formats` are the values of --format, the default first; `without` names the common options that have no effect.
+    """
+
+    def declare(function: Callable[..., int]) -> click.Command:
+        def call(**values: Any) -> int:
+            return function(_common(values), **values)
+
+        own = list(reversed(getattr(function, "__click_params__", [])))
+        return click.Command(
+            function.__name__,
+            callback=call,
+            params=[*own, *_options(formats, without)],
+            help=function.__doc__,
+            epilog="\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples),
+            context_settings={"help_option_names": HELP, "max_content_width": 100},
+        )
+
+    return declare
+
+
+def _options(formats: tuple[str, ...], without: Collection[str]) -> list[click.Parameter]:
+    """The common options, in the order that --help shows them."""
+    options = [
+        click.Option(
+            ["--format"], type=click.Choice(formats), default=formats[0], show_default=True, help="What to print."
+        ),
+        click.Option(
+            ["--advisory"],
+            multiple=True,
+            metavar="ID",
+            help="Ask about this defect only; may be repeated.",
+            shell_complete=_advisories,
+        ),
+        click.Option(["--no-cache"], is_flag=True, help="Neither use nor keep earlier verdicts."),
+        click.Option(
+            ["--jobs", "-j"], type=click.IntRange(0, 1024), default=0, metavar="N", help="How many at once; 0: by CPUs."
+        ),
+        click.Option(
+            ["--max-unpacked"],
+            default="2G",
+            show_default=True,
+            metavar="SIZE",
+            help="Refuse an input that unpacks to more.",
+        ),
+        click.Option(["--exit-zero"], is_flag=True, help="Exit with 0 where it would be 2 or 3."),
+        click.Option(["--quiet", "-q"], is_flag=True, help="Print the answer only; no progress."),
+        click.Option(["--no-color"], is_flag=True, help="No colour; so does NO_COLOR=1."),
+        click.Option(["--debug"], is_flag=True, help="Show a traceback when something fails."),
+    ]
+    for option in options:
+        option.hidden = option.name in without
+    return list(options)
+
+
+def _common(values: dict[str, Any]) -> Common:
+    """The common options out of the values of a command line, which keeps its own."""
+    return Common(
+        format=values.pop("format"),
+        advisory=tuple(values.pop("advisory")),
+        cache=not values.pop("no_cache"),
+        jobs=values.pop("jobs") or len(os.sched_getaffinity(0)) or 1,
+        quiet=values.pop("quiet"),
+        debug=values.pop("debug"),
+        color=not values.pop("no_color"),
+        limits=_limits(values.pop("max_unpacked")),
+        exit_zero=values.pop("exit_zero"),
     )
 
 
-def examples(*lines: str) -> str:
-    """The epilog of a command: each line stays as it is. `("# what for", "ejectable ...")` alternate as you like."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+def _advisories(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001  (click's)
+    from ejectable.advisories import registry
+
+    return [name for name in registry() if name.upper().startswith(incomplete.upper())]
 
 
 def size(text: str) -> int:
@@ -77,7 +160,7 @@ def size(text: str) -> int:
     match = re.fullmatch(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if not match or not int(match[1]):
         raise WrongUsage(f"{text!r} is not a size.", hint="Write a number of bytes, or one with K, M, G or T: 4G.")
-    return int(match[1]) * PANEL_UNITS[match[2]]
+    return int(match[1]) * UNITS[match[2]]
 
 
 def choose(offered: Mapping[str, A], wanted: tuple[str, ...]) -> dict[str, A]:
@@ -91,78 +174,6 @@ def choose(offered: Mapping[str, A], wanted: tuple[str, ...]) -> dict[str, A]:
             raise WrongUsage(f"There is no advisory {name!r}.", hint=f"There are: {', '.join(sorted(offered))}.")
         chosen[by_name[name.upper()]] = offered[by_name[name.upper()]]
     return chosen
-
-
-def with_common(
-    function: Callable[..., int] | None = None, *, formats: tuple[str, ...] = ("text", "json")
-) -> Callable[..., Any]:
-    """Give a command the common options; `formats` are the values of its `--format`, the default first."""
-    if function is None:
-        return lambda decorated: with_common(decorated, formats=formats)
-    call = function
-
-    @wraps(call)
-    def run(**values: Any) -> int:
-        chosen = {name: values.pop(name) for name in _parameters(formats)}
-        common = Common(
-            format=chosen["format"],
-            advisory=tuple(chosen["advisory"] or ()),
-            cache=not chosen["no_cache"],
-            jobs=chosen["jobs"] or _processors(),
-            quiet=chosen["quiet"],
-            debug=chosen["debug"],
-            color=not chosen["no_color"],
-            limits=_limits(chosen["max_unpacked"]),
-            exit_zero=chosen["exit_zero"],
-        )
-        return call(**values, common=common)
-
-    own = [p for p in inspect.signature(call, eval_str=True).parameters.values() if p.name != "common"]
-    common_parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-        for name, (annotation, default) in _parameters(formats).items()
-    ]
-    setattr(run, "__signature__", inspect.Signature([*own, *common_parameters]))  # noqa: B010  (mypy knows no such attribute)
-    return run
-
-
-def _parameters(formats: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
-    """Name → (annotation, default) of each common option, in the order --help shows them."""
-    one_of: Any = Literal[formats]
-    return {
-        "format": (Annotated[one_of, typer.Option("--format", help="What to print.")], formats[0]),
-        "advisory": (
-            Annotated[
-                list[str] | None,
-                typer.Option("--advisory", metavar="ID", help="Ask about this defect only; may be repeated."),
-            ],
-            None,
-        ),
-        "no_cache": (Annotated[bool, typer.Option("--no-cache", help="Neither use nor keep earlier verdicts.")], False),
-        "jobs": (
-            Annotated[
-                int, typer.Option("--jobs", "-j", metavar="N", min=0, max=1024, help="How many at once; 0: by CPUs.")
-            ],
-            0,
-        ),
-        "max_unpacked": (
-            Annotated[
-                str, typer.Option("--max-unpacked", metavar="SIZE", help="Refuse an input that unpacks to more.")
-            ],
-            "2G",
-        ),
-        "exit_zero": (
-            Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 where it would be 2 or 3.")],
-            False,
-        ),
-        "quiet": (Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer only; no progress.")], False),
-        "no_color": (Annotated[bool, typer.Option("--no-color", help="No colour; so does NO_COLOR=1.")], False),
-        "debug": (Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")], False),
-    }
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) or 1
 
 
 def _limits(text: str) -> Limits:

@@ -1,34 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable schema`: print the JSON Schema of a document."""
 
-import sys
-from typing import Annotated
+import click
 
-import typer
-
-from ejectable.cli.options import command_app, examples
+from ejectable.cli.options import Common, command
+from ejectable.cli.terminal import Terminal
 from ejectable.report import document
 
-__all__ = ["app", "schema"]
-
-app = command_app()
+__all__ = ["schema"]
 
 
-def _complete(incomplete: str) -> list[str]:
+def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001  (click's)
     return [name for name in document.schema_names() if name.startswith(incomplete)]
 
 
-@app.command(
-    epilog=examples(
+@command(
+    examples=(
         "ejectable schema kernel > kernel.schema.json",
         "ejectable kernel --format json vmlinuz | check-jsonschema --schemafile kernel.schema.json -",
-    )
+    ),
+    without=("format", "advisory", "no_cache", "jobs", "max_unpacked", "exit_zero", "quiet", "no_color"),
 )
-def schema(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The command it is for.", autocompletion=_complete)],
-    *,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,  # noqa: ARG001  (read by cli.app)
-) -> int:
+@click.argument("name", metavar="NAME", shell_complete=_names, help="The command it is for.")
+def schema(common: Common, *, name: str) -> int:
     """Print the JSON Schema of a document: kernel, check, crash, lab, fix, explain."""
-    sys.stdout.write(document.schema(name))
+    Terminal(common).document(document.schema(name).encode())
     return 0

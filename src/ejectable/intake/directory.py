@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from ejectable.errors import BadInput, DamagedInput, Denied
+from ejectable.intake.bounded import read_at_most
 from ejectable.intake.reasons import kind_of_file
 
 __all__ = ["LEFTOVER", "MAX_ENTRIES", "Directory", "open_here"]
@@ -132,7 +133,7 @@ class Directory:
     def read(self, name: str, limit: int) -> bytes:
         """The content of a regular file. Raises `DamagedInput` where it holds more than `limit` bytes."""
         with self.open_file(name) as file:
-            data = file.read(limit + 1)
+            data = read_at_most(file, limit + 1)
         if len(data) > limit:
             raise DamagedInput(f"larger than the limit of {limit} bytes", path=self._place(name))
         return data

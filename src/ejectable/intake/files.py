@@ -7,11 +7,11 @@ For a path that the user gave; below a folder that somebody else may change, use
 import os
 from typing import BinaryIO
 
-from ejectable.errors import BadInput, DamagedInput
+from ejectable.errors import BadInput
 from ejectable.intake.directory import Directory, open_here
 from ejectable.intake.reasons import as_ours
 
-__all__ = ["open_regular", "read_bounded", "write_atomically"]
+__all__ = ["open_regular", "write_atomically"]
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -28,17 +28,6 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         raise as_ours(error, name) from error
     os.set_blocking(descriptor, True)
     return os.fdopen(descriptor, "rb")
-
-
-def read_bounded(stream: BinaryIO, limit: int, *, name: str) -> bytes:
-    """Read `stream` to its end; raises `DamagedInput` if it holds more than `limit` bytes."""
-    try:
-        data = stream.read(limit + 1)
-    except OSError as error:
-        raise as_ours(error, name) from error
-    if len(data) > limit:
-        raise DamagedInput(f"larger than the limit of {limit} bytes", path=name)
-    return data
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644) -> None:

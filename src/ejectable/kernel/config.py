@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from ejectable.intake import Compression, decompress
-from ejectable.kernel.identity import searchable
+from ejectable.kernel.program import searchable
 
 __all__ = ["embedded_config", "parse_config"]
 

@@ -5,8 +5,9 @@ import re
 import struct
 
 from ejectable.kernel.formats.elf import NT_GNU_BUILD_ID, notes
+from ejectable.kernel.program import searchable
 
-__all__ = ["banner_in", "build_id_in", "release_of", "searchable"]
+__all__ = ["banner_in", "build_id_in", "release_of"]
 
 # init/version-timestamp.c, linux_banner: "Linux version RELEASE (COMPILER) VERSION\n"
 BANNER = b"Linux version "
@@ -60,9 +61,3 @@ def build_id_in(raw: memoryview) -> str | None:
                         return text.hex()
         position = haystack.find(GNU_NOTE, position + 1)
     return None
-
-
-def searchable(raw: memoryview) -> bytes | bytearray:
-    """Bytes with a `find`, which a memoryview lacks: without a copy where the view is of the whole of some."""
-    whole = raw.obj
-    return whole if isinstance(whole, bytes | bytearray) and len(whole) == len(raw) else bytes(raw)

@@ -22,7 +22,7 @@ from ejectable.kernel.formats.elf import Elf, is_elf
 from ejectable.kernel.formats.layout import rebased
 from ejectable.kernel.identity import banner_in, build_id_in, release_of
 from ejectable.kernel.module import Module
-from ejectable.kernel.modules import ModuleShelf
+from ejectable.kernel.modules import ModuleSource
 from ejectable.kernel.package import Package
 from ejectable.kernel.program import Program, SymbolTable, Types
 from ejectable.model import Arch
@@ -50,7 +50,7 @@ class Kernel:
         limits: Limits,
         member: str | None = None,
         packed: Packed | None = None,
-        modules: ModuleShelf | None = None,
+        modules: ModuleSource | None = None,
         config: Callable[[str | None], bytes | None] | None = None,
         package: Package | None = None,
         source_tree: Path | None = None,
@@ -66,7 +66,7 @@ class Kernel:
         self.problems: list[str] = []
         self._limits = limits
         self._packed = packed
-        self._shelf = modules
+        self._modules = modules
         self._config = config
         self._standalone = standalone
         self._base = base  # the kernel that lends a standalone module its types
@@ -214,7 +214,7 @@ class Kernel:
         if self._standalone is not None and name == self._standalone.name:
             return self._standalone
         others = []
-        for file, data in self._shelf.find(self.release, name) if self._shelf is not None else ():
+        for file, data in self._modules.find(self.release, name) if self._modules is not None else ():
             module = Module(decompress(data, self._limits.in_memory, name=file), name=file)
             if self.arch in (None, module.elf.arch) and self.release in (None, module.release):
                 return module
@@ -250,11 +250,11 @@ class Kernel:
         """The modules that came with it; in a large package this reads to its end."""
         if self._standalone is not None:
             return frozenset(name for name in (self._standalone.name,) if name)
-        return self._shelf.names(self.release) if self._shelf is not None else frozenset()
+        return self._modules.names(self.release) if self._modules is not None else frozenset()
 
     @cached_property
     def _builtin(self) -> frozenset[str] | None:
-        return self._shelf.builtin(self.release) if self._shelf is not None else None
+        return self._modules.builtin(self.release) if self._modules is not None else None
 
     def builtin(self, name: str) -> bool | None:
         """Whether modules.builtin lists `name`; `None` where there is no such list."""

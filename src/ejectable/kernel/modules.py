@@ -12,7 +12,7 @@ from ejectable.errors import DamagedInput
 from ejectable.intake import Limits, open_regular, read_bounded
 from ejectable.kernel.containers.archive import Archive
 
-__all__ = ["ArchiveModules", "FolderModules", "ModuleShelf", "files_below", "module_name"]
+__all__ = ["ArchiveModules", "FolderModules", "ModuleSource", "files_below", "module_name"]
 
 SUFFIX = re.compile(r"\.ko(?:\.gz|\.xz|\.zst)?$")
 MOST_FILES = 1 << 17  # a distribution kernel has some 5,000 modules; a build tree some 100,000 files
@@ -31,10 +31,10 @@ def _listed(text: bytes) -> frozenset[str]:
     return frozenset(name for name in names if name)
 
 
-class ModuleShelf(Protocol):
+class ModuleSource(Protocol):
     """The module files of one kernel release. Contents are as they lie there, compressed or not.
 
-    A shelf may offer a module of another release: the caller compares the one that the module itself tells.
+    A source may offer a module of another release: the caller compares the one that the module itself tells.
     """
 
     def find(self, release: str | None, module: str) -> Iterator[tuple[str, bytes]]:
@@ -55,19 +55,19 @@ class ArchiveModules:
         self._archive = archive
 
     def find(self, release: str | None, module: str) -> Iterator[tuple[str, bytes]]:
-        """As `ModuleShelf.find`."""
+        """As `ModuleSource.find`."""
         stem = "[-_]".join(re.escape(part) for part in re.split("[-_]", module))
         pattern = re.compile(rf"{_folder(release)}(?:.*/)?{stem}\.ko(?:\.gz|\.xz|\.zst)?")
         for member in self._archive.find_all(pattern):
             yield f"{self._path}({member})", self._archive.read(member)
 
     def names(self, release: str | None) -> frozenset[str]:
-        """As `ModuleShelf.names`."""
+        """As `ModuleSource.names`."""
         found = self._archive.find_all(re.compile(rf"{_folder(release)}.*\.ko(?:\.gz|\.xz|\.zst)?"))
         return frozenset(name for name in map(module_name, found) if name)
 
     def builtin(self, release: str | None) -> frozenset[str] | None:
-        """As `ModuleShelf.builtin`."""
+        """As `ModuleSource.builtin`."""
         member = self._archive.find(re.compile(rf"{_folder(release)}modules\.builtin"))
         return _listed(self._archive.read(member)) if member else None
 
@@ -95,7 +95,7 @@ class FolderModules:
         self._files = cache(_modules_below)
 
     def find(self, release: str | None, module: str) -> Iterator[tuple[str, bytes]]:
-        """As `ModuleShelf.find`."""
+        """As `ModuleSource.find`."""
         for root in self._roots(release):
             found = self._files(root).get(module, ())
             for path in sorted(found, key=lambda path: _precedence(path.relative_to(root).parts[0])):
@@ -109,12 +109,12 @@ class FolderModules:
             return read_bounded(file, self._limits.in_memory, name=str(path))
 
     def names(self, release: str | None) -> frozenset[str]:
-        """As `ModuleShelf.names`."""
+        """As `ModuleSource.names`."""
         below = frozenset(name for root in self._roots(release) for name in self._files(root))
         return below | {name for path in self._loose() if (name := module_name(path.name))}
 
     def builtin(self, release: str | None) -> frozenset[str] | None:
-        """As `ModuleShelf.builtin`."""
+        """As `ModuleSource.builtin`."""
         for root in self._roots(release):
             path = root / "modules.builtin"
             if path.is_file():

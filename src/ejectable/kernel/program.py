@@ -14,7 +14,18 @@ import msgspec
 
 from ejectable.model import Arch
 
-__all__ = ["Image", "Member", "NotMapped", "Program", "Segment", "Struct", "Symbol", "SymbolTable", "Types"]
+__all__ = [
+    "Image",
+    "Member",
+    "NotMapped",
+    "Program",
+    "Segment",
+    "Struct",
+    "Symbol",
+    "SymbolTable",
+    "Types",
+    "searchable",
+]
 
 
 CHUNK = 1 << 17
@@ -203,3 +214,9 @@ class Program(msgspec.Struct, frozen=True):
     def arch(self) -> Arch:
         """The instruction set of its code."""
         return self.image.arch
+
+
+def searchable(raw: memoryview) -> bytes | bytearray:
+    """Bytes with a `find`, which a memoryview lacks: without a copy where the view is of the whole of some."""
+    whole = raw.obj
+    return whole if isinstance(whole, bytes | bytearray) and len(whole) == len(raw) else bytes(raw)

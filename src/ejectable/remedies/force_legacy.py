@@ -175,7 +175,7 @@ def _effective(situation: Situation, places: Sequence[Place]) -> tuple[Place, ..
     """Without the options of modprobe.d where the driver is built in: it reads the command line only."""
     if not any("modprobe.d" in place.path for place in places):
         return tuple(places)
-    report = situation.in_use.report
+    report = situation.running_kernel.report
     built_in = report is not None and report.virtio_pci == "builtin"
     return tuple(place for place in places if not (built_in and "/modprobe.d/" in place.path))
 

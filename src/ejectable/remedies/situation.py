@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ejectable import host
-from ejectable.assess.in_use import InUse, find
 from ejectable.assess.kernels import status_of
 from ejectable.assess.machine import assess
+from ejectable.assess.running_kernel import RunningKernel, find
 from ejectable.assess.verdicts import Verdicts
 from ejectable.intake import DEFAULT_LIMITS, Limits
 from ejectable.model import Assessment, Device, Status
@@ -57,7 +57,7 @@ class Situation:
         return host.read(self.root)
 
     @cached_property
-    def in_use(self) -> InUse:
+    def running_kernel(self) -> RunningKernel:
         """The kernel that runs, judged."""
         self.tell("reading the kernel in use")
         return find(self.root, self.facts, self.advisories, self.limits, self.verdicts)
@@ -65,12 +65,12 @@ class Situation:
     @cached_property
     def assessment(self) -> Assessment:
         """The answer of `check`."""
-        return assess(self.facts, self.in_use, self.advisories)
+        return assess(self.facts, self.running_kernel, self.advisories)
 
     @property
     def kernel_status(self) -> Status:
         """The word for the code of the kernel in use, whatever its devices are."""
-        return status_of(self.in_use.report) if self.in_use.report else Status.UNKNOWN
+        return status_of(self.running_kernel.report) if self.running_kernel.report else Status.UNKNOWN
 
     @property
     def endangered(self) -> tuple[Device, ...]:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ejectable.advisories.cve_2024_42134.declared import callback, drives_legacy
-from ejectable.advisories.cve_2024_42134.stage import QUEUES, Stage
-from ejectable.advisories.cve_2024_42134.unseen import LOW, Condition, calls, conditions, depends, untried
+from ejectable.advisories.cve_2024_42134.coverage import LOW, Condition, calls, conditions, depends, untried
+from ejectable.advisories.cve_2024_42134.declarations import callback, drives_legacy
+from ejectable.advisories.cve_2024_42134.scene import QUEUES, Scene
 from ejectable.errors import EjectableError
 from ejectable.kernel import Program
 from ejectable.kernel.code import IndirectCall
@@ -51,7 +51,7 @@ def experiment(program: Program) -> Result:
 
 def _experiment(program: Program, function: Symbol) -> Result:
     try:
-        return _Experiment(Stage(program), function).result()
+        return _Experiment(Scene(program), function).result()
     except EjectableError as error:
         detail = f"{FUNCTION}() could not be run here: {error.message}"
         return Result(Status.UNKNOWN, detail, (detail,))
@@ -64,8 +64,8 @@ def _clones(program: Program) -> list[Symbol]:
 
 
 class _Experiment:
-    def __init__(self, stage: Stage, function: Symbol) -> None:
-        self.stage = stage
+    def __init__(self, scene: Scene, function: Symbol) -> None:
+        self.scene = scene
         self.function = function
         self.story: list[str] = []
 
@@ -83,54 +83,54 @@ class _Experiment:
         over that may be the question.
         """
         called_null = outcome.fault is not None and outcome.fault.access == "fetch" and outcome.fault.address < PAGE
-        left = untried(self.stage, self.function, set(outcome.trace))
+        left = untried(self.scene, self.function, set(outcome.trace))
         return self.unknown(detail, doubt=called_null or bool(left))
 
     def result(self) -> Result:
-        stage = self.stage
-        if not stage.probe():
-            self.story += stage.notes
-            if stage.refused and not drives_legacy(stage.program):
+        scene = self.scene
+        if not scene.probe():
+            self.story += scene.notes
+            if scene.refused and not drives_legacy(scene.program):
                 detail = "virtio_pci_probe() turns a legacy device away: there is no legacy driver in this kernel"
                 self.say(detail)
                 return Result(Status.NOT_AFFECTED, detail, tuple(self.story), legacy_refused=True)
             self.say("The device was laid out without the kernel's own probe.")
         else:
             names = [
-                stage.program.symbols.describe(value).partition("+")[0] for value in stage.legacy_callbacks.values()
+                scene.program.symbols.describe(value).partition("+")[0] for value in scene.legacy_callbacks.values()
             ]
-            self.say(f"{stage.probed_by}() probed a legacy device and set {', '.join(dict.fromkeys(names))}.")
-        null = stage.run(self.function)
+            self.say(f"{scene.probed_by}() probed a legacy device and set {', '.join(dict.fromkeys(names))}.")
+        null = scene.run(self.function)
         self.say(f"As it was left: {null.story()}.")
-        slot = stage.null_callback(null)
+        slot = scene.null_callback(null)
         if slot is not None:
             return self.crashed(null, slot)
         if null.exit != "returned":
             return self.incomplete(f"the run of {FUNCTION}() did not come to its end: {null.story()}", null)
         if not self.walked(null):
             return self.incomplete(f"{FUNCTION}() returned, but was not seen to delete the device's queues", null)
-        self.say(f"Both queues were deleted ({stage.deleted(null)} calls of the device's del_vq).")
+        self.say(f"Both queues were deleted ({scene.deleted(null)} calls of the device's del_vq).")
         return self.survived(null)
 
     def walked(self, outcome: Outcome) -> bool:
-        return outcome.exit == "returned" and self.stage.deleted(outcome) >= len(QUEUES)
+        return outcome.exit == "returned" and self.scene.deleted(outcome) >= len(QUEUES)
 
     def crashed(self, null: Outcome, slot: int) -> Result:
         """The null run called a null pointer: does a function in its place make all the difference?"""
-        stage, fault = self.stage, null.fault
+        scene, fault = self.scene, null.fault
         assert fault is not None
-        name = stage.name(slot)
-        asked = stage.machine.callback("is_avq", 0)
-        other = stage.run(self.function, {slot: (asked, 8)})
+        name = scene.name(slot)
+        asked = scene.machine.callback("is_avq", 0)
+        other = scene.run(self.function, {slot: (asked, 8)})
         questions = other.called("is_avq")
         self.say(f"With a function at {slot:#x} ({name}): {other.story()}; it was asked {len(questions)} times.")
-        asked_about = {call.arguments[1] & 0xFFFF_FFFF for call in questions if stage.asks(call.arguments)}
+        asked_about = {call.arguments[1] & 0xFFFF_FFFF for call in questions if scene.asks(call.arguments)}
         # Tested the wrong way round, it is called only where there is none.
         as_predicted = asked_about == set(QUEUES) or (not questions and self.walked(other))
-        if not as_predicted or not (self.walked(other) or not stage.legacy_callbacks):
+        if not as_predicted or not (self.walked(other) or not scene.legacy_callbacks):
             return self.unknown("a null pointer was called, but the run with a function in its place did not go as"
                                 " predicted", slot=slot, site=fault.site, null=True)  # fmt: skip
-        if not stage.legacy_callbacks:
+        if not scene.legacy_callbacks:
             # Nobody knows what the legacy probe would have set: it might have set this one.
             return self.unknown(f"{fault.at} calls {name} without a test, but whether the legacy probe sets it is not"
                                 " known", slot=slot, site=fault.site, null=True)  # fmt: skip
@@ -143,52 +143,52 @@ class _Experiment:
 
     def survived(self, null: Outcome) -> Result:
         """All queues were deleted: is there a question about the queue at all, and what keeps it from being asked?"""
-        stage = self.stage
+        scene = self.scene
         answering = next(
-            (slot for slot, target in stage.legacy_callbacks.items()
-             if any(stage.asks(arguments) and callee.address == target for callee, arguments in stage.followed)),
+            (slot for slot, target in scene.legacy_callbacks.items()
+             if any(scene.asks(arguments) and callee.address == target for callee, arguments in scene.followed)),
             None,
         )  # fmt: skip
         if answering is not None:
             return self.answered(answering, null)
-        member = callback(stage.program.types)
-        if not untried(stage, self.function, set(null.trace)):
+        member = callback(scene.program.types)
+        if not untried(scene, self.function, set(null.trace)):
             what = "is there and never called" if member is not None else "does not exist"
             return self.absent(f"{FUNCTION}() was run on a legacy device and deleted its queues; the callback {what}")
         traced, found = set(null.trace), None
         for slot in [member.offset] if member is not None else self.null_pointers(null):
-            outcome = stage.run(self.function, {slot: (stage.machine.callback("is_avq", 0), 8)})
-            asked = [call for call in outcome.called("is_avq") if stage.asks(call.arguments)]
+            outcome = scene.run(self.function, {slot: (scene.machine.callback("is_avq", 0), 8)})
+            asked = [call for call in outcome.called("is_avq") if scene.asks(call.arguments)]
             if asked:
-                self.say(f"With a function at {slot:#x} ({stage.name(slot)}): it was asked {len(asked)} times.")
+                self.say(f"With a function at {slot:#x} ({scene.name(slot)}): it was asked {len(asked)} times.")
                 traced.update(outcome.trace)
                 found = _Guard(slot, asked[0].site, "tests {callback} before it calls it")
                 break
         # What is tested may still be another device's pointer, if some variable of the kernel's leads to it.
-        elsewhere = any(stage.is_data(load.address) for load in null.loads)
+        elsewhere = any(scene.is_data(load.address) for load in null.loads)
         sure = found is not None and not elsewhere and self.tested_everywhere(found.slot)
-        if found is not None and sure and not untried(stage, self.function, traced):
+        if found is not None and sure and not untried(scene, self.function, traced):
             return self.guarded(found)
         return self.searched(null, traced, found)
 
     def answered(self, slot: int, null: Outcome) -> Result:
         """The legacy probe set the callback, and it was called: but does it do so for every legacy device?"""
-        stage = self.stage
-        function = stage.program.symbols.describe(stage.legacy_callbacks[slot]).partition("+")[0]
-        detail = f"the legacy probe sets {stage.name(slot)} to {function}(), and {FUNCTION}() calls that"
-        decides = depends(stage, slot)
+        scene = self.scene
+        function = scene.program.symbols.describe(scene.legacy_callbacks[slot]).partition("+")[0]
+        detail = f"the legacy probe sets {scene.name(slot)} to {function}(), and {FUNCTION}() calls that"
+        decides = depends(scene, slot)
         if decides is not None:
             return self.unknown(f"{detail}; but whether it sets it depends on {decides}", slot=slot)
-        left = untried(stage, self.function, set(null.trace))
+        left = untried(scene, self.function, set(null.trace))
         return self.unreached(left) if left else self.fixed(detail, slot, None)
 
     def tested_everywhere(self, slot: int) -> bool:
         """Whether each call through this place of the device is seen to be tested right in front of it."""
-        through = [call for call in calls(self.stage, self.function) if call.loaded_from == slot]
+        through = [call for call in calls(self.scene, self.function) if call.loaded_from == slot]
         return bool(through) and all(call.tested for call in through)
 
     def guarded(self, guard: "_Guard") -> Result:
-        what = guard.what.format(callback=self.stage.name(guard.slot))
+        what = guard.what.format(callback=self.scene.name(guard.slot))
         return self.fixed(f"{FUNCTION}() {what}: a legacy device's queues were deleted", guard.slot, guard.site)
 
     def fixed(self, detail: str, slot: int | None, site: int | None) -> Result:
@@ -200,29 +200,29 @@ class _Experiment:
         return Result(Status.NOT_AFFECTED, detail, tuple(self.story))
 
     def unreached(self, left: Sequence[IndirectCall]) -> Result:
-        where = ", ".join(self.stage.program.symbols.describe(call.site) for call in left)
+        where = ", ".join(self.scene.program.symbols.describe(call.site) for call in left)
         return self.unknown(f"the queues of a legacy device were deleted, but the calls at {where} were never reached")
 
     def null_pointers(self, outcome: Outcome) -> list[int]:
         """Offsets in the device at which a null pointer was read; each may be a callback that was tested."""
         found = [slot for load in outcome.loads
-                 if load.size == 8 and not load.value and (slot := self.stage.slot(load)) is not None]  # fmt: skip
+                 if load.size == 8 and not load.value and (slot := self.scene.slot(load)) is not None]  # fmt: skip
         return list(dict.fromkeys(found))
 
     def searched(self, null: Outcome, traced: set[int], found: "_Guard | None") -> Result:
         """Change, one by one, what was read, and see whether the question is asked of a null pointer then."""
-        stage = self.stage
-        for condition in conditions(stage, self.function, null.loads):
-            outcome = stage.run(self.function, pokes={condition.address: (condition.value, condition.size)})
+        scene = self.scene
+        for condition in conditions(scene, self.function, null.loads):
+            outcome = scene.run(self.function, pokes={condition.address: (condition.value, condition.size)})
             traced.update(outcome.trace)
-            asked = stage.null_callback(outcome, any_queue=True)
+            asked = scene.null_callback(outcome, any_queue=True)
             fault = outcome.fault
             if asked is None and fault is not None and fault.access == "fetch" and fault.address < PAGE:
                 return self.unknown(f"with {condition.value:#x} in {condition.name} a null pointer is called at"
                                     f" {fault.at}; whether a legacy device can have that is not known")  # fmt: skip
             if asked is None or fault is None:
                 continue
-            site, name = fault.site, stage.name(asked)
+            site, name = fault.site, scene.name(asked)
             self.say(f"With {condition.value:#x} in {condition.name}: {outcome.story()}.")
             if self.no_legacy_device(condition):
                 found = found or _Guard(asked, site, f"calls {{callback}} only behind a test of {condition.name}")
@@ -238,7 +238,7 @@ class _Experiment:
                 f"{FUNCTION}() calls {name} depending on {condition.name}; whether a legacy device can have that is"
                 " not known", slot=asked, site=site,
             )  # fmt: skip
-        left = untried(stage, self.function, traced)
+        left = untried(scene, self.function, traced)
         if left:
             return self.unreached(left)
         if found is not None:
@@ -247,15 +247,15 @@ class _Experiment:
 
     def no_legacy_device(self, condition: Condition) -> bool:
         """Whether the changed value is one that no legacy device has."""
-        stage, slot = self.stage, condition.slot
+        scene, slot = self.scene, condition.slot
         if slot is None:
             return False
         features = self.features
         if features is not None and features <= slot < features + 8:
             return slot >= features + 4 or (condition.size == 8 and not condition.value & LOW)
-        if stage.types is None:
+        if scene.types is None:
             # What the probe of a legacy device set to true.
-            return condition.size == 1 and stage.legacy_scalars.get(slot) == 1
+            return condition.size == 1 and scene.legacy_scalars.get(slot) == 1
         return condition.name == "is_legacy"
 
     def any_legacy_device(self, condition: Condition) -> bool:
@@ -270,12 +270,12 @@ class _Experiment:
     @property
     def features(self) -> int | None:
         """The offset of the negotiated features; of its 64 bits a legacy device has the lower half."""
-        stage = self.stage
-        if stage.types is not None:
-            member = stage.types.member("virtio_pci_device", "vdev.features")
+        scene = self.scene
+        if scene.types is not None:
+            member = scene.types.member("virtio_pci_device", "vdev.features")
             return member.offset if member else None
         # struct virtio_device: they follow the list of queues (include/linux/virtio.h, since v2.6.38).
-        return None if stage.vqs_offset is None else stage.vqs_offset + 16
+        return None if scene.vqs_offset is None else scene.vqs_offset + 16
 
 
 class _Guard(msgspec.Struct, frozen=True):

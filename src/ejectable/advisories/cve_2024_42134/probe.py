@@ -2,9 +2,9 @@
 """One kernel, asked: all the evidence there is, from the code that runs down to the number on the box."""
 
 from ejectable.advisories.cve_2024_42134 import ADVISORY
-from ejectable.advisories.cve_2024_42134.declared import config, symbols, types
+from ejectable.advisories.cve_2024_42134.declarations import config, symbols, types
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result, experiment
-from ejectable.advisories.cve_2024_42134.written import changelog, version
+from ejectable.advisories.cve_2024_42134.versions import changelog, version
 from ejectable.advisories.verdict import verdict
 from ejectable.errors import EjectableError
 from ejectable.kernel import Program
@@ -52,7 +52,7 @@ def judge_program(program: Program) -> tuple[list[Evidence], Result]:
     result = experiment(program)
     evidence = [Evidence(EvidenceKind.EXECUTED, result.says, result.detail)]
     if result.slot is not None:
-        from ejectable.advisories.cve_2024_42134.reading import disassembly
+        from ejectable.advisories.cve_2024_42134.disassembly import disassembly
 
         found = disassembly(program, result)
         if found:
@@ -100,7 +100,7 @@ def _finding(
     if program is not None and result is not None:
         explanation = list(result.story)
         if result.slot is not None:
-            from ejectable.advisories.cve_2024_42134.reading import annotated
+            from ejectable.advisories.cve_2024_42134.disassembly import annotated
 
             explanation = annotated(program, result)
     return verdict(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An archive as a shelf of files that is read only as far as somebody asks, and nothing of it written to disk.
+"""An archive as files by name, read only as far as somebody asks, and nothing of it written to disk.
 
 Packages are long: the kernel comes first, hundreds of megabytes of modules follow. An `Archive` walks on when a
 member is asked for that it has not met, remembers what is likely to be asked for next, and starts over for the

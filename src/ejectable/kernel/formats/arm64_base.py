@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ejectable.kernel.identity import searchable
-from ejectable.kernel.program import Segment
+from ejectable.kernel.program import Segment, searchable
 
 __all__ = ["relocated", "relocated_segments"]
 

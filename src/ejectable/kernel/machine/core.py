@@ -6,7 +6,7 @@
     outcome = machine.call("vp_del_vqs", device.vdev)
     outcome.fault
 
-Each instruction is watched. As long as it belongs to the function that was called, or to one that `through`
+Each instruction is watched. As long as it belongs to the function that was called, or to one that `step_into`
 lets in, it runs; a call of anything else is recorded, answered, and never entered. The machine knows what all
 kernels have in common (thunks, tracing, stack protector, per-CPU base, kCFI) and no subsystem.
 """
@@ -18,14 +18,14 @@ from typing import Any, Protocol
 import msgspec
 
 from ejectable.errors import Missing
-from ejectable.kernel.machine.answers import Answer, general_answer
 from ejectable.kernel.machine.cpu import SILENT, cpu_of, return_thunks, thunk_registers
 from ejectable.kernel.machine.memory import DOOR, PAGE, PERCPU, STACK, STACK_SIZE, TASK, Memory
 from ejectable.kernel.machine.objects import Object
 from ejectable.kernel.machine.outcome import Call, Fault, Load, Outcome, Trap
+from ejectable.kernel.machine.stubs import Stub, general_stub
 from ejectable.kernel.program import SUFFIX, NotMapped, Program, Symbol, Types
 
-__all__ = ["Machine", "Through"]
+__all__ = ["Machine", "StepInto"]
 
 BUDGET = 100_000  # instructions; vp_del_vqs with two queues takes some 200
 MOST_CALLS = 4096
@@ -36,10 +36,10 @@ EXIT = DOOR
 NOWHERE = DOOR + PAGE - 8
 FIRST_CALLBACK, CALLBACK_SIZE = 0x40, 0x20
 MASK = (1 << 64) - 1
-STUBS = "undefined"  # kernel/module.py's segment of what a module takes from elsewhere
+UNDEFINED = "undefined"  # kernel/module.py's segment of what a module takes from elsewhere
 
 
-class Through(Protocol):
+class StepInto(Protocol):
     """Decides whether a call is followed: the callee and its first argument registers."""
 
     def __call__(self, callee: Symbol, arguments: tuple[int, ...]) -> bool:
@@ -55,7 +55,7 @@ class _Frame(msgspec.Struct, frozen=True):
 class Machine:
     """A sandbox for one program. `types` stands in for the program's own; objects live as long as the machine.
 
-    `answers` maps a callee's name to its answer: a number, or a function of the machine and the arguments.
+    `stubs` maps a callee's name to its answer: a number, or a function of the machine and the arguments.
     """
 
     def __init__(
@@ -63,23 +63,23 @@ class Machine:
         program: Program,
         *,
         types: Types | None = None,
-        through: Through | None = None,
-        answers: Mapping[str, Answer] | None = None,
+        step_into: StepInto | None = None,
+        stubs: Mapping[str, Stub] | None = None,
         budget: int = BUDGET,
     ) -> None:
         from unicorn import unicorn_const as uc
 
         self.program = program
         self._types = types if types is not None else program.types
-        self.through = through
-        self.answers: dict[str, Answer] = dict(answers or {})
+        self.step_into = step_into
+        self.stubs: dict[str, Stub] = dict(stubs or {})
         self._budget = budget
         self._cpu = cpu_of(program.arch)
         self._engine = self._cpu.open()
         self.memory = Memory(self._engine, program.image)
         self._thunks = thunk_registers(program.symbols) if program.arch == "x86_64" else {}
         self._returns = return_thunks(program.symbols) if program.arch == "x86_64" else frozenset()
-        self._callbacks: dict[int, tuple[str, Answer]] = {}
+        self._callbacks: dict[int, tuple[str, Stub]] = {}
         self._run = _Run("")
         self._prepare()
         self._engine.hook_add(uc.UC_HOOK_CODE, self._step)
@@ -126,11 +126,11 @@ class Machine:
             raise Missing(f"{self.program.name} has no struct {struct}.")
         return Object(self, struct, self.memory.allocate(found.size)).set(**members)
 
-    def room(self, size: int = PAGE) -> int:
+    def alloc(self, size: int = PAGE) -> int:
         """The address of `size` zero bytes that have no type."""
         return self.memory.allocate(size)
 
-    def callback(self, name: str, answer: Answer = 0) -> int:
+    def callback(self, name: str, answer: Stub = 0) -> int:
         """The address of a function of ours, to put into a pointer; its calls are recorded under `name`."""
         address = DOOR + FIRST_CALLBACK + CALLBACK_SIZE * len(self._callbacks)
         if address >= NOWHERE:
@@ -321,18 +321,18 @@ class Machine:
             run.trap = self._trap_at("stack-protector", run.last)
             self._stop("trap")
             return True
-        if symbol.kind != "U" and self.through is not None and self.through(symbol, self._arguments()):
+        if symbol.kind != "U" and self.step_into is not None and self.step_into(symbol, self._arguments()):
             self._admit(symbol, symbol.address)
             run.inside.clear()
             return False
-        answer = self.answers.get(symbol.name)
+        answer = self.stubs.get(symbol.name)
         if answer is None:
             plain = SUFFIX.sub("", symbol.name)
-            answer = self.answers.get(plain, general_answer(plain))
+            answer = self.stubs.get(plain, general_stub(plain))
         self._answer(symbol.name, address, answer)
         return True
 
-    def _answer(self, name: str, address: int, answer: Answer) -> None:
+    def _answer(self, name: str, address: int, answer: Stub) -> None:
         run = self._run
         arguments = self._arguments()
         value = (answer if isinstance(answer, int) else answer(self, arguments)) & MASK
@@ -352,19 +352,19 @@ class Machine:
 
     def _trapped(self, address: int, size: int) -> None:
         # kCFI compares the hash in front of the callee with the expected one and traps if they differ. Our callbacks,
-        # and a module's stubs of functions that are elsewhere, have none: that is no finding.
+        # and the functions that a module takes from elsewhere, have none: that is no finding.
         run = self._run
         for register in self._cpu.general.values():
             value = self._engine.reg_read(register)
-            if value in self._callbacks or self._is_stub(value):
+            if value in self._callbacks or self._is_undefined(value):
                 self._resume(address + size)
                 return
         run.trap = self._trap_at("bug", address)
         self._stop("trap")
 
-    def _is_stub(self, address: int) -> bool:
+    def _is_undefined(self, address: int) -> bool:
         try:
-            return self.program.image.segment_at(address).name == STUBS
+            return self.program.image.segment_at(address).name == UNDEFINED
         except NotMapped:
             return False
 
@@ -386,12 +386,12 @@ class Machine:
         if kind == "fetch":
             if run.next:
                 self._note_call()
-            through_stub = next(
-                (load for load in recent[:3] if load.value == address and self._is_stub(load.address)), None
+            through_variable = next(
+                (load for load in recent[:3] if load.value == address and self._is_undefined(load.address)), None
             )
-            if through_stub is not None:
+            if through_variable is not None:
                 # A pointer in a variable of another program (pv_ops of a module): unknown, and no finding.
-                name = f"*{self.program.symbols.describe(through_stub.address)}"
+                name = f"*{self.program.symbols.describe(through_variable.address)}"
                 self._answer(name, address, 0)
                 return False
             open_frame = run.frames[-1] if run.frames and run.frames[-1].back == self._back() else None

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import msgspec
 
-from ejectable.advisories.cve_2024_42134 import alive
+from ejectable.advisories.cve_2024_42134 import live
 from ejectable.advisories.cve_2024_42134.probe import judge_program
 from ejectable.assess.memory import open_memory
 from ejectable.errors import Missing
@@ -35,7 +35,7 @@ def prove(situation: Situation) -> Proof:
     if running.module_loaded and not running.module_build_id:
         raise Missing("The loaded virtio_pci shows no build-id: it cannot be told from others.")
     with closing(open_memory(situation.root, running, situation.limits)) as kernel:
-        memory = alive.Memory(kernel)
+        memory = live.Memory(kernel)
         layout, details = _faulty(memory)
         details += _means_what_it_says(memory, layout)
         details += _devices(memory, situation.facts.devices or ())
@@ -44,7 +44,7 @@ def prove(situation: Situation) -> Proof:
     return Proof(target, tuple(details))
 
 
-def _faulty(memory: alive.Memory) -> tuple[Layout, list[str]]:
+def _faulty(memory: live.Memory) -> tuple[Layout, list[str]]:
     """Affected by executed proof, and three sources that agree on where the member is."""
     evidence, result = judge_program(memory.program)
     if result.says is not Status.AFFECTED or result.slot is None:
@@ -69,9 +69,9 @@ def _faulty(memory: alive.Memory) -> tuple[Layout, list[str]]:
     ]
 
 
-def _means_what_it_says(memory: alive.Memory, layout: Layout) -> list[str]:
+def _means_what_it_says(memory: live.Memory, layout: Layout) -> list[str]:
     """pci_get_drvdata() of a device is its struct virtio_pci_device: by the kernel's own probe, which was run."""
-    stage = memory.stage
+    stage = memory.scene
     if stage.probed_by != "virtio_pci_probe" or stage.driver_data != stage.device:
         raise Missing("What virtio_pci_probe() keeps as the PCI device's data is not struct virtio_pci_device.")
     if layout.vdev != stage.vdev_offset:
@@ -79,7 +79,7 @@ def _means_what_it_says(memory: alive.Memory, layout: Layout) -> list[str]:
     return ["pci_get_drvdata() is struct virtio_pci_device: virtio_pci_probe() was run and put it there"]
 
 
-def _devices(memory: alive.Memory, shown: Sequence[Device]) -> list[str]:
+def _devices(memory: live.Memory, shown: Sequence[Device]) -> list[str]:
     """Each device of this machine holds what a device of its kind must."""
     found = {device.address: device for device in memory.devices}
     modern = legacy = 0
@@ -92,9 +92,9 @@ def _devices(memory: alive.Memory, shown: Sequence[Device]) -> list[str]:
         holds = f"{here.function or f'{here.is_avq:#x}'}"
         if device.mode == "modern":
             modern += 1
-            if here.function is None or here.function.partition(".")[0] != alive.MODERN:
+            if here.function is None or here.function.partition(".")[0] != live.MODERN:
                 raise Missing(
-                    f"is_avq of {device.name}, a modern device, holds {holds}, and {alive.MODERN} was expected: the "
+                    f"is_avq of {device.name}, a modern device, holds {holds}, and {live.MODERN} was expected: the "
                     "layout is not what it seems, or something else has changed it."
                 )
         else:
@@ -106,5 +106,5 @@ def _devices(memory: alive.Memory, shown: Sequence[Device]) -> list[str]:
                 )
     said = [f"{legacy} legacy device(s): is_avq is empty, and their struct leads back to their PCI device"]
     if modern:
-        said.append(f"{modern} modern device(s): is_avq holds {alive.MODERN}, as it must")
+        said.append(f"{modern} modern device(s): is_avq holds {live.MODERN}, as it must")
     return said

@@ -181,12 +181,12 @@ def _verify(situation: Situation) -> str:
 
 
 def _reason(situation: Situation) -> str:
-    report = situation.in_use.report
+    report = situation.running_kernel.report
     return " ".join(finding.reason for finding in report.findings) if report else ""
 
 
 def _told(situation: Situation) -> tuple[str, ...]:
-    report = situation.in_use.report
+    report = situation.running_kernel.report
     findings = report.findings if report else ()
     return tuple(item.detail for finding in findings for item in finding.evidence if item.says is Status.MITIGATED)
 

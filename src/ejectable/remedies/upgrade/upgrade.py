@@ -60,7 +60,7 @@ class Upgrade(Remediation):
 
     def _not_needed(self, situation: Situation) -> Remedy | None:
         status = situation.kernel_status
-        report = situation.in_use.report
+        report = situation.running_kernel.report
         if situation.facts.container:
             return self.impossible(
                 f"This is a container ({situation.facts.container}): the kernel is its host's, and is upgraded there."

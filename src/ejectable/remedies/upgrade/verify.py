@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from ejectable import host
-from ejectable.assess.disk import Shelf, open_image
+from ejectable.assess.disk import DiskModules, open_image
 from ejectable.assess.kernels import judge, status_of
 from ejectable.assess.verdicts import identity
 from ejectable.errors import BadInput, EjectableError
@@ -80,10 +80,10 @@ def judge_files(situation: Situation, files: Sequence[Path]) -> Judged:
 
 
 def _report(situation: Situation, files: Sequence[Path]) -> KernelReport:
-    from ejectable.kernel.together import open_together
+    from ejectable.kernel.package_set import open_package_set
 
     situation.tell(f"reading {files[0].name}")
-    kernel = open_together(files, limits=situation.limits)
+    kernel = open_package_set(files, limits=situation.limits)
     report = judge(kernel, situation.advisories)
     if report.virtio_pci == "module" and kernel.module("virtio_pci") is None:
         # Its configuration names a module that none of these packages holds.
@@ -109,15 +109,15 @@ def judge_installed(situation: Situation, path: str) -> Judged:
         report = situation.verdicts.get(key)
         if report is None:
             situation.tell(f"reading {path}")
-            shelf = Shelf(root, None, situation.limits)
-            kernel = open_image(root, image, shelf, situation.limits)
+            modules = DiskModules(root, None, situation.limits)
+            kernel = open_image(root, image, modules, situation.limits)
             report = judge(kernel, situation.advisories)
             if report.virtio_pci == "module":
                 if kernel.module("virtio_pci") is None:
                     return Judged("unknown", f"the virtio_pci.ko of {release} is not there", report.release)
                 if why := initramfs.disagreement(root, release, files[1], situation.limits):
                     return Judged("unknown", why, report.release)
-            if not shelf.notes:
+            if not modules.notes:
                 situation.verdicts.put(key, report)
     except EjectableError as error:
         return Judged("unknown", error.message)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a call that leaves the experiment gets for an answer, when nobody asked for another one: 0, except here.
+"""Stubs: what stands for a function that is called and not run. It answers 0, except the general services here.
 
 These are the kernel's general services: allocators give memory, the list checks approve, memory is moved.
 """
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ejectable.kernel.machine.core import Machine
 
-__all__ = ["Answer", "Arguments", "general_answer"]
+__all__ = ["Arguments", "Stub", "general_stub"]
 
 Arguments = tuple[int, ...]
-Answer = int | Callable[["Machine", Arguments], int]
+Stub = int | Callable[["Machine", Arguments], int]
 
 # mm/slab_common.c; the names' tails changed in v6.10 (_noprof) and v6.11 (__kmalloc_cache).
 ALLOCATOR = re.compile(
@@ -45,13 +45,13 @@ def _memmove(machine: "Machine", arguments: Arguments) -> int:
     return target
 
 
-SERVICES: Mapping[str, Answer] = {
+SERVICES: Mapping[str, Stub] = {
     **dict.fromkeys(APPROVED, 1),
     **dict.fromkeys(("memset", "__memset", "memset_orig"), _memset),
     **dict.fromkeys(("memcpy", "__memcpy", "memmove", "__memmove"), _memmove),
 }
 
 
-def general_answer(name: str) -> Answer:
-    """The answer to a call of the function `name`."""
+def general_stub(name: str) -> Stub:
+    """The stub for the function `name`: a number that it answers, or a function that makes the answer."""
     return SERVICES.get(name) or (_allocate if ALLOCATOR.fullmatch(name) else 0)

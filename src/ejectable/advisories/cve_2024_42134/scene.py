@@ -9,12 +9,12 @@ device is the list of queues.
 from collections.abc import Callable
 from functools import cached_property
 
-from ejectable.advisories.cve_2024_42134.declared import member_at
+from ejectable.advisories.cve_2024_42134.declarations import member_at
 from ejectable.kernel import Program, Types
 from ejectable.kernel.machine import Load, Machine, Object, Outcome
 from ejectable.kernel.program import NotMapped, Symbol
 
-__all__ = ["DEVICE_SIZE", "QUEUES", "Stage"]
+__all__ = ["DEVICE_SIZE", "QUEUES", "Scene"]
 
 # Of an object whose type is not known: more than any struct virtio_pci_device so far (1.1 KiB in v6.8).
 DEVICE_SIZE = 0x2000
@@ -35,14 +35,14 @@ ENODEV = 19
 IOADDR = 16
 
 
-class Stage:
+class Scene:
     """The objects of the experiment. Addresses stay the same from run to run; the contents are put back before each."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.followed: list[tuple[Symbol, tuple[int, ...]]] = []
         self.met: dict[int, Symbol] = {}  # all that were ever followed, or called as the legacy probe's, by address
-        self.machine = Machine(program, through=self._through, answers=self._answers())
+        self.machine = Machine(program, step_into=self._step_into, stubs=self._stubs())
         types = program.types
         struct = types.struct("virtio_pci_device") if types else None
         # Without the kernel's own types (a module alone has only its part of them) the inner structs are missing.
@@ -60,9 +60,9 @@ class Stage:
         self.probed_by: str | None = None
         self.refused = False  # virtio_pci_probe() answered -ENODEV
         self._created = False
-        self._rooms: dict[int, int] = {}
+        self._extras: dict[int, int] = {}
         self._probing = False
-        self.parent = self.machine.room()  # the PCI device
+        self.parent = self.machine.alloc()  # the PCI device
         self.parent_size = 4096
         if self.types:
             self._fill_in()
@@ -86,7 +86,7 @@ class Stage:
             device.pci_dev = parent
         record = machine.types.struct("virtio_pci_vq_info")
         if record is not None and device.has("vqs"):
-            table = machine.room()
+            table = machine.alloc()
             device.vqs = table
             for number, queue in zip(QUEUES, self.queues, strict=True):
                 info = machine.new("virtio_pci_vq_info")
@@ -99,7 +99,7 @@ class Stage:
     def _object(self) -> Object:
         return Object(self.machine, "virtio_pci_device", self.device)
 
-    def _answers(self) -> dict[str, int | Callable[[Machine, tuple[int, ...]], int]]:
+    def _stubs(self) -> dict[str, int | Callable[[Machine, tuple[int, ...]], int]]:
         def mapped(machine: Machine, _arguments: tuple[int, ...]) -> int:
             return machine.memory.allocate(4096)
 
@@ -129,7 +129,7 @@ class Stage:
             "virtio_pci_modern_probe": -ENODEV,
         }
 
-    def _through(self, callee: Symbol, arguments: tuple[int, ...]) -> bool:
+    def _step_into(self, callee: Symbol, arguments: tuple[int, ...]) -> bool:
         """Follow what works on the device or a queue: helpers of vp_del_vqs(), whatever they are called."""
         if self._probing:
             return callee.name.startswith("virtio_pci_legacy_probe")
@@ -168,7 +168,7 @@ class Stage:
             symbol = self.program.symbols.function(name)
             if symbol is None:
                 continue
-            self._probing, self._rooms = True, {}
+            self._probing, self._extras = True, {}
             try:
                 outcome = self._settled(symbol.name, {})
             finally:
@@ -179,7 +179,7 @@ class Stage:
             if outcome.exit == "returned" and outcome.value is not None and name == "virtio_pci_probe":
                 self.refused = outcome.value & 0xFFFF_FFFF == -ENODEV & 0xFFFF_FFFF
             self.notes.append(f"{name}() did not come through: {outcome.story()}.")
-        self._rooms = {}
+        self._extras = {}
         return False
 
     def _take_over(self) -> bool:
@@ -204,19 +204,19 @@ class Stage:
         self._fresh, self._base = self._base, memory.snapshot()
         return True
 
-    def probe_again(self, pokes: dict[int, tuple[int, int]], answers: dict[str, int]) -> tuple[Outcome, bytes]:
+    def probe_again(self, pokes: dict[int, tuple[int, int]], stubs: dict[str, int]) -> tuple[Outcome, bytes]:
         """The same probe once more with something changed: how it ended, and the device as it left it.
 
-        `pokes`: address → (value, size); `answers`: of functions that are not run.
+        `pokes`: address → (value, size); `stubs`: of functions that are not run.
         """
-        machine, base, kept = self.machine, self._base, dict(self.machine.answers)
+        machine, base, kept = self.machine, self._base, dict(self.machine.stubs)
         self._base, self._probing = self._fresh, True
-        machine.answers.update(answers)
+        machine.stubs.update(stubs)
         try:
             outcome = self._once(self.probed_by or "virtio_pci_probe", {}, pokes=pokes)
             return outcome, machine.memory.read(self.device, DEVICE_SIZE)
         finally:
-            self._base, self._probing, machine.answers = base, False, kept
+            self._base, self._probing, machine.stubs = base, False, kept
 
     def _is_code(self, address: int) -> bool:
         try:
@@ -246,13 +246,13 @@ class Stage:
             if fault is None or fault.access == "fetch" or fault.address >= NEAR_NULL:
                 return outcome
             followed = self._followed_from(outcome, function, patches)
-            if followed is None or followed in self._rooms:
+            if followed is None or followed in self._extras:
                 return outcome
             offset = followed - self.device
             if self.vqs_offset is None and not self._probing and 0 <= offset < DEVICE_SIZE:
                 self.vqs_offset = offset
             else:
-                self._rooms[followed] = self.machine.room()
+                self._extras[followed] = self.machine.alloc()
             outcome = self._once(function, patches)
         return outcome
 
@@ -284,8 +284,8 @@ class Stage:
         memory.restore(self._base)
         self.followed.clear()
         self._created = False
-        for address, room in self._rooms.items():
-            memory.write(address, room.to_bytes(8, "little"))
+        for address, extra in self._extras.items():
+            memory.write(address, extra.to_bytes(8, "little"))
         if not self._probing:
             self._line_up()
         for offset, (value, size) in patches.items():

@@ -11,18 +11,18 @@ from pathlib import Path
 
 from ejectable.errors import BadInput
 from ejectable.intake import DEFAULT_LIMITS, Limits, open_regular
-from ejectable.kernel.artefact import CONFIG, IMAGE
 from ejectable.kernel.containers import deb, rpm
 from ejectable.kernel.containers.archive import Archive
 from ejectable.kernel.formats import recognise
 from ejectable.kernel.kernel import Kernel
 from ejectable.kernel.modules import ArchiveModules
+from ejectable.kernel.open import CONFIG, IMAGE
 from ejectable.kernel.package import Package, from_deb, from_rpm
 
-__all__ = ["open_together"]
+__all__ = ["open_package_set"]
 
 
-def open_together(paths: Sequence[Path], *, limits: Limits = DEFAULT_LIMITS) -> Kernel:
+def open_package_set(paths: Sequence[Path], *, limits: Limits = DEFAULT_LIMITS) -> Kernel:
     """The kernel whose image is in one of the packages, with the modules and the configuration of all of them.
 
     Raises `BadInput` where none holds an image, `DamagedInput` where one is broken.
@@ -37,7 +37,7 @@ def open_together(paths: Sequence[Path], *, limits: Limits = DEFAULT_LIMITS) -> 
                 limits=limits,
                 member=member,
                 packed=recognise(archive.read(member), name=f"{path}({member})"),
-                modules=_Shelf(archives),
+                modules=_SetModules(archives),
                 config=lambda release: _config(archives, release),
                 package=package,
             )
@@ -64,19 +64,19 @@ def _config(archives: Sequence[tuple[str, Archive]], release: str | None) -> byt
     return None
 
 
-class _Shelf:
-    """The shelves of several packages as one (an `ejectable.kernel.modules.ModuleShelf`)."""
+class _SetModules:
+    """The module sources of several packages as one (an `ejectable.kernel.modules.ModuleSource`)."""
 
     def __init__(self, archives: Sequence[tuple[str, Archive]]) -> None:
-        self._shelves = [ArchiveModules(path, archive) for path, archive in archives]
+        self._sources = [ArchiveModules(path, archive) for path, archive in archives]
 
     def find(self, release: str | None, module: str) -> Iterator[tuple[str, bytes]]:
-        for shelf in self._shelves:
-            yield from shelf.find(release, module)
+        for source in self._sources:
+            yield from source.find(release, module)
 
     def names(self, release: str | None) -> frozenset[str]:
-        return frozenset[str]().union(*(shelf.names(release) for shelf in self._shelves))
+        return frozenset[str]().union(*(source.names(release) for source in self._sources))
 
     def builtin(self, release: str | None) -> frozenset[str] | None:
-        lists = [found for shelf in self._shelves if (found := shelf.builtin(release)) is not None]
+        lists = [found for source in self._sources if (found := source.builtin(release)) is not None]
         return frozenset[str]().union(*lists) if lists else None

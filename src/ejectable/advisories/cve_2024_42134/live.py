@@ -14,7 +14,7 @@ import msgspec
 
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION
 from ejectable.advisories.cve_2024_42134.probe import program_of
-from ejectable.advisories.cve_2024_42134.stage import QUEUES, Stage
+from ejectable.advisories.cve_2024_42134.scene import QUEUES, Scene
 from ejectable.errors import Missing
 from ejectable.kernel import Program, Types
 from ejectable.kernel.memory import MemoryKernel
@@ -24,7 +24,7 @@ __all__ = ["MODULE", "Driven", "Memory", "Repairs", "loaded", "repairs"]
 MODULE = "ejectable_live"  # the module of `ejectable fix live`
 DRIVER = "virtio-pci"
 MODERN = "vp_is_avq"  # what the modern probe puts there
-INDICES = (0, 1, 2, 0xFFFF)  # of queues, besides those of the stage
+INDICES = (0, 1, 2, 0xFFFF)  # of queues, besides those of the scene
 MOST_BUSES, MOST_DEVICES, MOST_NAME = 4096, 16384, 128
 
 
@@ -97,12 +97,12 @@ class Memory:
         return tuple(self._driven())
 
     @cached_property
-    def stage(self) -> Stage:
+    def scene(self) -> Scene:
         """A legacy device as this kernel's own probe leaves it; raises `Missing` where that could not be run."""
-        stage = Stage(self.program)
-        if not stage.probe():
-            raise Missing(f"The kernel's probe could not be run: {' '.join(stage.notes)}")
-        return stage
+        scene = Scene(self.program)
+        if not scene.probe():
+            raise Missing(f"The kernel's probe could not be run: {' '.join(scene.notes)}")
+        return scene
 
     def harmless(self, pointer: int) -> bool:
         """Run what is there, and vp_del_vqs() of memory with this pointer in a legacy device.
@@ -111,14 +111,14 @@ class Memory:
         """
         if not self._starts(pointer):
             return False
-        stage = self.stage
+        scene = self.scene
         for index in (*QUEUES, *INDICES):
-            answer = stage.machine.call(pointer, stage.device + stage.vdev_offset, index)
+            answer = scene.machine.call(pointer, scene.device + scene.vdev_offset, index)
             if answer.exit != "returned" or answer.calls or (answer.value or 0) & 0xFF:
                 return False
-        outcome = stage.run(FUNCTION, {self.offset("virtio_pci_device", "is_avq"): (pointer, 8)})
-        asked = any(callee.address == pointer and stage.asks(arguments) for callee, arguments in stage.followed)
-        return outcome.exit == "returned" and asked and stage.deleted(outcome) >= len(QUEUES)
+        outcome = scene.run(FUNCTION, {self.offset("virtio_pci_device", "is_avq"): (pointer, 8)})
+        asked = any(callee.address == pointer and scene.asks(arguments) for callee, arguments in scene.followed)
+        return outcome.exit == "returned" and asked and scene.deleted(outcome) >= len(QUEUES)
 
     def _starts(self, pointer: int) -> str | None:
         """The function that starts at this address."""

@@ -8,8 +8,8 @@ import pytest
 
 from ejectable import host
 from ejectable.assess import memory
-from ejectable.assess.in_use import InUse, believable
 from ejectable.assess.machine import assess
+from ejectable.assess.running_kernel import RunningKernel, downgrade_refuted
 from ejectable.host.devices import read_devices
 from ejectable.host.slots import Slots
 from ejectable.model import Device, Evidence, EvidenceKind, Finding, KernelReport, Status
@@ -58,25 +58,29 @@ def _status(report: KernelReport) -> Status:
 
 def test_a_legacy_device_refutes_a_kernel_that_could_not_drive_it() -> None:
     claimed = _report(Status.NOT_AFFECTED, "vulnerable_code_not_in_execute_path")
-    assert _status(believable(claimed, ())) is Status.NOT_AFFECTED
-    assert _status(believable(claimed, (msgspec.structs.replace(DISK, mode="modern"),))) is Status.NOT_AFFECTED
-    assert _status(believable(claimed, (msgspec.structs.replace(DISK, transport="mmio"),))) is Status.NOT_AFFECTED
-    refuted = believable(claimed, (DISK,))
+    assert _status(downgrade_refuted(claimed, ())) is Status.NOT_AFFECTED
+    assert _status(downgrade_refuted(claimed, (msgspec.structs.replace(DISK, mode="modern"),))) is Status.NOT_AFFECTED
+    assert (
+        _status(downgrade_refuted(claimed, (msgspec.structs.replace(DISK, transport="mmio"),))) is Status.NOT_AFFECTED
+    )
+    refuted = downgrade_refuted(claimed, (DISK,))
     assert _status(refuted) is Status.UNKNOWN
     assert refuted.findings[0].justification is None
     assert "virtio1 is driven as legacy" in refuted.findings[0].reason
     # A kernel that never had the code is another claim: legacy devices are at home there.
     never = _report(Status.NOT_AFFECTED, "vulnerable_code_not_present")
-    assert believable(never, (DISK,)) == never
+    assert downgrade_refuted(never, (DISK,)) == never
 
 
 @pytest.mark.parametrize("said", [Status.AFFECTED, Status.FIXED])
 def test_a_live_patch_that_memory_does_not_explain_leaves_no_word_standing(said: Status) -> None:
     patched = ("livepatch_1: virtio_pci/vp_del_vqs",)
-    assert _status(memory.doubted(_report(said), patched, None)) is Status.UNKNOWN
-    assert _status(memory.doubted(_report(said), patched, _report(Status.UNKNOWN))) is Status.UNKNOWN
-    assert _status(memory.doubted(_report(said), patched, _report(Status.FIXED))) is said, "memory decides later"
-    assert _status(memory.doubted(_report(said), ("livepatch_1: vmlinux/do_exit",), None)) is said
+    assert _status(memory.downgrade_live_patched(_report(said), patched, None)) is Status.UNKNOWN
+    assert _status(memory.downgrade_live_patched(_report(said), patched, _report(Status.UNKNOWN))) is Status.UNKNOWN
+    assert _status(memory.downgrade_live_patched(_report(said), patched, _report(Status.FIXED))) is said, (
+        "memory decides later"
+    )
+    assert _status(memory.downgrade_live_patched(_report(said), ("livepatch_1: vmlinux/do_exit",), None)) is said
 
 
 def _facts(tree: Path) -> host.Facts:
@@ -95,7 +99,7 @@ def test_devices_that_cannot_be_seen_are_not_taken_for_none(word: Status, expect
     tree = Machine(sysfs=False, image=False).build(tmp_path)
     facts = _facts(tree)
     assert facts.devices is None
-    assert assess(facts, InUse(_report(word)), {}).status is expected
+    assert assess(facts, RunningKernel(_report(word)), {}).status is expected
 
 
 def test_a_sandbox_that_only_looks_like_sysfs_is_no_machine_without_virtio(
@@ -156,7 +160,7 @@ def test_the_kernel_that_boots_next_is_the_linked_one_else_the_newest(tmp_path: 
 def test_a_fixed_machine_is_warned_of_an_affected_kernel_that_boots_next(tmp_path: Path) -> None:
     facts = _facts(Machine(devices=(), image=False, running_build_id="ab").build(tmp_path))
     waiting = msgspec.structs.replace(_report(Status.AFFECTED), path="/boot/vmlinuz-6.8.0-31-generic")
-    answer = assess(facts, InUse(_report(Status.FIXED), on_disk=waiting), {})
+    answer = assess(facts, RunningKernel(_report(Status.FIXED), on_disk=waiting), {})
     assert answer.status is Status.FIXED
     assert answer.next_steps == (
         "Before you reboot: /boot/vmlinuz-6.8.0-31-generic boots next and has the defect; see `ejectable fix`.",

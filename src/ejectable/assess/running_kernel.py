@@ -13,7 +13,7 @@ import msgspec
 
 from ejectable import host
 from ejectable.assess import memory
-from ejectable.assess.disk import Shelf, open_image
+from ejectable.assess.disk import DiskModules, open_image
 from ejectable.assess.kernels import judge, status_of
 from ejectable.assess.verdicts import Verdicts, identity
 from ejectable.errors import EjectableError
@@ -22,16 +22,16 @@ from ejectable.model import Device, Finding, KernelReport, Status
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
-    from ejectable.kernel.artefact import Kernel
+    from ejectable.kernel.open import Kernel
 
-__all__ = ["InUse", "believable", "find"]
+__all__ = ["RunningKernel", "downgrade_refuted", "find"]
 
 MAX_OPENED = 6  # images to open in search of the right one
 NOT_REACHED = "vulnerable_code_not_in_execute_path"  # OpenVEX; here: it cannot drive a legacy device at all
 Match = Literal["build-id", "banner", "other", "undecided"]
 
 
-class InUse(msgspec.Struct, frozen=True):
+class RunningKernel(msgspec.Struct, frozen=True):
     """What was found: the report of the kernel in use, or why there is none."""
 
     report: KernelReport | None
@@ -45,7 +45,7 @@ class InUse(msgspec.Struct, frozen=True):
 
 def find(
     root: host.Root, facts: host.Facts, advisories: Mapping[str, "Advisory"], limits: Limits, verdicts: Verdicts
-) -> InUse:
+) -> RunningKernel:
     """Find the kernel in use and judge it. Damaged files on the way become notes, never errors."""
     search = _Search(root, facts, advisories, limits, verdicts)
     found = search.mounted() if facts.running is None else search.running(facts.running)
@@ -70,21 +70,21 @@ class _Search:
         self.refused: list[str] = []
         self.others: list[KernelReport] = []
 
-    def running(self, running: host.Running) -> InUse:
+    def running(self, running: host.Running) -> RunningKernel:
         on_disk = self._on_disk(running)
         in_memory = memory.judged(self.root, running, self.advisories, self.limits, self.verdicts, self.notes)
         if on_disk and running.patched:
-            on_disk = memory.doubted(on_disk, running.patched, in_memory)
+            on_disk = memory.downgrade_live_patched(on_disk, running.patched, in_memory)
         found = memory.merged(on_disk, in_memory)
         repaired: tuple[str, ...] = ()
         if found:
-            found = believable(found, self.facts.devices or ())
+            found = downgrade_refuted(found, self.facts.devices or ())
             found, repaired = memory.repaired(
                 self.root, running, found, self.facts.devices, self.advisories, self.limits, self.notes
             )
-        return InUse(found, on_disk=self._boots_next(running), repaired=repaired)
+        return RunningKernel(found, on_disk=self._boots_next(running), repaired=repaired)
 
-    def mounted(self) -> InUse:
+    def mounted(self) -> RunningKernel:
         """Nothing runs here: the kernel that would boot, as far as links and names tell."""
         release = host.boots_next(self.root)
         found = host.candidates(self.root, release)
@@ -93,13 +93,13 @@ class _Search:
         report = self._judged(named[0].path, None) if named else None
         if report is None:
             self.notes.append("Nothing runs in this tree, and no kernel in it could be judged.")
-            return InUse(None)
+            return RunningKernel(None)
         self.notes.append("Nothing runs in this tree: the kernel that would boot was judged.")
         others = {candidate.release for candidate in found} - {None, release}
         if others:
             count = "1 other kernel is" if len(others) == 1 else f"{len(others)} other kernels are"
             self.notes.append(f"{count} installed: `ejectable kernel {self.root.path / 'boot'}` judges them all.")
-        return InUse(msgspec.structs.replace(report, running=False))
+        return RunningKernel(msgspec.structs.replace(report, running=False))
 
     def _boots_next(self, running: host.Running) -> KernelReport | None:
         """The kernel that was installed and not booted yet, judged; `None` where the one that runs boots again."""
@@ -144,8 +144,8 @@ class _Search:
         if key and (kept := self.verdicts.get(key)):
             return kept
         try:
-            shelf = Shelf(self.root, running, self.limits)
-            kernel = open_image(self.root, path, shelf, self.limits)
+            modules = DiskModules(self.root, running, self.limits)
+            kernel = open_image(self.root, path, modules, self.limits)
             report = self._report(kernel, path, running)
         except EjectableError as error:
             if isinstance(error.__cause__, PermissionError):
@@ -155,11 +155,11 @@ class _Search:
                 self.notes.append(f"{path} could not be judged: {error.message}")
             return None
         if running is not None:
-            report = self._vouched(report, running, shelf)
-        self.notes += shelf.notes
+            report = self._downgrade_unlocated(report, running, modules)
+        self.notes += modules.notes
         if running and report.running is None:
             self.notes.append(f"Nothing shows that {path} is what runs: no build-id and no banner to compare.")
-        elif key and not shelf.notes:
+        elif key and not modules.notes:
             self.verdicts.put(key, report)
         return report
 
@@ -171,11 +171,11 @@ class _Search:
             "banner": " (its banner is the running kernel's)",
         }.get(match, "")
         if match == "undecided" and running is not None:
-            report = _unproven(report, "the running kernel")
+            report = downgrade_unproven(report, "the running kernel")
         proven = None if match == "undecided" else bool(how)
         return msgspec.structs.replace(report, path=path, source=f"{path}{how}", running=proven)
 
-    def _vouched(self, report: KernelReport, running: host.Running, shelf: Shelf) -> KernelReport:
+    def _downgrade_unlocated(self, report: KernelReport, running: host.Running, modules: DiskModules) -> KernelReport:
         """The report, unless nothing shows that the code that counts was in what was read: then nothing can be said.
 
         A machine that drives virtio PCI devices has a virtio_pci; where neither the image nor a module that is proven
@@ -184,7 +184,7 @@ class _Search:
         if report.virtio_pci == "builtin" or not self._in_action(running):
             return report
         if report.virtio_pci == "module":
-            return _unproven(report, "the virtio_pci module that is loaded") if shelf.unproven else report
+            return downgrade_unproven(report, "the virtio_pci module that is loaded") if modules.unproven else report
         reason = "The virtio_pci module that is loaded was not found on disk, so its code could not be read."
         return msgspec.structs.replace(
             report,
@@ -227,17 +227,17 @@ def _match(kernel: "Kernel", running: host.Running | None) -> Match:
     return "undecided"
 
 
-def _unproven(report: KernelReport, what: str) -> KernelReport:
+def downgrade_unproven(report: KernelReport, what: str) -> KernelReport:
     """The report of a file that has the right name, and nothing else that says it is what runs.
 
     An upgrade replaces the file of a release while the old code runs on: a good word about the file is none about
     the machine. A bad one is a warning that stands.
     """
     reason = f"Nothing shows that this file is the same build as {what}. Of the file: "
-    return _without_good_words(report, lambda finding: reason + finding.reason)
+    return downgrade_safe_words(report, lambda finding: reason + finding.reason)
 
 
-def believable(report: KernelReport, devices: Sequence[Device]) -> KernelReport:
+def downgrade_refuted(report: KernelReport, devices: Sequence[Device]) -> KernelReport:
     """The report, unless a device refutes it: a kernel that cannot drive a legacy device does not drive one."""
     seen = next((device for device in devices if device.transport == "pci" and device.mode == "legacy"), None)
     if seen is None or not any(finding.justification == NOT_REACHED for finding in report.findings):
@@ -248,10 +248,10 @@ def believable(report: KernelReport, devices: Sequence[Device]) -> KernelReport:
             return None
         return f"{seen.name} is driven as legacy, which refutes what was read: {finding.reason}"
 
-    return _without_good_words(report, refuted)
+    return downgrade_safe_words(report, refuted)
 
 
-def _without_good_words(report: KernelReport, why: Callable[[Finding], str | None]) -> KernelReport:
+def downgrade_safe_words(report: KernelReport, why: Callable[[Finding], str | None]) -> KernelReport:
     """The report with `unknown` in place of each good word that there is a reason against."""
     findings = []
     for finding in report.findings:

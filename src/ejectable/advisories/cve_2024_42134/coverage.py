@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
-from ejectable.advisories.cve_2024_42134.stage import Stage
+from ejectable.advisories.cve_2024_42134.scene import Scene
 from ejectable.kernel.code import IndirectCall, indirect_calls, listing
 from ejectable.kernel.machine import Load
 from ejectable.kernel.program import Symbol
@@ -37,26 +37,26 @@ class Condition(msgspec.Struct, frozen=True):
     name: str
 
 
-def calls(stage: Stage, function: Symbol) -> Iterator[IndirectCall]:
+def calls(scene: Scene, function: Symbol) -> Iterator[IndirectCall]:
     """The indirect calls of the function under test and of all that works for it in the driver."""
-    for each in _reached(stage, [function, *stage.met.values()]):
-        yield from indirect_calls(stage.program, each)
+    for each in _reached(scene, [function, *scene.met.values()]):
+        yield from indirect_calls(scene.program, each)
 
 
-def untried(stage: Stage, function: Symbol, traced: Collection[int]) -> list[IndirectCall]:
+def untried(scene: Scene, function: Symbol, traced: Collection[int]) -> list[IndirectCall]:
     """Those that no run went through, and that do not lead to what the legacy probe had set."""
-    known = stage.legacy_callbacks
-    return [call for call in calls(stage, function) if call.site not in traced and call.loaded_from not in known]
+    known = scene.legacy_callbacks
+    return [call for call in calls(scene, function) if call.site not in traced and call.loaded_from not in known]
 
 
-def _reached(stage: Stage, start: Collection[Symbol]) -> list[Symbol]:
+def _reached(scene: Scene, start: Collection[Symbol]) -> list[Symbol]:
     """These functions and what of the driver they call directly, and so on."""
-    symbols = stage.program.symbols
-    module, own = stage.program.name != "vmlinux", stage.program.own
+    symbols = scene.program.symbols
+    module, own = scene.program.name != "vmlinux", scene.program.own
     found = list({symbol.address: symbol for symbol in start}.values())
     known = {symbol.address for symbol in found}
     for function in found:
-        for instruction in listing(stage.program, function) if len(found) < MOST_FUNCTIONS else ():
+        for instruction in listing(scene.program, function) if len(found) < MOST_FUNCTIONS else ():
             at = symbols.at(instruction.target) if instruction.target is not None else None
             if at is None or at[1] or at[0].kind not in "tTwW" or at[0].address in known:
                 continue
@@ -67,43 +67,43 @@ def _reached(stage: Stage, start: Collection[Symbol]) -> list[Symbol]:
     return found
 
 
-def _numbers(stage: Stage, start: Collection[Symbol]) -> list[int]:
+def _numbers(scene: Scene, start: Collection[Symbol]) -> list[int]:
     """The numbers that these functions, and what they call of the driver, compare something with."""
     found: dict[int, None] = {}
-    for function in _reached(stage, start):
-        for instruction in listing(stage.program, function):
+    for function in _reached(scene, start):
+        for instruction in listing(scene.program, function):
             last = instruction.operands.rpartition(",")[2].strip()
             if COMPARES.fullmatch(instruction.mnemonic) and NUMBER.fullmatch(last):
                 found[int(last.removeprefix("#"), 0) & LOW] = None
     return [number for number in found if number][:MOST_NUMBERS]
 
 
-def conditions(stage: Stage, function: Symbol, loads: Collection[Load]) -> Iterator[Condition]:
+def conditions(scene: Scene, function: Symbol, loads: Collection[Load]) -> Iterator[Condition]:
     """What a run read, each time with another value. Pointers that the legacy probe set, and lists, are left alone."""
     seen: dict[tuple[int, int], int] = {}
     for load in loads:
-        slot = stage.slot(load)
-        if slot is None and not (stage.is_data(load.address) or stage.decides(load.address)):
+        slot = scene.slot(load)
+        if slot is None and not (scene.is_data(load.address) or scene.decides(load.address)):
             continue
-        if slot is not None and (slot & ~7 in stage.legacy_callbacks or stage.is_list(slot)):
+        if slot is not None and (slot & ~7 in scene.legacy_callbacks or scene.is_list(slot)):
             continue
         seen.setdefault((load.address, load.size), load.value)
-    numbers = _numbers(stage, [function, *stage.met.values()])
+    numbers = _numbers(scene, [function, *scene.met.values()])
     count = 0
     for (address, size), value in list(seen.items())[:MOST_CONDITIONS]:
-        slot = address - stage.device if stage.owns(address) else None
-        name = stage.place(address)
-        for other in _others(stage, size, value, numbers):
+        slot = address - scene.device if scene.owns(address) else None
+        name = scene.place(address)
+        for other in _others(scene, size, value, numbers):
             count += 1
             if count > MOST_RUNS:
                 return
             yield Condition(address, size, other, slot, name)
 
 
-def _others(stage: Stage, size: int, value: int, numbers: Collection[int]) -> Iterator[int]:
+def _others(scene: Scene, size: int, value: int, numbers: Collection[int]) -> Iterator[int]:
     """The values to try instead of one."""
-    if size == 8 and stage.owns(value):
-        yield stage.modern + value - stage.device  # a pointer to a device that a modern driver drives
+    if size == 8 and scene.owns(value):
+        yield scene.modern + value - scene.device  # a pointer to a device that a modern driver drives
     if size == 8 and value == 0:
         # Of the features, a legacy device may have the lower half only.
         yield from (HIGH, LOW)
@@ -113,34 +113,34 @@ def _others(stage: Stage, size: int, value: int, numbers: Collection[int]) -> It
         yield from (number for number in numbers if number >> 8 * size == 0 and number != value)
 
 
-def depends(stage: Stage, slot: int) -> str | None:
+def depends(scene: Scene, slot: int) -> str | None:
     """What decides whether the legacy probe puts anything into this place of the device; `None` if nothing does.
 
     Every value that the probe read of the PCI device and of the kernel's variables, and every answer that it got, is
     changed; wherever it still succeeds, the place must hold something.
     """
-    outcome, _ = stage.probe_again({}, {})
-    probes = [stage.program.symbols.function(name) for name in ("virtio_pci_probe", "virtio_pci_legacy_probe")]
-    numbers = _numbers(stage, [probe for probe in probes if probe is not None])
+    outcome, _ = scene.probe_again({}, {})
+    probes = [scene.program.symbols.function(name) for name in ("virtio_pci_probe", "virtio_pci_legacy_probe")]
+    numbers = _numbers(scene, [probe for probe in probes if probe is not None])
     changes: list[tuple[str, dict[int, tuple[int, int]], dict[str, int]]] = []
     seen = set()
     for load in outcome.loads:
-        within = stage.parent <= load.address < stage.parent + stage.parent_size
-        if (load.address, load.size) in seen or not (within or stage.is_data(load.address)):
+        within = scene.parent <= load.address < scene.parent + scene.parent_size
+        if (load.address, load.size) in seen or not (within or scene.is_data(load.address)):
             continue
         seen.add((load.address, load.size))
-        name = stage.place(load.address)
+        name = scene.place(load.address)
         changes += [(name, {load.address: (value, load.size)}, {})
-                    for value in _others(stage, load.size, load.value, numbers)]  # fmt: skip
+                    for value in _others(scene, load.size, load.value, numbers)]  # fmt: skip
     for name in dict.fromkeys(call.name for call in outcome.calls):
         answers = {call.answer for call in outcome.calls if call.name == name}
         if answers <= {0, 1}:
             changes.append((f"what {name}() answers", {}, {name: 0 if answers == {1} else 1}))
     for name, pokes, other in changes[:MOST_RUNS]:
-        again, device = stage.probe_again(pokes, other)
+        again, device = scene.probe_again(pokes, other)
         driven = again.exit == "returned" and not (again.value or 0) & LOW
         # Without the functions that every legacy device gets it was no legacy probe.
-        legacy = driven and all(any(device[at : at + 8]) for at in stage.legacy_callbacks if at != slot)
+        legacy = driven and all(any(device[at : at + 8]) for at in scene.legacy_callbacks if at != slot)
         if legacy and not any(device[slot : slot + 8]):
             return name
     return None
