@@ -128,31 +128,55 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
     assert not complaints
 
 
-@pytest.mark.kernels
-def test_dkms_builds_it_for_the_kernel_that_was_proven_and_for_no_other(tmp_path: Path) -> None:
+class Dkms:
+    """The machine's own dkms, with the module's sources, in trees of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.built = folder / "dkms"
+        self.source = folder / "src" / f"ejectable-live-{__version__}"
+        self.source.mkdir(parents=True)
+        target = target_of_debian(RELEASE)
+        copy_sources(self.source, target)
+        self.conf = self.source / "dkms.conf"
+        self.conf.write_bytes(dkms_conf(target, compiler_for(read_headers(headers(RELEASE), RELEASE))))
+        self._places = []
+        for option, place in (("source", self.source.parent), ("dkms", self.built), ("install", folder / "install")):
+            place.mkdir(exist_ok=True)
+            self._places += [f"--{option}tree", str(place)]
+
+    def __call__(self, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["dkms", verb, *words, *self._places], capture_output=True, text=True, check=False)
+
+    def modules(self) -> list[Path]:
+        return list(self.built.rglob("ejectable_live.ko"))
+
+
+@pytest.fixture
+def dkms(tmp_path: Path) -> Dkms:
     if shutil.which("dkms") is None:
         pytest.skip("dkms is not installed (apt-get install --no-install-recommends dkms)")
-    source = tmp_path / "src" / f"ejectable-live-{__version__}"
-    source.mkdir(parents=True)
-    target = target_of_debian(RELEASE)
-    copy_sources(source, target)
-    (source / "dkms.conf").write_bytes(dkms_conf(target, compiler_for(read_headers(headers(RELEASE), RELEASE))))
-    places = []
-    for name in ("source", "dkms", "install"):
-        folder = tmp_path / ("src" if name == "source" else name)
-        folder.mkdir(exist_ok=True)
-        places += [f"--{name}tree", str(folder)]
+    return Dkms(tmp_path)
 
-    def dkms(verb: str, *words: str) -> subprocess.CompletedProcess[str]:
-        command = ["dkms", verb, f"ejectable-live/{__version__}", *words, *places]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert dkms("add").returncode == 0
-    built = dkms("build", "-k", RELEASE, "--kernelsourcedir", str(headers(RELEASE)))
+@pytest.mark.kernels
+def test_dkms_builds_it_for_the_kernel_that_was_proven_and_for_no_other(dkms: Dkms) -> None:
+    name = f"ejectable-live/{__version__}"
+    assert dkms("add", name).returncode == 0
+    built = dkms("build", name, "-k", RELEASE, "--kernelsourcedir", str(headers(RELEASE)))
     assert built.returncode == 0, built.stdout + built.stderr
-    [module] = (tmp_path / "dkms").rglob("ejectable_live.ko")
+    [module] = dkms.modules()
     assert modinfo(module.read_bytes())["ejectable_release"] == RELEASE
-    refused = dkms("build", "-k", OTHER, "--kernelsourcedir", str(headers(OTHER)))
+    refused = dkms("build", name, "-k", OTHER, "--kernelsourcedir", str(headers(OTHER)))
     assert refused.returncode != 0
     assert "BUILD_EXCLUSIVE" in refused.stdout + refused.stderr
-    assert len(list((tmp_path / "dkms").rglob("ejectable_live.ko"))) == 1
+    assert len(dkms.modules()) == 1
+
+
+@pytest.mark.kernels
+def test_a_kernel_that_is_installed_beside_it_is_none_of_its_business(dkms: Dkms) -> None:
+    # What the hooks of a kernel package run (/etc/kernel/postinst.d/dkms): it must end with 0, or dpkg fails.
+    assert dkms("add", f"ejectable-live/{__version__}").returncode == 0
+    for release in (OTHER, RELEASE):
+        done = dkms("autoinstall", "-k", release, "--kernelsourcedir", str(headers(release)))
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert not dkms.modules(), "and nothing is built unless it is asked for"
