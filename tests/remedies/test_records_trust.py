@@ -151,7 +151,9 @@ def test_what_killed_writes_left_beside_the_records_is_swept(image: Path) -> Non
     assert len(Records(host.Root(image)).all()) == 1
 
 
-@pytest.mark.parametrize("path", ["/../x", "/etc/../../x", "etc/hostname", "//etc/hostname", "/etc/./hostname", "/", "x\0"])
+@pytest.mark.parametrize(
+    "path", ["/../x", "/etc/../../x", "etc/hostname", "//etc/hostname", "/etc/./hostname", "/", "x\0"]
+)
 def test_a_record_with_a_path_that_leads_out_of_the_tree_is_no_record(image: Path, path: str) -> None:
     step = {"type": "file", "path": path, "before": "b3duZWQK", "after": None}
     folder = folder_of(host.Root(image))
