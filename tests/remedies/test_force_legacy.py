@@ -17,7 +17,7 @@ from ejectable.advisories import registry
 from ejectable.errors import BadInput, Missing, WrongUsage
 from ejectable.intake import DEFAULT_LIMITS, write_atomically
 from ejectable.model import Applied, Remedy
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.boot_images import initramfs_that_asks
 from ejectable.remedies.legacy_places import find_places
 from ejectable.report import document
@@ -51,16 +51,16 @@ def situation(root: Path, *, live: bool = False) -> Situation:
 
 
 def planned(root: Path) -> Remedy:
-    (line,) = carry_out.plan(situation(root), Request(), ["force-legacy"])
+    (line,) = execute.plan(situation(root), Request(), ["force-legacy"])
     return line
 
 
 def apply(root: Path, *, live: bool = False) -> Applied:
-    return carry_out.apply(situation(root, live=live), "force-legacy", Request())
+    return execute.apply(situation(root, live=live), "force-legacy", Request())
 
 
 def undo(root: Path, *, live: bool = False) -> Applied:
-    return carry_out.undo(situation(root, live=live), "force-legacy", Request())
+    return execute.undo(situation(root, live=live), "force-legacy", Request())
 
 
 def snapshot(root: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from ejectable.errors import EjectableError, Missing, WrongUsage
-from ejectable.remedies import Request, carry_out, instance_type
+from ejectable.remedies import Request, execute, instance_type
 from ejectable.remedies.ecs import answers, refusals, service
 from tests.remedies.ecs_server import INSTANCE, KEY, REGION, SECRET, TOKEN, Api, Fault, Machine, elsewhere, one_process
 
@@ -33,7 +33,7 @@ def api(api: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
 def refused(tmp_path: Path, request: Request = REQUEST) -> EjectableError:
     """The error of `--apply`; there is one, and it is of ours."""
     with pytest.raises(EjectableError) as caught:
-        carry_out.apply(elsewhere(tmp_path), "instance-type", request)
+        execute.apply(elsewhere(tmp_path), "instance-type", request)
     told = "".join(traceback.format_exception(caught.value))
     assert not [secret for secret in SECRETS if secret in told]
     return caught.value
@@ -46,7 +46,7 @@ def whole(error: EjectableError) -> str:
 def test_throttling_is_waited_out(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instance_type, "APPLY_PATIENCE_S", 60.0)
     api.faults = [Fault("*", "Throttling.User", "Request was denied due to user flow control.", times=2)]
-    assert carry_out.apply(elsewhere(tmp_path), "instance-type", REQUEST).verified
+    assert execute.apply(elsewhere(tmp_path), "instance-type", REQUEST).verified
 
 
 def test_throttling_without_end_is_given_up_and_nothing_was_done(api: Api, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_no_credentials_and_no_sdk(api: Api, tmp_path: Path, monkeypatch: pytest
 
 def test_offline_it_is_not_done(api: Api, tmp_path: Path) -> None:
     with pytest.raises(WrongUsage, match="--offline forbids it"):
-        carry_out.apply(elsewhere(tmp_path, offline=True), "instance-type", REQUEST)
+        execute.apply(elsewhere(tmp_path, offline=True), "instance-type", REQUEST)
     assert not api.asked
 
 
@@ -175,7 +175,7 @@ def test_a_refusal_once_it_is_stopped_starts_it_again(code: str, api: Api, tmp_p
     assert f"Undone: stopped {INSTANCE}." in whole(error)
     assert (api.instances[INSTANCE].type, api.instances[INSTANCE].status) == ("ecs.g7.large", "Running")
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(elsewhere(tmp_path), "instance-type", Request())
+        execute.undo(elsewhere(tmp_path), "instance-type", Request())
 
 
 def test_what_the_dry_run_refuses_once_it_is_stopped_is_not_tried(api: Api, tmp_path: Path) -> None:
@@ -222,9 +222,9 @@ def test_ctrl_c_while_it_stops_starts_it_again(api: Api, tmp_path: Path, monkeyp
         raise KeyboardInterrupt
 
     one = instance_type.InstanceType(pause=interrupted)
-    monkeypatch.setattr(carry_out, "remediation", lambda name: one)
+    monkeypatch.setattr(execute, "remediation", lambda name: one)
     with pytest.raises(KeyboardInterrupt):
-        carry_out.apply(elsewhere(tmp_path), "instance-type", REQUEST)
+        execute.apply(elsewhere(tmp_path), "instance-type", REQUEST)
     assert api.instances[INSTANCE].status == "Running"
     assert api.actions().count("StartInstance") == 1
 

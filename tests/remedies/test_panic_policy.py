@@ -10,7 +10,7 @@ from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import Missing, WrongUsage
 from ejectable.model import Applied, Remedy
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.panic_policy import DROP_IN
 from tests.host.trees import Machine, affected_module
 
@@ -31,12 +31,12 @@ def situation(root: Path) -> Situation:
 
 
 def planned(root: Path) -> Remedy:
-    (line,) = carry_out.plan(situation(root), Request(), ["panic-policy"])
+    (line,) = execute.plan(situation(root), Request(), ["panic-policy"])
     return line
 
 
 def applied(root: Path) -> Applied:
-    return carry_out.apply(situation(root), "panic-policy", Request())
+    return execute.apply(situation(root), "panic-policy", Request())
 
 
 def test_it_is_planned_applied_verified_and_undone(tree: Tree) -> None:
@@ -60,12 +60,12 @@ def test_it_is_planned_applied_verified_and_undone(tree: Tree) -> None:
     assert planned(root).state == "done"
     again = applied(root)
     assert (again.changes, again.verified) == ((), True), "what is done is not done again"
-    carry_out.undo(situation(root), "panic-policy", Request())
+    execute.undo(situation(root), "panic-policy", Request())
     assert not (root / DROP_IN[1:]).exists()
     assert (root / "proc/sys/kernel/panic_on_oops").read_text() == "0\n"
     assert (root / "proc/sys/kernel/panic").read_text() == "0\n"
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(situation(root), "panic-policy", Request())
+        execute.undo(situation(root), "panic-policy", Request())
 
 
 def test_a_restart_time_that_is_set_is_kept(tree: Tree) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import DamagedInput, EjectableError, Missing, WrongUsage
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.changes import interrupted
 from ejectable.remedies.records import Records
 from ejectable.remedies.state import folder_of
@@ -50,11 +50,11 @@ def keep(folder: Path, record: dict[str, object]) -> None:
 def test_records_that_an_image_brings_along_are_not_ours(image: Path, tmp_path: Path, state: str) -> None:
     flag = tmp_path / "flag"
     keep(image / "var/lib/ejectable", hostile(flag, state))
-    assert carry_out.left_open(situation(image)) == ()
+    assert execute.left_open(situation(image)) == ()
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(situation(image), "panic-policy", Request())
-    carry_out.apply(situation(image), "panic-policy", Request())
-    carry_out.undo(situation(image), "panic-policy", Request())
+        execute.undo(situation(image), "panic-policy", Request())
+    execute.apply(situation(image), "panic-policy", Request())
+    execute.undo(situation(image), "panic-policy", Request())
     assert not flag.exists()
     assert (image / "etc/hostname").read_text() == "web-1\n"
     assert len(list((image / "var/lib/ejectable").rglob("*"))) == 2, "and nothing of ours is written there"
@@ -62,11 +62,11 @@ def test_records_that_an_image_brings_along_are_not_ours(image: Path, tmp_path: 
 
 def test_each_tree_has_its_own_records_on_this_machine(tmp_path: Path) -> None:
     one, other = (Machine(module=affected_module(), panic_on_oops=0).build(tmp_path / name) for name in ("a", "b"))
-    carry_out.apply(situation(one), "panic-policy", Request())
+    execute.apply(situation(one), "panic-policy", Request())
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(situation(other), "panic-policy", Request())
+        execute.undo(situation(other), "panic-policy", Request())
     (tmp_path / "link").symlink_to(one)
-    assert carry_out.undo(situation(tmp_path / "link"), "panic-policy", Request()).verified, "however it is spelt"
+    assert execute.undo(situation(tmp_path / "link"), "panic-policy", Request()).verified, "however it is spelt"
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -81,7 +81,7 @@ def test_a_kept_home_of_another_user_decides_nothing_for_root(
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / ".local/state"))
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(situation(image), "source-patch", Request())
+        execute.undo(situation(image), "source-patch", Request())
     assert not flag.exists()
     assert own_state.is_dir()
 
@@ -108,11 +108,11 @@ def test_a_folder_that_others_may_write_is_refused_and_said(
         case _:
             (folder / "changes").rename(tmp_path / "elsewhere")
             (folder / "changes").write_text("")
-    for do in (carry_out.apply, carry_out.undo):
+    for do in (execute.apply, execute.undo):
         with pytest.raises((Missing, DamagedInput), match=r"nothing in it is obeyed|found a link or a file"):
             do(situation(image), "panic-policy", Request())
     assert not flag.exists()
-    (note,) = carry_out.left_open(situation(image))
+    (note,) = execute.left_open(situation(image))
     assert str(own_state) in note
 
 
@@ -136,17 +136,17 @@ def test_a_record_that_others_may_write_is_left_out(image: Path, tmp_path: Path,
             os.mkfifo(record)
     assert interrupted(host.Root(image)) == ()
     with pytest.raises(EjectableError):
-        carry_out.undo(situation(image), "panic-policy", Request())
+        execute.undo(situation(image), "panic-policy", Request())
     assert not (tmp_path / "flag").exists()
 
 
 def test_what_killed_writes_left_beside_the_records_is_swept(image: Path) -> None:
-    carry_out.apply(situation(image), "panic-policy", Request())
+    execute.apply(situation(image), "panic-policy", Request())
     folder = folder_of(host.Root(image)) / "changes"
     for name in (".000001.json.ab_cd123", ".000002.json.12345678"):
         (folder / name).write_text("{")
     (folder / "theirs").write_text("not ours")
-    carry_out.undo(situation(image), "panic-policy", Request())
+    execute.undo(situation(image), "panic-policy", Request())
     assert sorted(path.name for path in folder.iterdir()) == ["000001.json", "theirs"]
     assert len(Records(host.Root(image)).all()) == 1
 
@@ -159,7 +159,7 @@ def test_a_record_with_a_path_that_leads_out_of_the_tree_is_no_record(image: Pat
     folder = folder_of(host.Root(image))
     keep(folder, hostile(image, "open") | {"steps": [step]})
     (image / "x").write_text("theirs\n")
-    carry_out.apply(situation(image), "panic-policy", Request())
+    execute.apply(situation(image), "panic-policy", Request())
     assert not (image.parent / "x").exists()
     assert (image / "etc/hostname").read_text() == "web-1\n"
     assert interrupted(host.Root(image)) == ()
@@ -168,17 +168,17 @@ def test_a_record_with_a_path_that_leads_out_of_the_tree_is_no_record(image: Pat
 def test_a_record_with_a_mode_beyond_0777_is_no_record(image: Path) -> None:
     step = {"type": "file", "path": "/etc/suid", "before": "b3duZWQK", "after": None, "mode_before": 0o4755}
     keep(folder_of(host.Root(image)), hostile(image, "open") | {"steps": [step]})
-    carry_out.apply(situation(image), "panic-policy", Request())
+    execute.apply(situation(image), "panic-policy", Request())
     assert not (image / "etc/suid").exists()
 
 
 def test_a_link_that_came_since_leads_no_undoing_out_of_its_place(image: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
-    carry_out.apply(situation(image), "panic-policy", Request())
+    execute.apply(situation(image), "panic-policy", Request())
     (image / "etc/sysctl.d").rename(outside)
     (image / "etc/sysctl.d").symlink_to(outside)
     (image / "etc/elsewhere").mkdir()
-    done = carry_out.undo(situation(image), "panic-policy", Request())
+    done = execute.undo(situation(image), "panic-policy", Request())
     assert not done.verified
     assert "link to nothing" in done.why
     assert len(list(outside.iterdir())) == 1
@@ -191,9 +191,9 @@ def test_nothing_of_a_record_becomes_a_command_to_paste_but_the_name_of_a_remedy
     image: Path, field: dict[str, str]
 ) -> None:
     keep(folder_of(host.Root(image)), hostile(image, "open") | field)
-    assert carry_out.left_open(situation(image)) == ()
+    assert execute.left_open(situation(image)) == ()
 
 
 def test_a_remedy_that_is_not_known_is_not_offered_for_undoing(image: Path) -> None:
     keep(folder_of(host.Root(image)), hostile(image, "open") | {"remedy": "prayer", "steps": []})
-    assert carry_out.left_open(situation(image)) == ()
+    assert execute.left_open(situation(image)) == ()

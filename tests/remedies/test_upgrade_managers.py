@@ -129,8 +129,8 @@ def test_a_package_with_another_kernel_than_its_name_says_is_unknown(apt: Box, t
 
 KILLED = """
 import os, signal, sys
-from ejectable.remedies.upgrade import carry_out
-carry_out._checked = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from ejectable.remedies.upgrade import install
+install._checked = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 from ejectable.__main__ import main
 sys.argv = ["ejectable", "fix", "upgrade", "--apply"]
 main()

@@ -15,7 +15,7 @@ from ejectable.remedies.upgrade.dnf import _effect
 from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.initramfs import names
 from ejectable.remedies.upgrade.precautions import free, holder, room
-from ejectable.remedies.upgrade.take_back import main, refusal
+from ejectable.remedies.upgrade.rollback import main, refusal
 
 HOLD = """
 import fcntl, sys, time

@@ -9,13 +9,13 @@ from typing import ClassVar, Literal
 from ejectable.errors import EjectableError, Missing, WrongUsage
 from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
-from ejectable.remedies.ecs import wording
+from ejectable.remedies.ecs import messages
 from ejectable.remedies.ecs.change import change_type, ensure_running, ensure_stopped, rehearse
+from ejectable.remedies.ecs.instance import CLOUD, Subject, is_here, subject_of
 from ejectable.remedies.ecs.names import parse
 from ejectable.remedies.ecs.offers import Described, Offer, chosen, describe, instance_of, offers
 from ejectable.remedies.ecs.proof import Devices, devices_of
 from ejectable.remedies.ecs.service import Ecs, credentials_likely, installed
-from ejectable.remedies.ecs.whereabouts import CLOUD, Subject, is_here, subject_of
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
 
@@ -47,7 +47,7 @@ class InstanceType(Remediation):
     def plan(self, situation: Situation, request: Request) -> Remedy:
         """Possible on ECS where a type is on offer that fits; without the API, where the rules know a successor."""
         if request.instance is None and situation.facts.host.cloud != CLOUD:
-            return self.impossible(wording.NOT_ECS)
+            return self.impossible(messages.NOT_ECS)
         subject = subject_of(situation.root, situation.facts.host.cloud, request, offline=situation.offline)
         if not subject.other and (nothing := self._nothing_to_gain(situation, subject)) is not None:
             return nothing
@@ -97,8 +97,8 @@ class InstanceType(Remediation):
                 checked = rehearse(ecs, had.instance, new.name.name, across=new.across)
                 if here is not False:
                     raise WrongUsage(
-                        wording.on_itself(had, new, checked=checked, known=here is True),
-                        hint=wording.from_elsewhere(subject, new),
+                        messages.on_itself(had, new, checked=checked, known=here is True),
+                        hint=messages.from_elsewhere(subject, new),
                     )
                 self._move(ecs, situation, had, new, changes)
                 name = new.name.name
@@ -112,33 +112,33 @@ class InstanceType(Remediation):
         with Ecs(subject.region, patience_s=PLAN_PATIENCE_S, tell=situation.tell, pause=self._pause) as ecs:
             had = describe(ecs, subject.instance)
             if had.name.modern and request.to is None:
-                return self.impossible(wording.already(had.name), details=(wording.PROOF,))
+                return self.impossible(messages.already(had.name), details=(messages.PROOF,))
             on_offer = offers(ecs, had)
         new = chosen(had, on_offer, request.to)
         return Remedy(
             self.name,
             "possible",
-            wording.offered(had, new),
-            wording.commands(subject, new.name.name, across=new.across, subscription=had.instance.subscription),
+            messages.offered(had, new),
+            messages.commands(subject, new.name.name, across=new.across, subscription=had.instance.subscription),
             verified=False,  # that it is on offer was asked; that it helps only the machine can show afterwards
-            cost=wording.cost(subscription=had.instance.subscription),
-            details=(*wording.details(subject, had, new, on_offer), *subject.notes),
+            cost=messages.cost(subscription=had.instance.subscription),
+            details=(*messages.details(subject, had, new, on_offer), *subject.notes),
         )
 
     def _guessed(self, subject: Subject, request: Request, not_asked: str) -> Remedy:
         """The plan without the API."""
         current = parse(subject.type or "")
-        names, problem = wording.guesses(current, request.to)
+        names, problem = messages.guesses(current, request.to)
         if problem:
             return self.impossible(problem, details=(not_asked, *subject.notes))
         return Remedy(
             self.name,
             "possible",
-            wording.guessed(current, names, not_asked),
-            wording.commands(subject, names[0], across=False, subscription=False, ask_first=True),
+            messages.guessed(current, names, not_asked),
+            messages.commands(subject, names[0], across=False, subscription=False, ask_first=True),
             verified=False,
-            cost=wording.cost(subscription=False),
-            details=(*wording.guess_details(subject, names), *subject.notes),
+            cost=messages.cost(subscription=False),
+            details=(*messages.guess_details(subject, names), *subject.notes),
         )
 
     def _nothing_to_gain(self, situation: Situation, subject: Subject) -> Remedy | None:
@@ -157,7 +157,7 @@ class InstanceType(Remediation):
                 return Remedy(self.name, "done", f"{why}; the type is {subject.type}.", (), verified=True)
             return self.impossible(f"{why}: another type would change nothing.")
         if current is not None and modern:
-            return self.impossible(wording.still_legacy(current, others, situation.facts.forced_legacy))
+            return self.impossible(messages.still_legacy(current, others, situation.facts.forced_legacy))
         return None
 
     def _move(self, ecs: Ecs, situation: Situation, had: Described, new: Offer, changes: Changes) -> None:
@@ -203,7 +203,7 @@ class InstanceType(Remediation):
             tuple(changes.done),
             verified=devices.word == "modern",
             why=f"{identifier} is {name}. {devices.why}",
-            next_steps=() if devices.word == "modern" else (wording.look(identifier, devices.word),),
+            next_steps=() if devices.word == "modern" else (messages.look(identifier, devices.word),),
             undo="ejectable fix instance-type --undo" if changes.done else None,
         )
 

@@ -5,10 +5,10 @@ import argparse
 import sys
 
 from ejectable.errors import EjectableError, WrongUsage
+from ejectable.remedies.ecs.aliyun_cli import start
 from ejectable.remedies.ecs.change import change_type, ensure_running, ensure_stopped
-from ejectable.remedies.ecs.cli_lines import start
+from ejectable.remedies.ecs.instance import checked_instance, is_here
 from ejectable.remedies.ecs.service import Ecs
-from ejectable.remedies.ecs.whereabouts import checked_instance, is_here
 
 __all__ = ["main"]
 

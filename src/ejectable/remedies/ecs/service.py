@@ -22,9 +22,9 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from ejectable.errors import WrongUsage
+from ejectable.remedies.ecs.instance import on_ecs
 from ejectable.remedies.ecs.refusals import Refusal, as_error, failure
 from ejectable.remedies.ecs.sdk import ENDPOINT, ENDPOINT_VARIABLE
-from ejectable.remedies.ecs.whereabouts import on_ecs
 
 __all__ = ["Ecs", "credentials_likely", "installed"]
 

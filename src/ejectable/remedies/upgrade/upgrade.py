@@ -13,11 +13,11 @@ from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.upgrade import tree
 from ejectable.remedies.upgrade.backend import Backend, Offer, Owner, Package
-from ejectable.remedies.upgrade.carry_out import carry_out
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
+from ejectable.remedies.upgrade.install import install
 from ejectable.remedies.upgrade.installed import Ready, ready
-from ejectable.remedies.upgrade.take_back import refusal
+from ejectable.remedies.upgrade.rollback import refusal
 from ejectable.remedies.upgrade.verify import Judged, as_named, judge_packages
 
 __all__ = ["Upgrade"]
@@ -169,15 +169,15 @@ class Upgrade(Remediation):
                 "`upgrade` installs packages on the machine that it runs on only.",
                 hint="For a mounted image: `ejectable fix upgrade --root DIR` shows the commands.",
             )
-        return carry_out(situation, changes, self._not_needed(situation))
+        return install(situation, changes, self._not_needed(situation))
 
     def undo(self, situation: Situation, request: Request, changes: Changes) -> Applied:
         """Remove what was installed, unless it is what runs by now."""
         steps = [step for record in self._records(situation) for step in record if isinstance(step, CommandStep)]
         for step in steps[-1:]:
             words = list(step.undo)
-            if "ejectable.remedies.upgrade.take_back" in words:
-                manager, *packages = words[words.index("ejectable.remedies.upgrade.take_back") + 1 :]
+            if "ejectable.remedies.upgrade.rollback" in words:
+                manager, *packages = words[words.index("ejectable.remedies.upgrade.rollback") + 1 :]
                 if why := refusal(situation.root, manager, packages):
                     raise WrongUsage(f"It cannot be taken back now: {why}", hint="Boot another kernel first.")
         return super().undo(situation, request, changes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Taking an installation back: `python -m ejectable.remedies.upgrade.take_back apt PACKAGE...`
+"""Taking an installation back: `python -m ejectable.remedies.upgrade.rollback apt PACKAGE...`
 
 It is a program of its own, since it must also work after the upgrade was killed: then the package manager may still be
 at work (it is waited for), or may have been stopped half-way. It removes exactly what it is told, and never the kernel
@@ -21,7 +21,7 @@ from ejectable.remedies.upgrade import rpm
 from ejectable.remedies.upgrade.apt import Apt, owner_in
 from ejectable.remedies.upgrade.precautions import holder
 
-__all__ = ["command", "main", "refusal", "take_back"]
+__all__ = ["command", "main", "refusal", "roll_back"]
 
 WAIT_S = 300.0  # for a package manager that is still at work
 RELEASE = re.compile(r"\d[\w.~+-]*", re.ASCII)
@@ -34,7 +34,7 @@ def command(manager: str, packages: Sequence[str], *, before: Sequence[str] = ()
     `release` is a kernel of which nothing was there before: what a package manager that died half-way left of it goes.
     """
     # -P: whatever lies in the current folder is not imported.
-    words = [sys.executable, "-P", "-m", "ejectable.remedies.upgrade.take_back", manager, *packages]
+    words = [sys.executable, "-P", "-m", "ejectable.remedies.upgrade.rollback", manager, *packages]
     return [*words, *([f"--leftovers={release}"] if release else []), *(["--restore", *before] if before else [])]
 
 
@@ -55,7 +55,7 @@ def refusal(root: host.Root, manager: str, packages: Sequence[str]) -> str | Non
     return None
 
 
-def take_back(
+def roll_back(
     root: host.Root, manager: str, packages: Sequence[str], before: Sequence[str], leftovers: str = ""
 ) -> None:
     """Remove `packages` and reinstall `before`; raises `Missing` where that fails."""
@@ -130,7 +130,7 @@ def main(words: Sequence[str]) -> int:
             raise WrongUsage("Which package manager: apt, dnf or zypper?")
         swept = [word.partition("=")[2] for word in rest[:cut] if word.startswith("--leftovers=")]
         packages = [word for word in rest[:cut] if not word.startswith("-")]
-        take_back(host.Root("/"), manager, packages, rest[cut + 1 :], *swept[:1])
+        roll_back(host.Root("/"), manager, packages, rest[cut + 1 :], *swept[:1])
     except EjectableError as error:
         sys.stderr.write(f"{error.message}\n")
         return error.exit_code

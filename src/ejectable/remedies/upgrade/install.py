@@ -10,7 +10,7 @@ from ejectable.model import Applied, Remedy
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.commands import run
 from ejectable.remedies.situation import Situation
-from ejectable.remedies.upgrade import initramfs, precautions, take_back
+from ejectable.remedies.upgrade import initramfs, precautions, rollback
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, telling
 from ejectable.remedies.upgrade.boot import Boots, boots_next
 from ejectable.remedies.upgrade.choice import select
@@ -18,14 +18,14 @@ from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.installed import Ready, image_of, ready
 from ejectable.remedies.upgrade.verify import Judged, as_named, judge_files, judge_installed
 
-__all__ = ["carry_out"]
+__all__ = ["install"]
 
 INSTALL_S = 3600.0
 UNDO = "ejectable fix upgrade --undo"
 OTHERS = "`ejectable fix` shows the other remedies."
 
 
-def carry_out(situation: Situation, changes: Changes, not_needed: Remedy | None) -> Applied:
+def install(situation: Situation, changes: Changes, not_needed: Remedy | None) -> Applied:
     """Install the newest kernel if it is good; raises `Missing` with what is in the way, and nothing was changed."""
     if not_needed is not None:
         if not_needed.state == "done":
@@ -51,9 +51,7 @@ def carry_out(situation: Situation, changes: Changes, not_needed: Remedy | None)
         situation.tell(f"installing {offer.image.label}")
         precautions.free(situation.root, backend.locks())
         argv = backend.install(offer, folder)
-        undo = take_back.command(
-            backend.name, effect.new, before=before, release=_fresh(situation.root, judged.release)
-        )
+        undo = rollback.command(backend.name, effect.new, before=before, release=_fresh(situation.root, judged.release))
         with changes.doing(argv, undo=undo, what=f"installed {', '.join([*effect.new, *effect.changed])}"):
             done = run(argv, timeout_s=INSTALL_S, unbroken=True)
             if not done.ok:
