@@ -19,6 +19,7 @@ from ejectable.remedies import REMEDIES, Request, Situation, execute, remediatio
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.panic_policy import PanicPolicy
 from ejectable.remedies.remediation import Remediation
+from ejectable.remedies.steps import Reach
 from tests.host.trees import Machine, affected_module
 from tests.remedies.own_state import IN_A_CHILD
 
@@ -75,7 +76,7 @@ def test_what_needs_root_says_so_before_anything_is_touched(affected: Path, monk
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Missing, match="takes root") as caught:
         execute.apply(situation(affected), "panic-policy", Request())
-    assert caught.value.hint == "sudo ejectable fix panic-policy --apply"
+    assert caught.value.hint == f"sudo ejectable fix panic-policy --apply --root {affected}"
     assert not (affected / "var/lib/ejectable").exists()
 
 
@@ -108,6 +109,7 @@ class Slow(Remediation):
     """Changes a file, and then takes its time."""
 
     name: ClassVar[str] = "slow"
+    reach: ClassVar[Reach] = Reach(files=["/etc/hostname"])
     durable: ClassVar[bool] = True
     where = "tree"
 

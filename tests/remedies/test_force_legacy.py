@@ -15,7 +15,7 @@ from corpus.archive import cache_folder, fetch, locked
 from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import BadInput, Missing, WrongUsage
-from ejectable.intake import DEFAULT_LIMITS, write_atomically
+from ejectable.intake import DEFAULT_LIMITS, Directory
 from ejectable.model import Applied, Remedy
 from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.boot_images import initramfs_that_asks
@@ -366,15 +366,16 @@ def test_a_full_disk_half_way_leaves_everything_as_it_was(tree: Tree, monkeypatc
     put(root, "/etc/default/grub", GRUB)
     put(root, "/etc/kernel/cmdline", f"ro {WORD}\n")
     before = snapshot(root)
-    written: list[Path] = []
+    written: list[str] = []
+    real = Directory.write
 
-    def nearly_full(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-        if path.name == "cmdline" and not written:
-            written.append(path)
+    def nearly_full(self: Directory, name: str, data: bytes, mode: int = 0o644) -> None:
+        if name == "cmdline" and not written:
+            written.append(name)
             raise OSError(28, "No space left on device")
-        write_atomically(path, data, mode=mode)
+        real(self, name, data, mode=mode)
 
-    monkeypatch.setattr("ejectable.remedies.changes.write_atomically", nearly_full)
+    monkeypatch.setattr(Directory, "write", nearly_full)
     with pytest.raises(Missing, match="No space left"):
         apply(root)
     assert written

@@ -9,14 +9,17 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from ejectable import host
 from ejectable.errors import EjectableError, Missing, WrongUsage
 from ejectable.remedies import Request, execute, instance_type
 from ejectable.remedies.ecs import answers, refusals, service
+from ejectable.remedies.steps import ChangeInstanceType, StartInstance, StopInstance, System
 from tests.remedies.ecs_server import INSTANCE, KEY, REGION, SECRET, TOKEN, Api, Fault, Machine, elsewhere, one_process
 
 REQUEST = Request(instance=INSTANCE, region=REGION)
@@ -271,23 +274,19 @@ def test_no_secret_is_printed_whatever_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("step", "says", "does"),
     [
-        (["--status", "Running"], 0, ""),
-        (["--status", "Stopped"], 0, ""),
-        (["--type", "ecs.g7.large"], 0, ""),
-        (["--type", "ecs.g8i.large"], 69, "its type can be changed while it is Stopped"),
+        (StopInstance(REGION, INSTANCE), "", []),
+        (StartInstance(REGION, INSTANCE), "", ["StopInstance"]),
+        (ChangeInstanceType(REGION, INSTANCE, "ecs.g7.large", "ecs.g8i.large"), "", []),
+        (ChangeInstanceType(REGION, INSTANCE, "ecs.g8i.large", "ecs.g7.large"), "while it is Stopped", []),
+        (ChangeInstanceType(REGION, INSTANCE, "ecs.g8i.large", "ecs.g7.large", started_later=True), "", []),
     ],
 )
-def test_what_is_so_already_is_left_alone_by_the_command_that_undoes(
-    words: list[str], code: int, says: str, api: Api
-) -> None:
-    argv = [sys.executable, "-m", "ejectable.remedies.ecs", "--region", REGION, "--instance", INSTANCE, *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    assert says in done.stderr
-    writes = [action for action in api.actions() if not action.startswith("Describe")]
-    assert writes == (["StopInstance"] if words[-1] == "Stopped" else [])
+def test_what_is_so_already_is_left_alone_when_it_is_undone(step: System, says: str, does: list[str], api: Api) -> None:
+    with pytest.raises(Missing, match=says) if says else nullcontext():
+        step.undo(host.Root())
+    assert [action for action in api.actions() if not action.startswith("Describe")] == does
 
 
 def test_every_meaning_has_a_way_out() -> None:

@@ -301,7 +301,7 @@ def test_a_full_disk_changes_nothing(make: Make, monkeypatch: pytest.MonkeyPatch
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ejectable.remedies.changes.write_atomically", full)
+    monkeypatch.setattr("ejectable.remedies.machine_files.write", full)
     with pytest.raises(Missing, match="No space left"):
         execute.apply(situation(), "source-patch", Request(target=str(top)))
     assert (top / COMMON).read_bytes() == before

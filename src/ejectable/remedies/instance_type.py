@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """On Alibaba Cloud: move to an instance type whose virtio devices are modern, where the defect does not reach them."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import ClassVar, Literal
@@ -18,6 +17,7 @@ from ejectable.remedies.ecs.proof import Devices, devices_of
 from ejectable.remedies.ecs.service import Ecs, credentials_likely, installed
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
+from ejectable.remedies.steps import ChangeInstanceType, Reach, StartInstance, StopInstance
 
 __all__ = ["InstanceType"]
 
@@ -36,6 +36,7 @@ class InstanceType(Remediation):
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "anywhere"
     needs_root: ClassVar[bool] = False
+    reach: ClassVar[Reach] = Reach(StopInstance, ChangeInstanceType, StartInstance)
 
     def __init__(self, *, pause: Callable[[float], None] = time.sleep) -> None:
         self._pause = pause
@@ -163,27 +164,23 @@ class InstanceType(Remediation):
     def _move(self, ecs: Ecs, situation: Situation, had: Described, new: Offer, changes: Changes) -> None:
         """Stop, change, start: each on record with what takes it back."""
         identifier, old, name = had.instance.instance_id, had.name.name, new.name.name
-        state = [sys.executable, "-P", "-m", "ejectable.remedies.ecs", "--region", ecs.region, "--instance", identifier]
-        running, stopped = [*state, "--status", "Running"], [*state, "--status", "Stopped"]
-        back = [*state, "--type", old]
         was_running = had.instance.status == "Running"
         if was_running:
             situation.tell(f"stopping {identifier}")
-            with changes.doing(stopped, undo=running, what=f"stopped {identifier}"):
+            with changes.step(StopInstance(ecs.region, identifier)):
                 ensure_stopped(ecs, identifier)
             # What could not be rehearsed while it ran is rehearsed now, before anything is changed.
             rehearse(ecs, instance_of(ecs, identifier), name, across=new.across)
         situation.tell(f"changing {identifier} to {name}")
-        # The order of a subscription is not taken back unasked: `back` says so, and is tried before a stop would be.
+        # The order of a subscription is not taken back unasked: undoing says so, and that is tried before a stop is.
         paid = had.instance.subscription
-        what = f"changed {identifier} from {old} to {name}"
-        with changes.doing([*state, "--type", name], undo=[] if paid and was_running else back, what=what):
+        with changes.step(ChangeInstanceType(ecs.region, identifier, old, name, started_later=paid and was_running)):
             order = change_type(ecs, identifier, name, across=new.across, pay=True)
         if order:
             changes.done.append(f"Its order is {order}.")
         if was_running:
             situation.tell(f"starting {identifier}")
-            with changes.doing(running, undo=back if paid else stopped, what=f"started {identifier}"):
+            with changes.step(StartInstance(ecs.region, identifier, old if paid else "")):
                 ensure_running(ecs, identifier)
 
     def _seen(self, ecs: Ecs, situation: Situation, identifier: str, name: str, changes: Changes) -> Applied:

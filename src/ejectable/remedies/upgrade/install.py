@@ -10,7 +10,8 @@ from ejectable.model import Applied, Remedy
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.commands import run
 from ejectable.remedies.situation import Situation
-from ejectable.remedies.upgrade import initramfs, precautions, rollback
+from ejectable.remedies.steps import InstallPackages
+from ejectable.remedies.upgrade import initramfs, precautions
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, telling
 from ejectable.remedies.upgrade.boot import Boots, boots_next
 from ejectable.remedies.upgrade.choice import select
@@ -51,8 +52,8 @@ def install(situation: Situation, changes: Changes, not_needed: Remedy | None) -
         situation.tell(f"installing {offer.image.label}")
         precautions.free(situation.root, backend.locks())
         argv = backend.install(offer, folder)
-        undo = rollback.command(backend.name, effect.new, before=before, release=_fresh(situation.root, judged.release))
-        with changes.doing(argv, undo=undo, what=f"installed {', '.join([*effect.new, *effect.changed])}"):
+        step = InstallPackages(backend.name, effect.new, effect.changed, before, _fresh(situation.root, judged.release))
+        with changes.step(step):
             done = run(argv, timeout_s=INSTALL_S, unbroken=True)
             if not done.ok:
                 raise Missing(f"{backend.name} could not install {offer.image.label}: {telling(done)}")

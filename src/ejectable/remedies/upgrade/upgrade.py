@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 from ejectable.errors import BadInput, EjectableError, WrongUsage
 from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
-from ejectable.remedies.records import CommandStep, Records
+from ejectable.remedies.records import Records
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
+from ejectable.remedies.steps import InstallPackages, Reach
 from ejectable.remedies.upgrade import tree
 from ejectable.remedies.upgrade.backend import Backend, Offer, Owner, Package
 from ejectable.remedies.upgrade.choice import select
@@ -33,6 +34,7 @@ class Upgrade(Remediation):
     name: ClassVar[str] = "upgrade"
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "tree"
+    reach: ClassVar[Reach] = Reach(InstallPackages)
 
     def plan(self, situation: Situation, request: Request) -> Remedy:
         """What the newest package would do; it is downloaded to be read, and not installed."""
@@ -173,14 +175,8 @@ class Upgrade(Remediation):
 
     def undo(self, situation: Situation, request: Request, changes: Changes) -> Applied:
         """Remove what was installed, unless it is what runs by now."""
-        steps = [step for record in self._records(situation) for step in record if isinstance(step, CommandStep)]
-        for step in steps[-1:]:
-            words = list(step.undo)
-            if "ejectable.remedies.upgrade.rollback" in words:
-                manager, *packages = words[words.index("ejectable.remedies.upgrade.rollback") + 1 :]
-                if why := refusal(situation.root, manager, packages):
-                    raise WrongUsage(f"It cannot be taken back now: {why}", hint="Boot another kernel first.")
+        records = [one for one in Records(situation.root).all() if (one.remedy, one.state) == (self.name, "done")]
+        for step in records[-1].steps if records else ():
+            if isinstance(step, InstallPackages) and (why := refusal(situation.root, step.manager, step.new)):
+                raise WrongUsage(f"It cannot be taken back now: {why}", hint="Boot another kernel first.")
         return super().undo(situation, request, changes)
-
-    def _records(self, situation: Situation) -> list[tuple[object, ...]]:
-        return [one.steps for one in Records(situation.root).all() if (one.remedy, one.state) == (self.name, "done")]
