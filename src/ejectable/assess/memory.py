@@ -67,7 +67,6 @@ def open_memory(root: host.Root, running: host.Running, limits: Limits) -> "Memo
         banner=running.banner,
         build_id=running.build_id,
         patched=running.patched,
-        limits=limits,
     )
 
 
