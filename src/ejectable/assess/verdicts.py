@@ -8,7 +8,7 @@ owned by another user) makes it as if it were not there.
 
 import hashlib
 import os
-import stat
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,13 +16,15 @@ import msgspec
 
 from ejectable import __version__, host
 from ejectable.assess.recording import Mark, holds
-from ejectable.intake import write_atomically
+from ejectable.errors import EjectableError
+from ejectable.intake import Directory
 from ejectable.model import KernelReport, Status
 
 __all__ = ["Verdicts"]
 
 MAX_SIZE = 1 << 20
 MAX_KEPT = 512
+KEPT = re.compile(r"[0-9a-f]{64}\.json")
 
 
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,14 +45,13 @@ class Verdicts:
             return None
         full = _full(key)
         try:
-            descriptor = os.open(self._path(self._folder, full), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
+            with Directory.ours(*self._place(self._folder)) as folder, folder.open_file(_name(full)) as file:
                 about = os.fstat(file.fileno())
                 # Nobody else may have put it there, or may change it.
-                if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+                if about.st_uid != os.geteuid() or about.st_mode & 0o022:
                     return None
                 kept = msgspec.json.decode(file.read(MAX_SIZE), type=_Kept)
-        except (OSError, ValueError):  # msgspec's errors and a bad encoding are ValueErrors
+        except (OSError, EjectableError, ValueError):  # msgspec's errors and a bad encoding are ValueErrors
             return None
         same = kept.key == full and (not kept.marks or (root is not None and holds(root, kept.marks)))
         return kept.report if same else None
@@ -61,24 +62,26 @@ class Verdicts:
             return
         full = _full(key)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             data = msgspec.json.encode(_Kept(full, report, tuple(marks)))
-            if len(data) < MAX_SIZE:
-                self._sweep(self._folder)
-                write_atomically(self._path(self._folder, full), data, mode=0o600)
-        except (OSError, ValueError):
+            if len(data) >= MAX_SIZE:
+                return
+            self._folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with Directory.ours(*self._place(self._folder), make=True) as folder:
+                # A kernel upgrade leaves its verdict behind, and nobody would ever ask for it again.
+                folder.sweep(KEPT, keep=MAX_KEPT - 1)
+                folder.sweep_leftovers()
+                folder.write(_name(full), data, mode=0o600, lasting=False)
+        except (OSError, EjectableError, ValueError):
             return
 
     @staticmethod
-    def _path(folder: Path, key: tuple[str, ...]) -> Path:
-        return folder / f"{hashlib.sha256(msgspec.json.encode(key)).hexdigest()}.json"
+    def _place(folder: Path) -> tuple[str, str, str]:
+        """The folder that links may lead to, and the two below it that are ours alone."""
+        return str(folder.parent.parent), folder.parent.name, folder.name
 
-    @staticmethod
-    def _sweep(folder: Path) -> None:
-        """Make room: a kernel upgrade leaves its verdict behind, and nobody would ever ask for it again."""
-        kept = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        for path in kept[: max(0, len(kept) - MAX_KEPT + 1)]:
-            path.unlink(missing_ok=True)
+
+def _name(key: tuple[str, ...]) -> str:
+    return f"{hashlib.sha256(msgspec.json.encode(key)).hexdigest()}.json"
 
 
 def _full(key: Sequence[str]) -> tuple[str, ...]:
