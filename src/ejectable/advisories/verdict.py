@@ -11,8 +11,8 @@ from ejectable.model import Evidence, EvidenceKind, Finding, Status
 
 __all__ = ["NEVER_ALONE", "verdict"]
 
-# What may not decide by itself: prose and numbers.
-NEVER_ALONE = frozenset({EvidenceKind.CHANGELOG, EvidenceKind.VERSION})
+# What may not decide by itself: what is written about a kernel, by its builder, its packager or its number.
+NEVER_ALONE = frozenset({EvidenceKind.CONFIG, EvidenceKind.CHANGELOG, EvidenceKind.VERSION})
 ORDER = tuple(EvidenceKind)
 SAFE = frozenset({Status.FIXED, Status.NOT_AFFECTED})
 

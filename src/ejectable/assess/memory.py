@@ -69,6 +69,7 @@ def open_memory(root: host.Root, running: host.Running, limits: Limits) -> "Memo
         banner=running.banner,
         build_id=running.build_id,
         patched=running.patched,
+        limits=limits,
     )
 
 

@@ -69,9 +69,9 @@ def kernels_in(parts: Sequence[Part], limits: Limits) -> Iterator[Kernel | Unrea
                     config=lambda wanted: _config(parts, wanted),
                     package=part.package,
                 )
-        for kernel in _lone_modules(part, limits):
+        for alone in _lone_modules(part, limits):
             found = True
-            yield kernel
+            yield alone
     if not found:
         what = [part.package.name if part.package is not None else "" for part in parts]
         if len(parts) > 1:

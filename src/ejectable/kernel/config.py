@@ -23,6 +23,8 @@ class Config(dict[str, str]):
     dependencies are off.
     """
 
+    embedded = False  # whether it stands in the image itself, and so is this kernel's for sure
+
     def says(self, option: str, *dependencies: str) -> str | None:
         """The option's value: "n" too where one of its dependencies is said to be off; `None`: not known."""
         if option in self:
@@ -36,7 +38,9 @@ def embedded_config(raw: memoryview, *, name: str) -> Config | None:
     if start < 0:
         return None
     packed = raw[start + len(START) : start + MOST]
-    return parse_config(decompress(packed, MOST, name=f"{name}(config)", known=Compression.GZIP))
+    options = parse_config(decompress(packed, MOST, name=f"{name}(config)", known=Compression.GZIP))
+    options.embedded = True
+    return options
 
 
 def parse_config(text: bytes) -> Config:

@@ -202,9 +202,7 @@ class ImageKernel(Kernel):
         name = name.replace("-", "_")
         if name not in self._choices:
             found = self._modules.find(self.release, name)
-            self._choices[name] = choose_module(
-                name, found, release=self.release, arch=self.arch, limits=self._limits
-            )
+            self._choices[name] = choose_module(name, found, release=self.release, arch=self.arch, limits=self._limits)
         return self._choices[name]
 
     def _program(self, name: str) -> tuple[Program | None, tuple[Doubt, ...]]:

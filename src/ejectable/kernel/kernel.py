@@ -12,11 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from ejectable.errors import DamagedInput, EjectableError, Missing
+from ejectable.errors import EjectableError
+from ejectable.intake.reasons import doubt_of
 from ejectable.kernel.config import Config
 from ejectable.kernel.package import Package
 from ejectable.kernel.program import Program
-from ejectable.model import Arch, Doubt, DoubtKind
+from ejectable.model import Arch, Doubt
 
 __all__ = ["Kernel", "Unreadable", "unreadable"]
 
@@ -31,11 +32,7 @@ class Unreadable(msgspec.Struct, frozen=True):
 
 def unreadable(path: str, error: EjectableError) -> Unreadable:
     """What to hand on in the place of a kernel that `error` keeps from being read."""
-    if isinstance(error, Missing):
-        kind = DoubtKind.PERMISSION if isinstance(error.__cause__, PermissionError) else DoubtKind.MISSING
-    else:
-        kind = DoubtKind.UNREADABLE if isinstance(error, DamagedInput) else DoubtKind.UNPARSED
-    return Unreadable(path, error, Doubt(kind, path, error.message))
+    return Unreadable(path, error, doubt_of(error, path))
 
 
 class Kernel:
@@ -101,6 +98,7 @@ class Kernel:
         Raises `DamagedInput` if the module is there and broken.
         """
         del name
+        return None
 
     def module_doubts(self, name: str) -> tuple[Doubt, ...]:
         """What keeps `module(name)` from being the whole truth: another build, a second candidate, a file missing."""

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import BinaryIO, cast
 
 from ejectable.errors import BadInput, DamagedInput, Missing
-from ejectable.intake import open_regular, read_bounded
+from ejectable.intake import DEFAULT_LIMITS, Limits, open_regular, read_bounded
 from ejectable.kernel.kernel import Kernel
 from ejectable.kernel.program import Image, Program, Segment, Symbol, SymbolTable, Types
 from ejectable.model import Arch, Doubt, DoubtKind
@@ -171,8 +171,10 @@ class MemoryKernel(Kernel):
         banner: str | None,
         build_id: str | None,
         patched: tuple[str, ...] = (),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         super().__init__("/proc/kcore")
+        self._limits = limits
         self._core = CoreFile(kcore)
         self._kallsyms_path = kallsyms
         self._btf_folder = btf_folder
@@ -263,7 +265,7 @@ class MemoryKernel(Kernel):
 
         try:
             with open_regular(f"{self._btf_folder}/{name}") as file:
-                data = read_bounded(file, MOST_BTF, name=name)
+                data = read_bounded(file, min(MOST_BTF, self._limits.in_memory), name=name)
             return (load_btf(data, base=base) if isinstance(base, BtfTypes) else load_btf(data)), ()
         except Missing:
             return None, ()

@@ -13,7 +13,7 @@ from ejectable.kernel.modules import ModuleFile, ModuleFiles
 from ejectable.kernel.program import Program, Types
 from ejectable.model import Arch, Doubt, DoubtKind
 
-__all__ = ["ModuleChoice", "choose_module", "module_program"]
+__all__ = ["ModuleChoice", "choose_module", "has_code", "module_program"]
 
 
 class ModuleChoice(msgspec.Struct, frozen=True):
@@ -51,7 +51,9 @@ def choose_module(
                 raise
             doubts.append(Doubt(DoubtKind.UNREADABLE, file.name, f"A second {name} could not be read: {error.message}"))
             continue
-        if not fits:
+        if not has_code(module):
+            others.append(f"{file.name} holds information for debuggers, and no code")
+        elif not fits:
             others.append(f"{file.name} was built for {module.release} on {module.elf.arch}")
         elif chosen is None:
             chosen = file, module
@@ -62,7 +64,7 @@ def choose_module(
     if chosen is None:
         if others:
             detail = f"No module {name} of {release}: {others[0]}."
-            doubts.append(Doubt(DoubtKind.IDENTITY, others[0].partition(" was built")[0], detail))
+            doubts.append(Doubt(DoubtKind.IDENTITY, others[0].partition(" ")[0], detail))
         return ModuleChoice(None, tuple(doubts))
     if release is None:
         detail = f"The release of the kernel is not known, so nothing shows that {chosen[0].name} was built for it."
@@ -71,6 +73,11 @@ def choose_module(
         detail = f"{chosen[0].name} has the release of the kernel, and nothing else shows that it was built with it."
         doubts.append(Doubt(DoubtKind.IDENTITY, chosen[0].name, detail))
     return ModuleChoice(chosen[1], tuple(doubts), chosen[0].far)
+
+
+def has_code(module: Module) -> bool:
+    """Whether there are instructions in it: `objcopy --only-keep-debug` leaves sections with nothing in them."""
+    return any(content for _, content in _code(module)) or not _code(module)
 
 
 def _same_code(one: Module, other: Module) -> bool:

@@ -20,7 +20,8 @@ __all__ = ["TREE", "ArchiveModules", "FolderModules", "ModuleFile", "ModuleFiles
 
 MOST_FILES = 1 << 17  # a distribution kernel has some 5,000 modules; a build tree some 100,000 files
 MOST_LIST = 16 << 20  # of modules.builtin, modules.dep
-TREE = re.compile(r"(?:usr/)?lib/modules/([^/]+)/(.+)")
+PREFIX = r"(?:usr/lib/debug/)?(?:usr/)?lib/modules/"  # what a package of debug symbols holds, too
+TREE = re.compile(rf"{PREFIX}([^/]+)/(.+)")
 
 
 class ModuleFile(msgspec.Struct, frozen=True):
@@ -101,7 +102,7 @@ class ArchiveModules:
 
 
 def _folder(release: str | None) -> str:
-    return rf"(?:usr/)?lib/modules/{re.escape(release) if release else '[^/]+'}/"
+    return rf"{PREFIX}{re.escape(release) if release else '[^/]+'}/"
 
 
 def _named(dep: bytes | None, module: str, files: Iterable[str], where: str) -> tuple[str | None, list[Doubt]]:

@@ -2,9 +2,9 @@
 """What the kernel declares of itself: its types, its symbols, its configuration."""
 
 import re
-from collections.abc import Mapping
 
 from ejectable.kernel import Program, Types
+from ejectable.kernel.config import Config
 from ejectable.kernel.program import Member
 from ejectable.model import Evidence, EvidenceKind, Status
 
@@ -91,14 +91,25 @@ def symbols(program: Program) -> Evidence | None:
     return Evidence(EvidenceKind.SYMBOLS, Status.UNKNOWN, "vp_is_avq is there: the admin queue was introduced")
 
 
-def config(options: Mapping[str, str] | None, program: Program | None = None) -> Evidence | None:
+def driver_option(options: Config) -> str | None:
+    """CONFIG_VIRTIO_PCI: "y", "m", "n", or `None` where the configuration does not tell.
+
+    drivers/virtio/Kconfig offers it below VIRTIO_MENU and where there is PCI: without them it has no line of its own.
+    """
+    return options.says("CONFIG_VIRTIO_PCI", "CONFIG_PCI", "CONFIG_VIRTIO_MENU")
+
+
+def config(options: Config | None, program: Program | None = None) -> Evidence | None:
     """CONFIG_VIRTIO_PCI and CONFIG_VIRTIO_PCI_LEGACY; `None` where there is no configuration.
 
     A configuration that switches off what is there in `program` belongs to another kernel.
     """
     if not options:
         return None
-    driver, legacy = options.get("CONFIG_VIRTIO_PCI", "n"), options.get("CONFIG_VIRTIO_PCI_LEGACY", "n")
+    driver, legacy = driver_option(options), options.says("CONFIG_VIRTIO_PCI_LEGACY")
+    if driver is None or (legacy is None and driver != "n"):
+        missing = "CONFIG_VIRTIO_PCI" if driver is None else "CONFIG_VIRTIO_PCI_LEGACY"
+        return Evidence(EvidenceKind.CONFIG, Status.UNKNOWN, f"the configuration has no line for {missing}")
     if program is not None and (driver == "n" or (legacy == "n" and drives_legacy(program))):
         off = "CONFIG_VIRTIO_PCI" if driver == "n" else "CONFIG_VIRTIO_PCI_LEGACY"
         detail = f"{off} is off in the configuration, and yet its code is there: it is another kernel's"
