@@ -29,6 +29,7 @@ from typing import BinaryIO
 
 from ejectable.errors import BadInput, Denied, EjectableError, Missing
 from ejectable.intake.beneath import Beneath
+from ejectable.intake.bounded import read_bounded
 from ejectable.intake.directory import MAX_ENTRIES, Directory
 from ejectable.intake.reasons import as_ours, doubt_of
 from ejectable.intake.seen import Act, Recording, Seen, hash_of, hash_of_file, identity_of
@@ -90,8 +91,8 @@ class Root:
         try:
             yield recording
         finally:
-            # By identity: two that have seen nothing are equal.
-            self._recordings = [other for other in self._recordings if other is not recording]
+            self._recordings.remove(recording)
+            recording.check(self._now)
 
     def unchanged(self, seen: Iterable[Seen]) -> bool:
         """Whether everything that was seen then is seen now; looks at each thing again."""
@@ -139,8 +140,16 @@ class Root:
             raise as_ours(error, path) from error
         if self._recordings:
             self._see("open", path, self._state(descriptor, about))
+            if not path.startswith(FROM_THE_KERNEL):  # whose times say when they were looked at
+                for recording in self._recordings:
+                    recording.opened(path, about)
         os.set_blocking(descriptor, True)
         return os.fdopen(descriptor, "rb")
+
+    def content(self, path: str, limit: int) -> bytes:
+        """All of a regular file, of at most `limit` bytes. Raises as `open`, and `DamagedInput` where it is larger."""
+        with self.open(path) as file:
+            return read_bounded(file, limit, name=path)
 
     def text(self, path: str, limit: int = 65536) -> str | None:
         """A small text file, without the white space around it; `None` as for `read`."""
@@ -323,6 +332,15 @@ class Root:
         doubt = doubt_of(error, _from_top(path))
         self._doubt(doubt)
         return doubt.kind
+
+    def _now(self, path: str) -> os.stat_result | None:
+        with contextlib.suppress(OSError, ValueError):
+            node = self._beneath.node(path)
+            try:
+                return os.fstat(node)
+            finally:
+                os.close(node)
+        return None
 
     def _doubt(self, doubt: Doubt) -> None:
         self._all.doubt(doubt)

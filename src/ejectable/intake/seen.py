@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -19,7 +20,7 @@ MAX_SEEN = 65536
 Act = Literal["read", "open", "list", "link", "node", "resolve"]
 
 
-class Seen(msgspec.Struct, frozen=True, order=True):
+class Seen(msgspec.Struct, frozen=True, order=True, array_like=True):
     """One thing that was looked at, and what tells it from what it may be the next time.
 
     `state` is a hash of what was read; for a large file of the live machine, which file it was (device, inode, size,
@@ -38,20 +39,29 @@ class Recording:
     def __init__(self) -> None:
         self._seen: dict[tuple[Act, str, int], str] = {}
         self._doubts: dict[Doubt, None] = {}
+        self._opened: dict[str, str] = {}
         self.full = False
 
     def see(self, act: Act, path: str, limit: int, state: str) -> None:
         """Note that `path` was looked at. What is seen twice and differs was changed meanwhile: a doubt."""
         key = (act, path, limit)
-        before = self._seen.get(key)
-        if before is None and len(self._seen) >= MAX_SEEN:
+        if key not in self._seen and len(self._seen) >= MAX_SEEN:
             if not self.full:
                 self.doubt(Doubt(DoubtKind.BOUND, path, f"More than {MAX_SEEN} files were looked at."))
             self.full = True
             return
         self._seen[key] = state
-        if before is not None and before != state and act == "open":
-            self.doubt(Doubt(DoubtKind.CHANGING, path, f"{path} changed while it was read."))
+
+    def opened(self, path: str, about: os.stat_result) -> None:
+        """Note which file was opened; see `check`."""
+        self._opened.setdefault(path, identity_of(about))
+
+    def check(self, now: Callable[[str], os.stat_result | None]) -> None:
+        """Leave a doubt for each file that was opened and is another one, or was written to, by `now`."""
+        for path, before in self._opened.items():
+            about = now(path)
+            if about is None or identity_of(about) != before:
+                self.doubt(Doubt(DoubtKind.CHANGING, path, f"{path} changed while it was read."))
 
     def doubt(self, doubt: Doubt) -> None:
         """Note that something was not seen."""
@@ -62,6 +72,11 @@ class Recording:
     def doubts(self) -> tuple[Doubt, ...]:
         """What could not be seen, in the order in which it was met; at most 1,024."""
         return tuple(self._doubts)
+
+    @property
+    def changed(self) -> tuple[Doubt, ...]:
+        """The doubts about files that were changed or replaced before the recording ended."""
+        return tuple(doubt for doubt in self._doubts if doubt.kind is DoubtKind.CHANGING)
 
     @property
     def seen(self) -> tuple[Seen, ...]:
