@@ -244,8 +244,8 @@ class _Experiment:
             fault = outcome.fault
             if asked is None and fault is not None and calls_null(fault):
                 where = scene.program.symbols.describe(fault.site)
-                return self.unknown(f"with {condition.value:#x} in {condition.name} a null pointer is called at {where};"
-                                    " whether a legacy device can have that is not known")  # fmt: skip
+                return self.unknown(f"with {condition.value:#x} in {condition.name} a null pointer is called at"
+                                    f" {where}; whether a legacy device can have that is not known")  # fmt: skip
             if asked is None or fault is None:
                 continue
             site, name = fault.site, scene.name(asked)
