@@ -157,6 +157,20 @@ class Root:
             return None
         return tuple(sorted(names))
 
+    def folders(self, path: str) -> tuple[str, ...] | None:
+        """The names of the directories in a directory, links to directories left out; `None` as for `list`."""
+        resolved = self.resolve(path)
+        if resolved is None:
+            return None
+        try:
+            with os.scandir(self.outside(resolved)) as entries:
+                return tuple(sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False)))
+        except PermissionError:
+            self.denied.add(path)
+            return None
+        except OSError:
+            return None
+
     def link(self, path: str) -> str | None:
         """The last name of what a link leads to: the driver, the subsystem. `None` if it is no link or dangling."""
         parent, _, name = path.rstrip("/").rpartition("/")
