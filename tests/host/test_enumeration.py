@@ -175,7 +175,7 @@ def test_a_machine_without_pci_has_none_where_its_devices_show_none(tmp_path: Pa
 def test_more_folders_than_are_looked_into_leave_a_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = _tree(tmp_path / "tree", MODERN_NIC)
     for most in (0, 1, 3):
-        monkeypatch.setattr(host.enumeration, "MOST_FOLDERS", most)
+        monkeypatch.setattr(host.enumeration, "MOST_NAMES", most)
         assert {doubt.kind for doubt in host.read(host.Root(tree)).doubts} >= {"bound"}
 
 

@@ -20,7 +20,7 @@ BUSES = "/sys/bus"
 DEVICES = "/sys/devices"
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 VIRTIO = re.compile(r"virtio\d{1,9}")
-MOST_FOLDERS = 1 << 14
+MOST_NAMES = 1 << 17
 MOST_SHOWN = 3  # doubts of one kind: one of a hundred links that dangle tells as much as all
 CAPTURE = "Capture it with its links (`cp -a`)"
 
@@ -55,9 +55,8 @@ def _no_sysfs(root: Root) -> Doubt:
 
 
 def reason(root: Root, path: str) -> DoubtKind:
-    """Why a path gave nothing: a permission that was refused on the way, or nothing there."""
-    refused = any(path == one or path.startswith(f"{one}/") for one in root.denied)
-    return DoubtKind.PERMISSION if refused else DoubtKind.MISSING
+    """Why a path that was looked at gave nothing: a permission that was refused, or nothing there."""
+    return DoubtKind.PERMISSION if path in root.denied else DoubtKind.MISSING
 
 
 def _live(root: Root, buses: tuple[str, ...]) -> Iterator[Doubt]:
@@ -82,32 +81,14 @@ class _Tree:
     def __init__(self, root: Root) -> None:
         self.pci: set[str] = set()
         self.virtio: dict[str, str] = {}  # name → path
-        self.roots: set[str] = set()  # pci0000:00 and the like
-        self.doubts: list[Doubt] = []
         self.there = False
-        waiting = [DEVICES]
-        for _ in range(MOST_FOLDERS):
-            if not waiting:
-                return
-            folder = waiting.pop()
-            names = root.folders(folder)
-            if names is None:
-                if folder != DEVICES or reason(root, folder) is DoubtKind.PERMISSION:
-                    self.doubts.append(_unlisted(root, folder))
-                continue
-            self.there = self.there or bool(names)
-            for name in names:
-                path = f"{folder}/{name}"
-                if VIRTIO.fullmatch(name):
-                    self.virtio[name] = path
-                    continue
-                if PCI_ADDRESS.fullmatch(name):
-                    self.pci.add(name)
-                elif re.fullmatch(r"pci[0-9a-f]{4,}:[0-9a-f]{2}", name):
-                    self.roots.add(name)
-                waiting.append(path)
-        detail = f"More than {MOST_FOLDERS} folders are below {DEVICES}: not all were looked into."
-        self.doubts.append(Doubt(DoubtKind.BOUND, DEVICES, detail))
+        with root.recording() as recording:
+            for folder, folders, names in root.walk(DEVICES, most=MOST_NAMES):
+                self.there = self.there or bool(folders or names)
+                self.virtio |= {name: f"{folder}/{name}" for name in folders if VIRTIO.fullmatch(name)}
+                self.pci |= {name for name in folders if PCI_ADDRESS.fullmatch(name)}
+                folders[:] = [name for name in folders if name not in self.virtio]
+        self.doubts = recording.doubts
 
 
 def _buses(root: Root, buses: tuple[str, ...], tree: _Tree) -> Iterator[Doubt]:
@@ -139,8 +120,8 @@ def _entry(root: Root, path: str, name: str) -> Doubt | None:
         return Doubt(DoubtKind.MISSING, path, f"{path} is no link, as it is in /sys: links were followed. {CAPTURE}.")
     resolved = root.resolve(path)
     if resolved is None:
-        if any(one.startswith(DEVICES) for one in root.denied):
-            return Doubt(DoubtKind.PERMISSION, path, f"{path} leads to what may not be read by this user.")
+        if (denied := reason(root, path)) is DoubtKind.PERMISSION:
+            return Doubt(denied, path, f"{path} leads to what may not be read by this user.")
         detail = f"{path} leads to nothing: the device itself was not captured. {CAPTURE}, /sys/devices too."
         return Doubt(DoubtKind.MISSING, path, detail)
     if led != name or not resolved.startswith(f"{DEVICES}/") or not root.is_dir(resolved):
