@@ -5,6 +5,7 @@ import os
 from functools import cache
 
 import pytest
+from msgspec.structs import replace
 
 from corpus.list import paired_tree
 from corpus.modules import Module
@@ -21,7 +22,12 @@ from ejectable.model import SAFE, DoubtKind, Status
 pytestmark = pytest.mark.kernels
 
 NARROW = [
-    *(Bounds(**{name: value}) for name in Bounds.__struct_fields__ if name != "machine" for value in (0, 1, 3)),
+    *(
+        replace(Bounds(), **{name: value})
+        for name in Bounds.__struct_fields__
+        if name != "machine"
+        for value in (0, 1, 3)
+    ),
     *(
         Bounds(machine=MachineBounds(**{name: value}))
         for name in MachineBounds.__struct_fields__
