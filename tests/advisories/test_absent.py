@@ -32,7 +32,7 @@ class WithoutDriver(Kernel):
 
     @property
     def vmlinux(self) -> Program:
-        return Program("vmlinux", Image("x86_64", ()), SymbolTable([Symbol("_text", 1 << 63, 16, "T")]), None)
+        return Program("vmlinux", Image("x86_64", ()), SymbolTable([Symbol("start_kernel", 1 << 63, 16, "T")]), None)
 
     def module_names(self) -> frozenset[str]:
         return self._modules

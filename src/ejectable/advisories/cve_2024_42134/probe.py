@@ -4,23 +4,22 @@
 from collections.abc import Sequence
 
 from ejectable.advisories.cve_2024_42134 import ADVISORY
-from ejectable.advisories.cve_2024_42134.declarations import config, driver_option, symbols, types
+from ejectable.advisories.cve_2024_42134.declarations import absent, config, symbols, types
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result, experiment
+from ejectable.advisories.cve_2024_42134.scene import DEFAULT, Bounds
 from ejectable.advisories.cve_2024_42134.versions import changelog, version
 from ejectable.advisories.verdict import verdict
 from ejectable.errors import EjectableError
 from ejectable.kernel import Program
 from ejectable.kernel.kernel import Kernel
-from ejectable.model import Doubt, Evidence, EvidenceKind, Finding, Status
+from ejectable.model import Doubt, DoubtKind, Evidence, EvidenceKind, Finding, Justification, Status
 
 __all__ = ["judge_program", "probe"]
 
-NOT_PRESENT = "vulnerable_code_not_present"
-NOT_REACHED = "vulnerable_code_not_in_execute_path"
 MODULE = "virtio_pci"
 
 
-def probe(kernel: Kernel) -> Finding:
+def probe(kernel: Kernel, bounds: Bounds = DEFAULT) -> Finding:
     """What the evidence says of this kernel. Raises `DamagedInput` where it cannot be read."""
     if kernel.source_tree is not None:
         from ejectable.advisories.cve_2024_42134.source import source
@@ -28,12 +27,13 @@ def probe(kernel: Kernel) -> Finding:
         read = [source(kernel.source_tree), version(kernel.release, None, ADVISORY.facts)]
         return _finding([item for item in read if item], "the source of the driver was not found in this tree")
     program, doubts = program_of(kernel)
-    written = [config(kernel.config, program), version(kernel.release, kernel.banner, ADVISORY.facts)]
+    declared = [config(kernel.config, program), version(kernel.release, kernel.banner, ADVISORY.facts)]
     if program is None:
-        written.append(_absent(kernel))
-        return _finding([item for item in written if item], _why_absent(kernel, doubts)).doubted(*doubts)
-    evidence, result = judge_program(program)
-    evidence += [item for item in written if item]
+        declared.append(absent(kernel.vmlinux, kernel.config))
+        doubts += _about_absence(kernel)
+        return _finding([item for item in declared if item], _why_absent(kernel, doubts)).doubted(*doubts)
+    evidence, result = judge_program(program, bounds)
+    evidence += [item for item in declared if item]
     history = _changelog(kernel, evidence)
     if history:
         evidence.append(history)
@@ -53,10 +53,13 @@ def program_of(kernel: Kernel) -> tuple[Program | None, tuple[Doubt, ...]]:
     return None, (*kernel.module_doubts(MODULE), *kernel.doubts)
 
 
-def judge_program(program: Program) -> tuple[list[Evidence], Result]:
+def judge_program(program: Program, bounds: Bounds = DEFAULT) -> tuple[list[Evidence], Result]:
     """What the code and its declarations say."""
-    result = experiment(program)
-    evidence = [Evidence(EvidenceKind.EXECUTED, result.says, result.detail)]
+    result = experiment(program, bounds)
+    justification = Justification.NOT_REACHED if result.legacy_refused else None
+    evidence = [
+        Evidence(EvidenceKind.EXECUTED, result.says, result.detail, result.functions, justification=justification)
+    ]
     if result.slot is not None:
         from ejectable.advisories.cve_2024_42134.disassembly import disassembly
 
@@ -80,28 +83,27 @@ def _changelog(kernel: Kernel, evidence: list[Evidence]) -> Evidence | None:
         return None  # a changelog that cannot be read takes nothing away from what the code says
 
 
-def _absent(kernel: Kernel) -> Evidence | None:
-    """That the driver is not there at all: not in the image, and not among its modules either.
+def _about_absence(kernel: Kernel) -> tuple[Doubt, ...]:
+    """The doubt that is left where only a file beside the image says that no module was built of the driver.
 
-    A driver that is not in the image may be a module. That it is none takes the configuration in the image itself, or
-    one beside it together with the lists of what was built.
+    A configuration in the image is this kernel's own. One beside it may be another's, unless the lists of what was
+    built bear it out.
     """
-    options, vmlinux = kernel.config, kernel.vmlinux
-    if options is None or driver_option(options) != "n" or vmlinux is None or not len(vmlinux.symbols):
-        return None
+    if kernel.config is None or kernel.config.embedded:
+        return ()
     names = kernel.module_names()
-    listed = bool(names) and MODULE not in names and kernel.builtin(MODULE) is False
-    if not (options.embedded or listed):
-        return None
-    detail = f"the image has {len(vmlinux.symbols)} symbols, none of them the driver's, and no module was built of it"
-    return Evidence(EvidenceKind.SYMBOLS, Status.NOT_AFFECTED, detail)
+    if names and MODULE not in names and kernel.builtin(MODULE) is False:
+        return ()
+    detail = "The configuration was not found in the image itself, and no list of its modules bears it out."
+    return (Doubt(DoubtKind.WEAK, kernel.name, detail),)
 
 
 def _why_absent(kernel: Kernel, doubts: Sequence[Doubt]) -> str:
     """Why there is nothing to run, and what would help."""
-    if doubts:
-        return "; ".join(doubt.detail.rstrip(".") for doubt in doubts)
-    if kernel.config is not None and driver_option(kernel.config) == "m":
+    seen = [doubt for doubt in doubts if doubt.kind is not DoubtKind.WEAK]
+    if seen:
+        return "; ".join(doubt.detail.rstrip(".") for doubt in seen)
+    if kernel.config is not None and kernel.config.get("CONFIG_VIRTIO_PCI") == "m":
         return (
             "virtio_pci is a module of this kernel and was not given: give the package, or the folder with its modules"
         )
@@ -115,9 +117,6 @@ def _why_absent(kernel: Kernel, doubts: Sequence[Doubt]) -> str:
 def _finding(
     evidence: list[Evidence], nothing: str, program: Program | None = None, result: Result | None = None
 ) -> Finding:
-    no_legacy = (result is not None and result.legacy_refused) or any(
-        "cannot drive a legacy" in e.detail for e in evidence
-    )
     explanation: list[str] = []
     if program is not None and result is not None:
         explanation = list(result.story)
@@ -129,7 +128,6 @@ def _finding(
         ADVISORY.id,
         evidence,
         nothing=nothing,
-        justification=NOT_REACHED if no_legacy else NOT_PRESENT,
         explanation=explanation,
-        doubt=result is not None and result.doubt,
+        doubts=result.doubts if result is not None else (),
     )
