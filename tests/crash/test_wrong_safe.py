@@ -107,9 +107,7 @@ def test_a_log_that_speaks_of_a_crash_and_has_no_report_is_unknown(tmp_path: Pat
     assert "exited with preempt_count" in reading.suspicious[0].detail
 
 
-def test_a_part_that_cannot_be_imported_is_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_that_cannot_be_imported_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "broken_advisory"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
