@@ -69,10 +69,10 @@ def test_help_lists_every_command_and_imports_none() -> None:
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
     code = (
         "import sys; from ejectable.cli.app import run; run(['--help']); "
-        "print(sorted(m for m in sys.modules if m.startswith('ejectable.cli.')), file=sys.stderr)"
+        "print(sorted(m for m in sys.modules if m.removeprefix('ejectable.cli.') in sys.argv[1:]), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "['ejectable.cli.app']"
+    done = subprocess.run([sys.executable, "-c", code, *COMMANDS], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -160,6 +160,28 @@ def test_output_that_cannot_be_written_is_said_in_one_sentence() -> None:
     assert done.returncode == 69
     assert "Traceback" not in done.stderr
     assert "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_loses_the_words_and_not_the_exit_code(closed: str) -> None:
+    for arguments, code in (("--version", 0), ("schema check", 0), ("kernel /nowhere", 69), ("nothing", 64)):
+        line = f"'{sys.executable}' -m ejectable {arguments} {closed}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == code, (line, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_what_is_typed_cannot_write_on_the_terminal() -> None:
+    for arguments in (
+        ("kernel", "/a\x1b[2Jb\u202e"),
+        ("\x1b[31m",),
+        ("kernel", "--\x1b[31m", "x"),
+        ("explain", "\x1b[31m"),
+    ):
+        done = _run(*arguments)
+        assert done.returncode in (64, 69)
+        assert "\x1b" not in done.stdout + done.stderr
+        assert "\\x1b" in done.stderr
 
 
 def test_an_interruption_is_quiet_and_leaves_with_130(tmp_path: Path) -> None:

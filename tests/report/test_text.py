@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Text for people fits its lines and carries nothing that a terminal would obey."""
 
+import sys
+import unicodedata
+
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ejectable.report.text import bullets, clean, columns, paint, wrap
+from ejectable.report.document import encode
+from ejectable.report.text import bullets, clean, columns, line_for_terminal, paint, wrap
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.text(st.characters(codec=None), max_size=60))
 def test_no_escape_sequence_survives(text: str) -> None:
     cleaned = clean(text)
-    assert not any(ord(char) < 32 and char not in "\t\n" for char in cleaned)
+    assert not any(ord(char) < 32 for char in cleaned)
     assert not any(0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000 for char in cleaned)
     cleaned.encode()
 
@@ -38,4 +45,23 @@ def test_a_table_is_aligned() -> None:
 
 def test_colour_is_only_there_when_asked_for() -> None:
     assert paint("affected", "affected", colour=False) == "affected"
-    assert paint("affected", "affected", colour=True) == "\x1b[1;31maffected\x1b[0m"
+    painted = paint("affected", "affected", colour=True)
+    assert line_for_terminal(f"  {painted}") == "  \x1b[1;31maffected\x1b[0m"
+
+
+def test_every_character_that_is_not_seen_or_is_obeyed_is_escaped() -> None:
+    bad = {chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in HIDDEN} - {"\t"}
+    assert not {char for char in bad if char in clean(char)}
+
+
+def test_what_we_did_not_paint_has_no_effect_on_a_terminal() -> None:
+    outside = "vdb\x1b[2J\x9b31m\nFIXED\u2028\u061c"
+    assert line_for_terminal(outside) == "vdb\\x1b[2J\\x9b31m\\nFIXED\\u2028\\u061c"
+    assert columns([(outside, "a"), ("b", "c")])[0].count("\n") == 0
+
+
+def test_a_document_holds_nothing_that_a_terminal_obeys() -> None:
+    outside = {"name": "a\x1b[2J\x9b\u202e\u2028\x7f\U000e0001\u00e9"}
+    data = encode(outside)
+    assert not any(unicodedata.category(char) in HIDDEN for char in data.decode().replace("\n", ""))
+    assert msgspec.json.decode(data) == outside

@@ -19,8 +19,8 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class, shell_complete
 
+from ejectable.cli.terminal import complain
 from ejectable.errors import EjectableError, Missing, OurFault, WrongUsage
-from ejectable.report.text import clean
 
 __all__ = ["COMMANDS", "app", "load", "run"]
 
@@ -164,16 +164,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _wrong_usage(error: click.ClickException) -> int:
-    """Say what is wrong with the command line: the usage, the way to the help, the sentence."""
-    context = getattr(error, "ctx", None)
+    """Say what is wrong with the command line: the sentence, and the way to the help."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        lines = error.format_message().splitlines()
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"{error.format_message()}\n")  # the help: nothing in it is from outside
     else:
-        lines = [*(context.get_usage().splitlines() if context else ())]
-        if context:
-            lines.append(f"Try `{context.command_path} --help`.")
-        lines.append(f"ejectable: {error.format_message()}")
-    _say(lines)
+        context = getattr(error, "ctx", None)
+        complain(error.format_message(), f"Try `{context.command_path} --help`." if context else None)
     return EXIT_USAGE
 
 
@@ -187,10 +184,5 @@ def _reader_went_away() -> int:
 
 
 def _report(error: EjectableError) -> int:
-    _say([f"ejectable: {error.message}", *([f"  {error.hint}"] if error.hint else [])])
+    complain(error.message, error.hint)
     return error.exit_code
-
-
-def _say(lines: Sequence[str]) -> None:
-    with suppress(OSError, ValueError, AttributeError):  # there may be nobody to say it to
-        sys.stderr.write("".join(f"{clean(line)}\n" for line in lines))

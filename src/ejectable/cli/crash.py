@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable crash`: is this crash the defect, and what was it?"""
 
-import sys
-
 import click
 
 from ejectable.cli.options import Common, choose, command
@@ -61,7 +59,7 @@ def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everyth
         text = as_text(reading, colour=terminal.colour, width=terminal.width, everything=everything, quiet=common.quiet)
         terminal.print(*text)
     for error in reading.errors:
-        sys.stderr.write(f"ejectable: {error.message}\n" + (f"  {error.hint}\n" if error.hint else ""))
+        terminal.error(error.message, error.hint)
     damaged = bool(reading.errors)
     code = exit_code(reading.statuses or ([] if damaged else [reading.status]), damaged=damaged)
     if code == EXIT_OK and damaged:

@@ -2,7 +2,6 @@
 """`ejectable kernel`: does this kernel carry the defect?"""
 
 import os
-import sys
 
 import click
 
@@ -44,7 +43,7 @@ def kernel(common: Common, *, paths: tuple[str, ...], explain: bool) -> int:
     from ejectable.assess.kernels import DEBUG, judge_paths, status_of
     from ejectable.model import EXIT_BAD_INPUT, exit_code
     from ejectable.report import document
-    from ejectable.report.kernel import as_document, as_text, unreadable_text
+    from ejectable.report.kernel import as_document, as_text
 
     if common.debug:
         os.environ[DEBUG] = "1"
@@ -62,7 +61,7 @@ def kernel(common: Common, *, paths: tuple[str, ...], explain: bool) -> int:
             *as_text(judged, colour=terminal.colour, width=terminal.width, explain=explain, quiet=common.quiet)
         )
     for error in errors:
-        sys.stderr.write("".join(f"{line}\n" for line in unreadable_text(error)))
+        terminal.error(error.error, error.hint)
     statuses = [status_of(report) for one in judged for report in one.kernels]
     code = exit_code(statuses, damaged=bool(errors))
     if code == EXIT_BAD_INPUT:

@@ -10,6 +10,7 @@ from ejectable.cli.terminal import Terminal
 from ejectable.lab.case import Case
 from ejectable.lab.matrix import Plan
 from ejectable.lab.session import Done
+from ejectable.report.text import clean
 
 __all__ = ["LiveTable"]
 
@@ -67,6 +68,7 @@ class LiveTable:
 
     def _table(self) -> Any:
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=f"{len(self._done)} of {self._total} runs done", title_justify="left")
         for heading in ("machine", "device", "mode", "trigger", "panic", "s", "now"):
@@ -78,5 +80,5 @@ class LiveTable:
             style = _STYLES.get(word, "")
             trigger = case.trigger + (" +I/O" if case.under_io else "")
             row = (case.machine, case.device, case.mode, trigger, str(case.panic_on_oops), f"{seconds:.0f}")
-            table.add_row(*row, f"[{style}]{word}[/]" if style else word)
+            table.add_row(*(Text(clean(cell)) for cell in row), Text(clean(word), style=style))
         return table

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from ejectable.errors import WrongUsage
 from ejectable.intake.limits import DEFAULT_LIMITS, Limits
@@ -67,13 +68,11 @@ class WordList(click.ParamType[str]):
         ctx: click.Context,  # noqa: ARG002  (click's)
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
-    ) -> list[click.shell_completion.CompletionItem]:
+    ) -> list[CompletionItem]:
         """The words that the last part of what was typed may become."""
         before, comma, last = incomplete.rpartition(",")
         offered = [*self._words(), *([] if comma else ["all"])]
-        return [
-            click.shell_completion.CompletionItem(before + comma + word) for word in offered if word.startswith(last)
-        ]
+        return [CompletionItem(before + comma + word) for word in offered if word.startswith(last)]
 
 
 def command(

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable schema`: print the JSON Schema of a document."""
 
-import sys
-
 import click
 
 from ejectable.cli.options import Common, command
+from ejectable.cli.terminal import Terminal
 from ejectable.report import document
 
 __all__ = ["schema"]
@@ -23,7 +22,7 @@ def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     without=("format", "advisory", "no_cache", "jobs", "max_unpacked", "exit_zero", "quiet", "no_color"),
 )
 @click.argument("name", metavar="NAME", shell_complete=_names, help="The command it is for.")
-def schema(common: Common, *, name: str) -> int:  # noqa: ARG001  (every command has it)
+def schema(common: Common, *, name: str) -> int:
     """Print the JSON Schema of a document: kernel, check, crash, lab, fix, explain."""
-    sys.stdout.write(document.schema(name))
+    Terminal(common).document(document.schema(name).encode())
     return 0

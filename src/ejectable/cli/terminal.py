@@ -4,13 +4,14 @@
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from ejectable.cli.options import Common
+from ejectable.report.text import clean, line_for_terminal
 
-__all__ = ["Progress", "Terminal"]
+__all__ = ["Progress", "Terminal", "complain"]
 
 PROGRESS_AFTER_S = 1.0
 REFRESH_HZ = 4  # a serial console has a thousand characters a second to give
@@ -43,10 +44,8 @@ class Terminal:
         return max(40, min(columns, 100)) if columns else 80
 
     def print(self, *lines: str) -> None:
-        """Write lines of the answer. A character that the stream's encoding lacks is shown as its escape."""
-        text = "".join(f"{line}\n" for line in lines)
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        """Write lines of the answer."""
+        _write(sys.stdout, lines)
         sys.stdout.flush()
 
     def document(self, data: bytes) -> None:
@@ -62,8 +61,11 @@ class Terminal:
     def note(self, message: str) -> None:
         """Say something beside the answer, on standard error; never with --quiet."""
         if not self.common.quiet:
-            encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-            sys.stderr.write(f"ejectable: {message}\n".encode(encoding, "backslashreplace").decode(encoding))
+            _write(sys.stderr, [f"ejectable: {message}"])
+
+    def error(self, message: str, hint: str | None = None) -> None:
+        """Say on standard error what could not be had; with --quiet too."""
+        complain(message, hint)
 
     @contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator["Progress"]:
@@ -80,7 +82,7 @@ class Progress:
     """A bar (or a spinner, where no total is known) that appears after a second, and only on a terminal."""
 
     def __init__(self, label: str, total: int | None, *, shown: bool) -> None:
-        self._label = label
+        self._label = clean(label)
         self._total = total
         self._done = 0
         self._lock = threading.Lock()
@@ -97,7 +99,7 @@ class Progress:
         """Say that `steps` more are done, and what comes next."""
         with self._lock:
             self._done += steps
-            self._label = label or self._label
+            self._label = clean(label) if label else self._label
             if self._bar is not None:
                 self._bar.update(self._task, completed=self._done, description=self._label)
 
@@ -131,6 +133,19 @@ class Progress:
             )
             self._task = self._bar.add_task(self._label, total=self._total, completed=self._done)
             self._bar.start()
+
+
+def complain(message: str, hint: str | None = None) -> None:
+    """Say on standard error what went wrong and what helps; where there is no such stream, nothing."""
+    with suppress(OSError, ValueError, AttributeError):
+        _write(sys.stderr, [f"ejectable: {message}", *([f"  {hint}"] if hint else [])])
+
+
+def _write(stream: TextIO, lines: Sequence[str]) -> None:
+    """The way to a stream: each line made harmless, and in the stream's own encoding."""
+    text = "".join(f"{line_for_terminal(line)}\n" for line in lines)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _is_terminal(stream: TextIO) -> bool:

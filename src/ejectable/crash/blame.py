@@ -2,7 +2,7 @@
 """Which function of a stack trace is to blame.
 
 The top of a trace is rarely the culprit: it reports, unwinds, allocates, copies, locks or waits on behalf of the
-one that called it wrongly. `passed_over` lists what every caller in the kernel may be standing in.
+one that called it wrongly. `ignored_frames` lists what every caller in the kernel may be standing in.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from ejectable.crash.frames import base
-from ejectable.crash.passed_over import (
+from ejectable.crash.ignored_frames import (
     ALLOCATES,
     BOTTOM,
     DISPATCH,
@@ -53,11 +53,11 @@ def named(function: str) -> str:
     return plain
 
 
-def blame(functions: Iterable[str], wording: str = "") -> str | None:
-    """The first function that is not passed over, or `None`; `wording` is the name of the trigger."""
-    extra = EXTRA.get(wording)
+def blame(functions: Iterable[str], pattern: str = "") -> str | None:
+    """The first function that is not passed over, or `None`; `pattern` is the name of the pattern."""
+    extra = EXTRA.get(pattern)
     # What leaks was asked for by the first that does not itself allocate; it may well be a library function.
-    passed = ALLOCATES.match if wording == "leak" else skipped
+    passed = ALLOCATES.match if pattern == "leak" else skipped
     for function in functions:
         plain = base(function)
         if passed(plain) or (extra is not None and extra.search(plain)):
@@ -114,15 +114,15 @@ def caller_of_wait(functions: Sequence[str]) -> str | None:
     return None
 
 
-def caller_of_stall(functions: Sequence[str], wording: str = "") -> str | None:
+def caller_of_stall(functions: Sequence[str], pattern: str = "") -> str | None:
     """For a CPU that does not come back: the last function before the dispatcher, as the top is a random one.
 
     An RCU stall is told by the timer's interrupt: there the CPU was stuck in what was interrupted.
     """
-    extra = EXTRA.get(wording)
+    extra = EXTRA.get(pattern)
     names = [base(function) for function in functions]
     start = 0
-    if wording == "rcu-stall":
+    if pattern == "rcu-stall":
         start = next((at for at, name in enumerate(names) if interrupted(name)), 0)
         while start < len(names) and interrupted(names[start]):
             start += 1

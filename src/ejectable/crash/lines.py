@@ -15,11 +15,11 @@ __all__ = ["PRINTK", "Line", "clean", "read"]
 
 
 class Line(msgspec.Struct):
-    """One line, stripped. `speaker` is printk's caller, "T123" for a task and "C0" for a CPU; empty if unknown."""
+    """One line, stripped. `caller` is printk's caller, "T123" for a task and "C0" for a CPU; empty if unknown."""
 
     text: str
     time: str | None = None
-    speaker: str = ""
+    caller: str = ""
 
 
 # printk's own prefix: `<6>[   12.345678][    T1] text`; the caller since v5.1 (15ff2069cb7f, "printk: Add caller
@@ -137,22 +137,22 @@ JSON_NOISE = re.compile(
 def _after_printk(text: str, match: re.Match[str]) -> Line | None:
     """The rest behind printk's prefix, and behind whatever else a phone or the journal puts after the time."""
     end = match.end()
-    time, speaker = match.group(1), match.group(2) or ""
+    time, caller = match.group(1), match.group(2) or ""
     following = text[end : end + 1]
     if following in ("[", "<") and (again := PRINTK.match(text, end)):
-        end, time, speaker = again.end(), again.group(1), again.group(2) or speaker
+        end, time, caller = again.end(), again.group(1), again.group(2) or caller
     elif following and following in "([ABCDEFGHIJKLMNOPQRSTUVWXYZ c":
         # A frame's leading blank is part of the frame, so only a phone's prefix may take it away.
         phone = PHONE.match(text, end + (following == " "))
         if phone:
             end = phone.end()
-            speaker = "C" + next(group for group in phone.groups() if group is not None)
+            caller = "C" + next(group for group in phone.groups() if group is not None)
     if following.isalnum() and (" kernel: " in text or "]: " in text) and (short := MONOTONIC.match(text, end)):
         # journalctl -o short-monotonic: `[   12.345678] host kernel: text`
         if short.group(1).lower() not in KERNEL:
             return None
         end = short.end()
-    return Line(text[end:], time, speaker)
+    return Line(text[end:], time, caller)
 
 
 MONOTONIC = re.compile(r"[\w.-]+ (kernel(?=: )|[\w.@\\/-]+(?=\[\d+\]: ))(?:\[\d+\])?: ")

@@ -17,9 +17,9 @@ from typing import BinaryIO
 import msgspec
 
 from ejectable.crash.lines import clean, read
+from ejectable.crash.oops_patterns import GATE, find
 from ejectable.crash.reader import Reader
 from ejectable.crash.scan import BLOCK, CONTEXT_WORDS, WORDS, Block, holds_any, may_hold_a_crash
-from ejectable.crash.triggers import GATE, find
 from ejectable.errors import BadInput, DamagedInput
 from ejectable.model import Event
 
@@ -208,7 +208,7 @@ class FileFeeder:
         return self.reader.busy
 
     def visit(self, start: int, end: int) -> None:
-        """Parse the bytes from `start` to `end`, if there is a trigger in them, and what was left out before."""
+        """Parse the bytes from `start` to `end`, if something begins there, and what was left out before."""
         start = max(self._position, start - BEFORE)
         if start >= end:
             return
@@ -217,10 +217,10 @@ class FileFeeder:
             cut = data.find(b"\n") + 1
             start, data = start + cut, data[cut:]
         if not self.reader.busy:
-            trigger = _first_trigger(data)
-            if trigger is None and end < self._size:
+            first = _first_match(data)
+            if first is None and end < self._size:
                 return
-            if trigger is None:
+            if first is None:
                 self._events += self.reader.feed(b"")
                 return
             self._catch_up(start)
@@ -268,13 +268,13 @@ def remember(reader: Reader, data: bytes) -> None:
             found += 1
 
 
-TRIGGER_GATE = re.compile(GATE.pattern.encode())
+GATE_BYTES = re.compile(GATE.pattern.encode())
 
 
-def _first_trigger(data: bytes) -> int | None:
-    """Where the first line with a trigger begins, or `None`."""
+def _first_match(data: bytes) -> int | None:
+    """Where the first line in which the kernel complains begins, or `None`."""
     position = 0
-    while match := TRIGGER_GATE.search(data, position):
+    while match := GATE_BYTES.search(data, position):
         start = data.rfind(b"\n", max(0, match.start() - 16384), match.start()) + 1
         end = data.find(b"\n", match.end())
         end = len(data) if end < 0 else end
@@ -370,7 +370,7 @@ def _must_be_a_log(sample: bytes, source: str, damaged: str | None = None) -> No
             path=source,
             hint="Was it collected with enough rights? Try `dmesg` as root.",
         )
-    if LOGGISH.search(sample) or _first_trigger(sample) is not None:
+    if LOGGISH.search(sample) or _first_match(sample) is not None:
         return
     strange = sum(
         sample.count(bytes((byte,))) for byte in (0, 1, 2, 3, 4, 5, 6, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)

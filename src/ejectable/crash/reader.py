@@ -15,9 +15,9 @@ import msgspec
 
 from ejectable.crash.context import Context
 from ejectable.crash.lines import PRINTK, Line, clean, read
+from ejectable.crash.oops_pattern import Match, OopsPattern
+from ejectable.crash.oops_patterns import CONSEQUENCE, find
 from ejectable.crash.report import REGISTER_LINES, Report
-from ejectable.crash.trigger import Match, Trigger
-from ejectable.crash.triggers import CONSEQUENCE, find
 from ejectable.model import Event
 
 __all__ = ["LONGEST_LINE", "Reader"]
@@ -27,7 +27,7 @@ MOST_LINES = 1200  # of one report: NMI backtraces of all CPUs are long
 MOST_EVENTS = 2000  # listed of one log; of one bug, MOST_ALIKE
 MOST_ALIKE = 50
 MOST_KNOWN = 4096
-MOST_OPEN = 32  # reports at once, one per speaker
+MOST_OPEN = 32  # reports at once, one per caller
 GAP = 40  # lines without evidence after which a report is over
 PANIC_WINDOW = 12  # lines between a warning and a panic that comes before the warning's trace
 TRAP_WINDOW = 25  # lines between a report's head and its die line
@@ -46,7 +46,7 @@ LAST_WORDS = ("---[ end ", "Rebooting in ", "Kernel Offset: ")
 REPEATED = {"leak": (3, ("unreferenced ",)), "slab": (1, ("INFO: ",)), "rcu-stall": (12, ())}
 
 printk = PRINTK.match
-LOST = Match(Trigger("lost", re.compile(""), "other", "Oops in {f} (its beginning is missing)", trap=True), ())
+LOST = Match(OopsPattern("lost", re.compile(""), "other", "Oops in {f} (its beginning is missing)", trap=True), ())
 ORPHAN = re.compile(
     r"(?:CPU: \d|RIP: 00[01]|EIP: |pc : |PC is at|epc : |NIP |Code: |Call [Tt]race:|"
     r"Modules linked in| \[<|Oops|Hardware name)"
@@ -114,7 +114,7 @@ class Reader:
             self._rest = b""
 
     def skip(self, lines: int) -> None:
-        """Say that `lines` whole lines without any trigger were left out."""
+        """Say that `lines` whole lines in which nothing begins were left out."""
         self.line += lines
 
     def finish(self) -> list[Event]:
@@ -166,8 +166,8 @@ class Reader:
                 continue
             body = text[match.end() :]
             first = body[:1]
-            speaker = match.group(2) or ""
-            report = opened.get(speaker)
+            caller = match.group(2) or ""
+            report = opened.get(caller)
             if report is not None and report.gap < GAP and len(report.texts) < MOST_LINES:
                 if first == " " and "+0x" in body and (body[1:2] != "[" or body[2:3] == "<"):
                     # A frame: nothing but a part of the report.
@@ -193,7 +193,7 @@ class Reader:
             elif (
                 report is not None or opened or self._last is None or body[:3] == "Lin" or "irtio" in body or find(body)
             ):
-                self._see(Line(body, match.group(1), speaker), events)
+                self._see(Line(body, match.group(1), caller), events)
             else:
                 self.printed += 1
         self.line = number
@@ -216,7 +216,7 @@ class Reader:
         if "\n" in line.text:  # a journal's record may hold several lines
             for piece in line.text.split("\n")[:500]:
                 inner = read(piece) or Line("")
-                self._see(Line(inner.text, inner.time or line.time, inner.speaker or line.speaker), events)
+                self._see(Line(inner.text, inner.time or line.time, inner.caller or line.caller), events)
             return
         self._see(line, events)
 
@@ -225,9 +225,9 @@ class Reader:
         if line.time is not None:
             self.printed += 1
         match = find(text)
-        report = self._open.get(line.speaker)
+        report = self._open.get(line.caller)
         if match is not None:
-            self._trigger(match, line, report, events)
+            self._begin(match, line, report, events)
         elif report is not None:
             self._continue(report, text, events)
         elif text.startswith("---[ end trace ") and self._last is None and not self._orphan(line, events):
@@ -255,34 +255,34 @@ class Reader:
         return True
 
     def _borrower(self, line: Line) -> Report | None:
-        """Another speaker's report that this line belongs to: a backtrace of all CPUs, or an oops without a task."""
-        if line.speaker.startswith("C") or not line.speaker:
+        """Another caller's report that this line belongs to: a backtrace of all CPUs, or an oops without a task."""
+        if line.caller.startswith("C") or not line.caller:
             for report in self._open.values():
                 if report.all_cpus:
                     return report
         return None
 
-    def _trigger(self, match: Match, line: Line, report: Report | None, events: list[Event]) -> None:
-        trigger = match.trigger
-        if report is not None and trigger.name == report.match.trigger.name and self._inlined(report):
+    def _begin(self, match: Match, line: Line, report: Report | None, events: list[Event]) -> None:
+        pattern = match.pattern
+        if report is not None and pattern.name == report.match.pattern.name and self._inlined(report):
             # scripts/decode_stacktrace.sh and its kin say the head once more for every function that was inlined; the
             # last one has the frame.
             report.match = match
             report.add(line.text, self.line)
             return
-        if report is not None and trigger.trap and report.match.trigger.trap and self._same_trap(report, match):
+        if report is not None and pattern.trap and report.match.pattern.trap and self._same_trap(report, match):
             report.add(line.text, self.line)
             report.gap = 0
             report.died = report.died or "[#" in line.text
             return
-        if report is not None and trigger.name == report.match.trigger.name and trigger.name in REPEATED:
-            first, further = REPEATED[trigger.name]
+        if report is not None and pattern.name == report.match.pattern.name and pattern.name in REPEATED:
+            first, further = REPEATED[pattern.name]
             if len(report.texts) < first or line.text.startswith(further):
                 report.add(line.text, self.line)
                 return
-        if trigger.name == "netdevice" and self._aside(match, line, report, events):
+        if pattern.name == "netdevice" and self._aside(match, line, report, events):
             return
-        if report is not None and trigger.role == "panic" and self._interrupts(report, line.text):
+        if report is not None and pattern.role == "panic" and self._interrupts(report, line.text):
             # Older kernels panic between the words of a warning and its trace (__warn() in kernel/panic.c).
             report.add(line.text, self.line)
             panic = Report(match, line, self.line)
@@ -291,8 +291,8 @@ class Reader:
             return
         new = Report(match, line, self.line)
         if report is not None:
-            del self._open[line.speaker]
-            if trigger.way != "stall" and trigger.role == "head" and self._stalled(report):
+            del self._open[line.caller]
+            if pattern.way != "stall" and pattern.role == "head" and self._stalled(report):
                 new.within = report  # it went wrong while the stall was told: the trace is the stalled one's
             else:
                 self._emit(report, events)
@@ -300,7 +300,7 @@ class Reader:
         if len(self._open) >= MOST_OPEN:
             oldest = min(self._open, key=lambda key: self._open[key].last)
             self._emit(self._open.pop(oldest), events)
-        self._open[line.speaker] = new
+        self._open[line.caller] = new
         self._last = new
 
     def _aside(self, match: Match, line: Line, report: Report | None, events: list[Event]) -> bool:
@@ -326,32 +326,32 @@ class Reader:
         return (
             len(report.texts) < PANIC_WINDOW
             and not any("+0x" in one and one[:1] == " " and one[:3] != " ? " for one in report.texts)
-            and report.match.trigger.role != "panic"
+            and report.match.pattern.role != "panic"
             and bool(CONSEQUENCE.search(text))
         )
 
     @staticmethod
     def _stalled(report: Report) -> bool:
         """Whether a stall was announced, and nothing was told of it yet."""
-        return report.match.trigger.way == "stall" and not any("+0x" in one for one in report.texts)
+        return report.match.pattern.way == "stall" and not any("+0x" in one for one in report.texts)
 
     @staticmethod
     def _same_trap(report: Report, match: Match) -> bool:
         """Whether a die line (or a second head) belongs to the report that is open."""
         if len(report.texts) > TRAP_WINDOW:
             return False
-        if match.trigger.role == "die":
+        if match.pattern.role == "die":
             return not report.died
         # `Unable to handle ...` of a user address, `BUG: unable ...` after it: one trap, told twice. An oops that
         # has died and another head: two.
-        return not report.died and len(report.texts) <= 6 and match.trigger.kind != "warning"
+        return not report.died and len(report.texts) <= 6 and match.pattern.kind != "warning"
 
     def _link(self, new: Report, text: str) -> None:
         last = self._last
         near = last is not None and new.number - last.last < FOLLOW_WINDOW
         if last is not None and near:
-            consequence = new.match.trigger.role == "panic" and bool(CONSEQUENCE.search(text))
-            nested = not last.ended and last.gap < 3 and new.match.trigger.trap and new.number - last.last <= 2
+            consequence = new.match.pattern.role == "panic" and bool(CONSEQUENCE.search(text))
+            nested = not last.ended and last.gap < 3 and new.match.pattern.trap and new.number - last.last <= 2
             if consequence or nested:
                 new.follows = self._last_first
                 return
@@ -369,7 +369,7 @@ class Reader:
 
     def _judge(self, report: Report, text: str, events: list[Event]) -> None:
         """Whether a report is over with the line that it just got."""
-        ruled = text.startswith("=====") and report.match.trigger.kind in RULED and len(report.texts) > 8
+        ruled = text.startswith("=====") and report.match.pattern.kind in RULED and len(report.texts) > 8
         if ruled or text.startswith(LAST_WORDS) or report.gap > GAP or len(report.texts) > MOST_LINES:
             report.ended = True
             self._done(report, events)
@@ -380,9 +380,9 @@ class Reader:
             report.all_cpus = True
 
     def _done(self, report: Report, events: list[Event]) -> None:
-        for speaker, one in self._open.items():
+        for caller, one in self._open.items():
             if one is report:
-                del self._open[speaker]
+                del self._open[caller]
                 break
         self._emit(report, events)
 

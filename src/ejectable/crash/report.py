@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One crash report while its lines come in: what belongs together. What stands in it, `facts` reads."""
+"""One crash report while its lines come in: what belongs together. What stands in it, `parsed_report` reads."""
 
 from ejectable.crash.lines import Line
-from ejectable.crash.trigger import Match
+from ejectable.crash.oops_pattern import Match
 
 __all__ = ["REGISTER_LINES", "Report"]
 
@@ -29,9 +29,9 @@ class Report:
         self.number = number
         self.last = number
         self.time = line.time
-        self.speaker = line.speaker
+        self.caller = line.caller
         self.texts: list[str] = [line.text]
-        self.died = match.trigger.role == "die"
+        self.died = match.pattern.role == "die"
         self.ended = False  # its own end mark was seen
         self.cut = False  # the log ended first
         self.lost = False  # the log began later
@@ -46,7 +46,7 @@ class Report:
     def sight(self) -> int:
         """A number for what the report looks like but for registers: reports that share it are the same again."""
         told = [text for text in self.texts[1:] if "+0x" in text]
-        return hash((self.match.trigger.name, self.match.groups, *told))
+        return hash((self.match.pattern.name, self.match.groups, *told))
 
     def add(self, text: str, number: int) -> None:
         """Take one more line, stripped of its prefix."""

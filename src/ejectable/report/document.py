@@ -5,6 +5,7 @@ Its schemas are shipped beside this module, in `schemas/<command>.json`; `ejecta
 """
 
 import datetime as dt
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import msgspec
 from ejectable import __version__
 from ejectable.errors import WrongUsage
 from ejectable.model import Finding, KernelReport, Status
+from ejectable.report.text import UNPRINTABLE
 
 __all__ = ["VERSION", "build", "encode", "findings", "kernel", "schema", "schema_names"]
 
@@ -53,7 +55,7 @@ def encode(document: dict[str, Any]) -> bytes:
         data = msgspec.json.encode(plain)
     except UnicodeEncodeError:
         data = msgspec.json.encode(_printable(plain))
-    return msgspec.json.format(data, indent=2) + b"\n"
+    return _escaped(msgspec.json.format(data, indent=2)) + b"\n"
 
 
 def kernel(report: KernelReport, *, explain: bool = False) -> dict[str, Any]:
@@ -115,6 +117,15 @@ def _now() -> str:
     else:
         moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
     return moment.replace(microsecond=0).isoformat().replace("+00:00", "Z")
+
+
+def _escaped(data: bytes) -> bytes:
+    """The same document with JSON's escapes for what a terminal may obey: such characters stand in strings only."""
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    return UNPRINTABLE.sub(
+        lambda found: "\n" if found[0] == "\n" else json.dumps(found[0])[1:-1], data.decode()
+    ).encode()
 
 
 def _printable(value: Any) -> Any:

@@ -4,12 +4,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ejectable.assess.kernels import Judged, Unreadable, status_of
+from ejectable.assess.kernels import Judged, status_of
 from ejectable.model import Finding, KernelReport, Status, worst
 from ejectable.report import document
 from ejectable.report.text import MARKS, bullets, clean, paint, wrap
 
-__all__ = ["as_document", "as_text", "next_steps", "status", "summary", "unreadable_text"]
+__all__ = ["as_document", "as_text", "next_steps", "status", "summary"]
 
 WORDS = {
     Status.AFFECTED: "carries the defect",
@@ -96,11 +96,6 @@ def as_text(judged: Sequence[Judged], *, colour: bool, width: int, explain: bool
     if not quiet and len([report for one in judged for report in one.kernels]) > 1:
         lines += ["", summary(judged)]
     return lines
-
-
-def unreadable_text(error: Unreadable) -> list[str]:
-    """An input that could not be judged, for standard error."""
-    return [f"ejectable: {clean(error.error)}", *([f"  {clean(error.hint)}"] if error.hint else [])]
 
 
 def _where(report: KernelReport) -> str:

@@ -114,7 +114,7 @@ ALLOCATES = re.compile(rf"(?:{REPORTING}|{ALLOCATORS})\Z")
 SKIP = re.compile(rf"(?:{REPORTING}|{STRUCTURES}|{ALLOCATORS}|{LIBRARY})\Z")
 
 URB = r"usb_submit_urb|usb_start_wait_urb|usb_bulk_msg|usb_interrupt_msg|usb_control_msg"
-# Some kinds pass over more; by the name of the wording. Here a part of the name is enough.
+# Some kinds pass over more; by the name of the pattern. Here a part of the name is enough.
 EXTRA: dict[str, re.Pattern[str]] = {
     "kasan-free": re.compile(r"kmem_|slab_|__slab|kfree|vunmap|vfree|kvfree|___cache|cache_free|mempool_free|kzfree"),
     "odebug": re.compile(

@@ -11,10 +11,10 @@ from ejectable.crash.frames import base, frames_of, location
 from ejectable.crash.report import REGISTER_LINES, Report
 from ejectable.model import Frame
 
-__all__ = ["Facts", "facts_of"]
+__all__ = ["ParsedReport", "parse"]
 
 
-class Facts(msgspec.Struct):
+class ParsedReport(msgspec.Struct):
     """What stands in a report, before anything is concluded from it."""
 
     ip: Frame | None = None
@@ -164,26 +164,26 @@ MARKS = frozenset(
 )
 
 
-def facts_of(report: Report) -> Facts:
+def parse(report: Report) -> ParsedReport:
     """Read the lines of a report, once, in order."""
     key = tuple(report.texts)
-    facts = REMEMBERED.get(key)
-    if facts is None:
-        facts = _read(key)
+    parsed = REMEMBERED.get(key)
+    if parsed is None:
+        parsed = _read(key)
         if len(key) < 400:
             if len(REMEMBERED) >= MOST_REMEMBERED:
                 del REMEMBERED[next(iter(REMEMBERED))]
-            REMEMBERED[key] = facts
-    return facts
+            REMEMBERED[key] = parsed
+    return parsed
 
 
-# A machine in trouble says the same again and again, to the letter. Facts are not changed once they are read.
-REMEMBERED: dict[tuple[str, ...], "Facts"] = {}
+# A machine in trouble says the same again and again, to the letter. ParsedReport are not changed once they are read.
+REMEMBERED: dict[tuple[str, ...], "ParsedReport"] = {}
 MOST_REMEMBERED = 64
 
 
-def _read(texts: Sequence[str]) -> Facts:
-    facts = Facts()
+def _read(texts: Sequence[str]) -> ParsedReport:
+    parsed = ParsedReport()
     collecting: list[Frame] | None = None
     for text in texts:
         if "+0x" in text or ("(" in text and collecting is not None):
@@ -192,7 +192,7 @@ def _read(texts: Sequence[str]) -> Facts:
                 if collecting is None:
                     # A trace whose announcement was lost, or an architecture that makes none.
                     collecting = []
-                    facts.traces.append(collecting)
+                    parsed.traces.append(collecting)
                 if len(collecting) < MOST_FRAMES:
                     if len(frames) == 2 and collecting and collecting[-1].function == frames[0].function:
                         collecting[-1:] = frames
@@ -201,13 +201,15 @@ def _read(texts: Sequence[str]) -> Facts:
                 continue
         if not text:
             continue
-        collecting = _line(facts, text, collecting)
+        collecting = _line(parsed, text, collecting)
         if "\ufffd" in text:
-            facts.garbled += 1
-    if facts.announced is not None:
-        facts.announced = sum(map(bool, facts.traces[: facts.announced])) if facts.traces[facts.announced] else None
-    facts.traces = [trace for trace in facts.traces if trace]
-    return facts
+            parsed.garbled += 1
+    if parsed.announced is not None:
+        parsed.announced = (
+            sum(map(bool, parsed.traces[: parsed.announced])) if parsed.traces[parsed.announced] else None
+        )
+    parsed.traces = [trace for trace in parsed.traces if trace]
+    return parsed
 
 
 MOST_FRAMES = 1200  # where a stack overflows, the trace is as long as the recursion
@@ -216,11 +218,11 @@ MOST_MODULES = 300
 MOST_REGISTERS = 64
 
 
-def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame] | None:
+def _line(parsed: ParsedReport, text: str, collecting: list[Frame] | None) -> list[Frame] | None:
     """One line that is no frame; the trace that later frames go to, or `None`."""
     head = text[:4]
     if head in REGISTER_LINES:
-        _registers(facts, text)
+        _registers(parsed, text)
         return collecting
     if head in MARKS:
         if collecting is not None and not text.strip().strip("</>").strip("ABCDEFIKMNOQRST#"):
@@ -231,131 +233,131 @@ def _line(facts: Facts, text: str, collecting: list[Frame] | None) -> list[Frame
             return None
     if head == "Pree" and text.startswith("Preemption disabled at"):
         return []  # a place follows, not a trace
-    if "race" in text and TRACE.search(text) and len(facts.traces) < MOST_TRACES:
+    if "race" in text and TRACE.search(text) and len(parsed.traces) < MOST_TRACES:
         trace: list[Frame] = []
-        if facts.announced is None or not facts.traces[facts.announced]:
-            facts.announced = len(facts.traces)
-        facts.traces.append(trace)
+        if parsed.announced is None or not parsed.traces[parsed.announced]:
+            parsed.announced = len(parsed.traces)
+        parsed.traces.append(trace)
         return trace
     if (
-        (text.endswith(" at:") if not facts.traces else facts.traces[-1])
+        (text.endswith(" at:") if not parsed.traces else parsed.traces[-1])
         and OTHER_TRACE.search(text)
-        and len(facts.traces) < MOST_TRACES
+        and len(parsed.traces) < MOST_TRACES
     ):
         trace = []
-        facts.traces.append(trace)
+        parsed.traces.append(trace)
         collecting = trace
-        if text.startswith("page last allocated") and not facts.allocated:
-            facts.allocated = trace
-        elif "which became" in text and not facts.became:
-            facts.became = trace
-        elif "release lock" in text and not facts.released:
-            facts.released = trace
+        if text.startswith("page last allocated") and not parsed.allocated:
+            parsed.allocated = trace
+        elif "which became" in text and not parsed.became:
+            parsed.became = trace
+        elif "release lock" in text and not parsed.released:
+            parsed.released = trace
     if "omm" in text and (match := HEADER.search(text)):
-        if facts.pid is None:
-            facts.pid = _int(match.group(2))
-            facts.process = match.group(3).strip()
-        if facts.cpu is None:
-            facts.cpu = _int(match.group(1))
+        if parsed.pid is None:
+            parsed.pid = _int(match.group(2))
+            parsed.process = match.group(3).strip()
+        if parsed.cpu is None:
+            parsed.cpu = _int(match.group(1))
     if "ainted" in text:
-        if facts.kernel is None and (match := KERNEL.search(text)):
-            facts.kernel = match.group(1)
-        if facts.taint is None and (match := TAINT.search(text)):
-            facts.taint = match.group(1)
-    if facts.pid is None:
-        _task(facts, text)
-    if facts.access is None and (" of size" in text or " at addr" in text) and (match := ACCESS.search(text)):
-        facts.access = match.group(1)
+        if parsed.kernel is None and (match := KERNEL.search(text)):
+            parsed.kernel = match.group(1)
+        if parsed.taint is None and (match := TAINT.search(text)):
+            parsed.taint = match.group(1)
+    if parsed.pid is None:
+        _task(parsed, text)
+    if parsed.access is None and (" of size" in text or " at addr" in text) and (match := ACCESS.search(text)):
+        parsed.access = match.group(1)
     if "#PF: " in text and (match := PF.search(text)):
-        facts.fetch = facts.fetch or match.group(1) == "instruction fetch"
+        parsed.fetch = parsed.fetch or match.group(1) == "instruction fetch"
     if (
-        facts.address is None
+        parsed.address is None
         and ("ddress" in text or " at " in text or "for " in text)
         and (match := ADDRESS.search(text))
     ):
         value = match.group(1)
-        facts.address = 0 if value.startswith("(") else _int(value, 16)
+        parsed.address = 0 if value.startswith("(") else _int(value, 16)
     if "[#" in text:
-        if facts.die is None and (match := DIE.search(text)):
-            facts.die = _int(match.group(1))
-        if facts.error is None and (match := ERROR.search(text)):
-            facts.error = next((group for group in match.groups() if group), None)
+        if parsed.die is None and (match := DIE.search(text)):
+            parsed.die = _int(match.group(1))
+        if parsed.error is None and (match := ERROR.search(text)):
+            parsed.error = next((group for group in match.groups() if group), None)
     if collecting and text.lstrip()[:5] == "RIP: ":
-        _interrupted(facts, text, collecting)
+        _interrupted(parsed, text, collecting)
     elif (
-        facts.ip is None
-        and facts.ip_address is None
+        parsed.ip is None
+        and parsed.ip_address is None
         and ("P" in text or "pc" in text or "epc" in text or "era" in text or "ERA" in text)
     ):
-        _instruction_pointer(facts, text)
+        _instruction_pointer(parsed, text)
     if "at: " in text:
         found = AT.search(text) or AT_BARE.match(text)
         frame = location(text[found.end() :]) if found else None
-        if frame and len(facts.at) < MOST_FRAMES:
-            facts.at.append(frame)
+        if frame and len(parsed.at) < MOST_FRAMES:
+            parsed.at.append(frame)
     if head == "Code":
-        if facts.code is None and (match := CODE.match(text)):
-            facts.code = match.group(1).strip()
-    elif head in LINKS and facts.link is None:
-        facts.link = location(text)
+        if parsed.code is None and (match := CODE.match(text)):
+            parsed.code = match.group(1).strip()
+    elif head in LINKS and parsed.link is None:
+        parsed.link = location(text)
     elif head == "  EC" and "IABT" in text:  # arm64's exception class: instruction abort
-        facts.fetch = True
+        parsed.fetch = True
     elif ": " in text:
-        _registers(facts, text)
-    if "inked in" in text and not facts.modules and (match := MODULES.match(text)):
+        _registers(parsed, text)
+    if "inked in" in text and not parsed.modules and (match := MODULES.match(text)):
         words = match.group(1).split("[last unloaded")[0].split()
-        facts.modules = [word.partition("(")[0] for word in words[:MOST_MODULES]]
-    if "orkqueue: " in text and facts.workqueue is None and (match := WORKQUEUE.search(text)):
-        facts.workqueue = " ".join(group for group in match.groups() if group)
-    if head == "Hard" and facts.hardware is None and (match := HARDWARE.search(text)):
-        facts.hardware = match.group(1).strip()
+        parsed.modules = [word.partition("(")[0] for word in words[:MOST_MODULES]]
+    if "orkqueue: " in text and parsed.workqueue is None and (match := WORKQUEUE.search(text)):
+        parsed.workqueue = " ".join(group for group in match.groups() if group)
+    if head == "Hard" and parsed.hardware is None and (match := HARDWARE.search(text)):
+        parsed.hardware = match.group(1).strip()
     if (
-        facts.last_function is None
+        parsed.last_function is None
         and ("in-flight" in text or "last func" in text)
         and (match := LAST_FUNCTION.search(text))
     ):
-        facts.last_function = match.group(1) or match.group(2)
-    _arch(facts, text)
+        parsed.last_function = match.group(1) or match.group(2)
+    _arch(parsed, text)
     return collecting
 
 
-def _registers(facts: Facts, text: str) -> None:
-    if len(facts.registers) < MOST_REGISTERS:
+def _registers(parsed: ParsedReport, text: str) -> None:
+    if len(parsed.registers) < MOST_REGISTERS:
         for name, value in REGISTERS.findall(text):
-            facts.registers.setdefault(name, value)  # the first are the kernel's; a user's may follow
-    _arch(facts, text)
+            parsed.registers.setdefault(name, value)  # the first are the kernel's; a user's may follow
+    _arch(parsed, text)
 
 
-def _arch(facts: Facts, text: str) -> None:
-    if facts.arch is None and (match := SIGNS.search(text)):
-        facts.arch = ARCHES[match.group(0)]
+def _arch(parsed: ParsedReport, text: str) -> None:
+    if parsed.arch is None and (match := SIGNS.search(text)):
+        parsed.arch = ARCHES[match.group(0)]
 
 
-def _task(facts: Facts, text: str) -> None:
+def _task(parsed: ParsedReport, text: str) -> None:
     """Who was running, as reports say it that have no `CPU: PID: Comm:` line."""
     if "INFO: task" in text or "Process " in text:
         if match := TASK.search(text) or PROCESS.search(text):
-            facts.process, facts.pid = match.group(1), _int(match.group(2))
-    elif "stuck for" in text and facts.cpu is None:
+            parsed.process, parsed.pid = match.group(1), _int(match.group(2))
+    elif "stuck for" in text and parsed.cpu is None:
         if match := LOCKUP.search(text):
-            facts.cpu, facts.process, facts.pid = _int(match.group(1)), match.group(2), _int(match.group(3))
+            parsed.cpu, parsed.process, parsed.pid = _int(match.group(1)), match.group(2), _int(match.group(3))
     elif " by " in text and (match := BY_TASK.search(text)) and match.group(3):
-        facts.process, facts.pid = match.group(2), _int(match.group(3))
+        parsed.process, parsed.pid = match.group(2), _int(match.group(3))
 
 
-def _interrupted(facts: Facts, text: str, trace: list[Frame]) -> None:
+def _interrupted(parsed: ParsedReport, text: str, trace: list[Frame]) -> None:
     """The registers of what was interrupted, within a trace: it has no frame of its own there, so this line is it."""
     frame = location(text)
     if frame is None or USER_REGS.match(text) or len(trace) >= MOST_FRAMES:
         return
     above = base(trace[-1].function)
-    if trapped(above) and facts.ip is None and facts.ip_address is None:
-        facts.ip = frame
+    if trapped(above) and parsed.ip is None and parsed.ip_address is None:
+        parsed.ip = frame
     if trapped(above) or interrupted(above):
         trace.append(frame)
 
 
-def _instruction_pointer(facts: Facts, text: str) -> None:
+def _instruction_pointer(parsed: ParsedReport, text: str) -> None:
     match = RIP.search(text)
     if not match:
         return
@@ -363,20 +365,20 @@ def _instruction_pointer(facts: Facts, text: str) -> None:
         return
     rest = match.group(3)
     if "(null)" in match.group(0)[:80]:
-        facts.ip_address = 0
+        parsed.ip_address = 0
         return
     frame = location(rest)
     if frame and rest.find(frame.function) < 40:
-        facts.ip = frame
+        parsed.ip = frame
         return
     if NULL_IP.match(rest):
-        facts.ip_address = 0
+        parsed.ip_address = 0
         return
     value = match.group(1) or match.group(2)
     if value is None and (bare := BARE_IP.match(rest)):
         value = bare.group(1)
     if value is not None:
-        facts.ip_address = _int(value, 16)
+        parsed.ip_address = _int(value, 16)
 
 
 def _int(text: str | None, radix: int = 10) -> int | None:

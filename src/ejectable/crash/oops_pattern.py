@@ -8,17 +8,17 @@ import msgspec
 
 from ejectable.model import EventKind
 
-__all__ = ["BUG", "Match", "Trigger", "wording"]
+__all__ = ["BUG", "Match", "OopsPattern", "oops_pattern"]
 
 Way = Literal["stack", "named", "at", "hang", "stall", "leak", "none", "race", "rcu-usage", "last"]
 Role = Literal["head", "die", "panic"]
 
 
-class Trigger(msgspec.Struct, frozen=True):
+class OopsPattern(msgspec.Struct, frozen=True):
     """One wording. `title` may use {0}, {1}.. for groups, {f} for the function, {access} for Read or Write."""
 
     name: str
-    pattern: re.Pattern[str]
+    regex: re.Pattern[str]
     kind: EventKind
     title: str
     way: Way = "stack"
@@ -30,13 +30,13 @@ class Trigger(msgspec.Struct, frozen=True):
 
 
 class Match(msgspec.Struct, frozen=True):
-    """A trigger in a line."""
+    """A pattern that a line matches."""
 
-    trigger: Trigger
+    pattern: OopsPattern
     groups: tuple[str | None, ...]
 
 
-def wording(  # noqa: PLR0917  (a row of a table; its columns are positions)
+def oops_pattern(  # noqa: PLR0917  (a row of a table; its columns are positions)
     name: str,
     pattern: str,
     kind: EventKind,
@@ -46,9 +46,9 @@ def wording(  # noqa: PLR0917  (a row of a table; its columns are positions)
     *,
     trap: bool = False,
     bare: bool = False,
-) -> Trigger:
+) -> OopsPattern:
     """One row of the tables."""
-    return Trigger(name, re.compile(pattern), kind, title, way, role, trap, bare)
+    return OopsPattern(name, re.compile(pattern), kind, title, way, role, trap, bare)
 
 
 # "BUG: " with no letter or underscore in front: "DEBUG: ", "ODEBUG: ", "Boot_DEBUG: " are not meant.

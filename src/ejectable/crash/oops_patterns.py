@@ -8,7 +8,7 @@ nested repetition: their time is linear.
 import re
 from functools import cache, lru_cache
 
-from ejectable.crash.trigger import Match, Trigger
+from ejectable.crash.oops_pattern import Match, OopsPattern
 
 __all__ = ["CONSEQUENCE", "GATE", "find"]
 
@@ -43,24 +43,24 @@ NOT_MEANT = re.compile(
 
 
 @cache
-def _triggers() -> tuple[Trigger, ...]:
+def _patterns() -> tuple[OopsPattern, ...]:
     """All wordings. Their patterns are compiled when the first line passes the gate."""
-    from ejectable.crash.wordings_checks import CHECKS
-    from ejectable.crash.wordings_traps import TRAPS
+    from ejectable.crash.oops_patterns_checks import CHECKS
+    from ejectable.crash.oops_patterns_traps import TRAPS
 
     return (*TRAPS, *CHECKS)
 
 
 @lru_cache(maxsize=1 << 14)
 def find(text: str) -> Match | None:
-    """The trigger in a line, or `None`."""
+    """The pattern that a line matches, or `None`."""
     if not GATE.search(text):
         return None
     if NOT_MEANT.search(text):
         return None
     text = text[:1000]
-    for trigger in _triggers():
-        match = trigger.pattern.search(text)
+    for pattern in _patterns():
+        match = pattern.regex.search(text)
         if match:
-            return Match(trigger, match.groups())
+            return Match(pattern, match.groups())
     return None

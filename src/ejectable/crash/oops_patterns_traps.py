@@ -1,26 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The wordings of sanitizers, of the processor that refused something, and of BUG()."""
 
-from ejectable.crash.trigger import BUG, Trigger, wording
+from ejectable.crash.oops_pattern import BUG, OopsPattern, oops_pattern
 
 __all__ = ["TRAPS"]
 
-TRAPS: tuple[Trigger, ...] = (
+TRAPS: tuple[OopsPattern, ...] = (
     # Sanitizers (mm/kasan/report.c, mm/kmsan/report.c, kernel/kcsan/report.c, mm/kfence/report.c, lib/ubsan.c).
-    wording(
+    oops_pattern(
         "kasan-free",
         BUG + r"KASAN: (double-free|invalid-free) or (?:double|invalid)-free in (\S+)",
         "kasan",
         "KASAN: invalid-free in {f}",
         "named",
     ),
-    wording("kasan-free", BUG + r"KASAN: (double-free|invalid-free) in (\S+)", "kasan", "KASAN: {0} in {f}", "named"),
-    wording("kasan", BUG + r"KASAN: ([\w-]+) in (\S+)", "kasan", "KASAN: {0} {access} in {f}", "named"),
-    wording("kasan", BUG + r"KASAN: ([\w-]+) on address", "kasan", "KASAN: {0} {access} in {f}"),
-    wording("kasan", BUG + r"KASAN: ?([\w-]*)", "kasan", "KASAN: {0} in {f}"),
-    wording("kmsan", BUG + r"KMSAN: (\w[\w -]*?) in (\S+)", "kmsan", "KMSAN: {0} in {f}", "named"),
-    wording("kmsan", BUG + r"KMSAN: ?([\w-]*)", "kmsan", "KMSAN: {0} in {f}"),
-    wording(
+    oops_pattern(
+        "kasan-free", BUG + r"KASAN: (double-free|invalid-free) in (\S+)", "kasan", "KASAN: {0} in {f}", "named"
+    ),
+    oops_pattern("kasan", BUG + r"KASAN: ([\w-]+) in (\S+)", "kasan", "KASAN: {0} {access} in {f}", "named"),
+    oops_pattern("kasan", BUG + r"KASAN: ([\w-]+) on address", "kasan", "KASAN: {0} {access} in {f}"),
+    oops_pattern("kasan", BUG + r"KASAN: ?([\w-]*)", "kasan", "KASAN: {0} in {f}"),
+    oops_pattern("kmsan", BUG + r"KMSAN: (\w[\w -]*?) in (\S+)", "kmsan", "KMSAN: {0} in {f}", "named"),
+    oops_pattern("kmsan", BUG + r"KMSAN: ?([\w-]*)", "kmsan", "KMSAN: {0} in {f}"),
+    oops_pattern(
         "kcsan",
         BUG + r"KCSAN: (\w[\w -]*(?:: [\w -]+?)??) in (\S+)(?: / (\S+))?",
         "kcsan",
@@ -28,11 +30,13 @@ TRAPS: tuple[Trigger, ...] = (
         "race",
         bare=True,
     ),
-    wording("kcsan", BUG + r"KCSAN: ?([\w-]*)", "kcsan", "KCSAN: {0} in {f}", bare=True),
-    wording("kfence", BUG + r"KFENCE: ([\w -]+?)(?: (?:read|write))? in (\S+)", "kasan", "KFENCE: {0} in {f}", "named"),
-    wording("kfence", BUG + r"KFENCE: ?([\w -]*)", "kasan", "KFENCE: {0} in {f}"),
-    wording("ubsan", r"UBSAN: Undefined behaviour in (\S+)", "ubsan", "UBSAN: undefined-behaviour in {f}"),
-    wording(
+    oops_pattern("kcsan", BUG + r"KCSAN: ?([\w-]*)", "kcsan", "KCSAN: {0} in {f}", bare=True),
+    oops_pattern(
+        "kfence", BUG + r"KFENCE: ([\w -]+?)(?: (?:read|write))? in (\S+)", "kasan", "KFENCE: {0} in {f}", "named"
+    ),
+    oops_pattern("kfence", BUG + r"KFENCE: ?([\w -]*)", "kasan", "KFENCE: {0} in {f}"),
+    oops_pattern("ubsan", r"UBSAN: Undefined behaviour in (\S+)", "ubsan", "UBSAN: undefined-behaviour in {f}"),
+    oops_pattern(
         "ubsan",
         r"Internal error: UBSAN: ([\w -]+): [0-9a-f]+ \[#\d+\]",
         "ubsan",
@@ -40,38 +44,38 @@ TRAPS: tuple[Trigger, ...] = (
         trap=True,
         role="die",
     ),
-    wording("ubsan", r"UBSAN: ([\w-]+) in (\S+)", "ubsan", "UBSAN: {0} in {f}"),
-    wording("ubsan", r"UBSAN: ([\w-]+)", "ubsan", "UBSAN: {0} in {f}"),
+    oops_pattern("ubsan", r"UBSAN: ([\w-]+) in (\S+)", "ubsan", "UBSAN: {0} in {f}"),
+    oops_pattern("ubsan", r"UBSAN: ([\w-]+)", "ubsan", "UBSAN: {0} in {f}"),
     # The processor refused an access.
-    wording(
+    oops_pattern(
         "null",
         r"(?:BUG: unable to handle kernel |BUG: [Kk]ernel |nable to handle kernel )NULL pointer dereference",
         "null-deref",
         "BUG: unable to handle kernel NULL pointer dereference in {f}",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "paging",
         r"BUG: unable to handle (?:kernel paging request|page fault for address)",
         "paging-fault",
         "BUG: unable to handle kernel paging request in {f}",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "paging",
         r"BUG: Unable to handle kernel (?:data access|instruction fetch|unaligned access)",
         "paging-fault",
         "BUG: unable to handle kernel paging request in {f}",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "paging",
         r"nable to handle kernel access to user memory",
         "paging-fault",
         "BUG: unable to handle kernel access to user memory in {f}",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "paging",
         (
             r"nable to handle kernel (paging request|"
@@ -83,7 +87,7 @@ TRAPS: tuple[Trigger, ...] = (
         "BUG: unable to handle kernel paging request in {f}",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "paging",
         r"(?<![A-Za-z_])BUG: [Uu]nable to handle (?:kernel)?",
         "paging-fault",
@@ -91,29 +95,29 @@ TRAPS: tuple[Trigger, ...] = (
         trap=True,
     ),
     # User space's own are told in other words: `traps: name[1] general protection fault ip:.. error:0 in ..`.
-    wording(
+    oops_pattern(
         "gpf",
         r"^(?:\S{1,20}: )?general protection fault(?:$|: (?!.{0,80} error:)|(?:,| for) .{0,120}?(?::|$))",
         "gpf",
         "general protection fault in {f}",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "double-fault",
         r"PANIC: double fault|^(?:Oops: )?double fault: [0-9a-f]{4} \[#",
         "double-fault",
         "PANIC: double fault in {f}",
         trap=True,
     ),
-    wording("divide", r"^(?:Oops: )?divide[ _]error: ", "divide-error", "divide error in {f}", trap=True),
-    wording(
+    oops_pattern("divide", r"^(?:Oops: )?divide[ _]error: ", "divide-error", "divide error in {f}", trap=True),
+    oops_pattern(
         "stack-segment",
         r"^(?:Oops: )?stack segment(?: fault)?(?:: |, )",
         "gpf",
         "stack segment fault in {f}",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "stack",
         r"BUG: (?:[A-Z]+ )?stack guard page was hit",
         "stack-overflow",
@@ -121,7 +125,7 @@ TRAPS: tuple[Trigger, ...] = (
         "stall",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "stack",
         (
             r"Insufficient stack space to handle exception|^kernel stack overflow \((?:double-fault|"
@@ -132,7 +136,7 @@ TRAPS: tuple[Trigger, ...] = (
         "stall",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "stack",
         r"(?:\bKernel stack overflow\b|\bstack-overflow on |do_IRQ: .{0,40}stack overflow|Overflow stack: )",
         "stack-overflow",
@@ -141,12 +145,12 @@ TRAPS: tuple[Trigger, ...] = (
         trap=True,
     ),
     # A check in the code failed.
-    wording("rust", r"^rust_kernel: panicked at ", "bug", "Rust panic in {f}", trap=True),
-    wording("list", r"kernel BUG at (?:\S*/)?lib/list_debug\.c", "bug", "BUG: corrupted list in {f}", trap=True),
-    wording("usercopy", r"kernel BUG at (?:\S*/)?mm/usercopy\.c", "bug", "BUG: bad usercopy in {f}", trap=True),
-    wording("bug", r"[kK]ernel BUG at (\S+?:\d+|\S+?)!?(?:$|\s)", "bug", "kernel BUG in {f}", trap=True),
-    wording("bug", r"^Kernel BUG \[#\d+\]|[kK]ernel BUG at ", "bug", "kernel BUG in {f}", trap=True),
-    wording(
+    oops_pattern("rust", r"^rust_kernel: panicked at ", "bug", "Rust panic in {f}", trap=True),
+    oops_pattern("list", r"kernel BUG at (?:\S*/)?lib/list_debug\.c", "bug", "BUG: corrupted list in {f}", trap=True),
+    oops_pattern("usercopy", r"kernel BUG at (?:\S*/)?mm/usercopy\.c", "bug", "BUG: bad usercopy in {f}", trap=True),
+    oops_pattern("bug", r"[kK]ernel BUG at (\S+?:\d+|\S+?)!?(?:$|\s)", "bug", "kernel BUG in {f}", trap=True),
+    oops_pattern("bug", r"^Kernel BUG \[#\d+\]|[kK]ernel BUG at ", "bug", "kernel BUG in {f}", trap=True),
+    oops_pattern(
         "opcode",
         r"^(?:Oops: )?invalid opcode: [0-9a-f]{4}",
         "undefined-instruction",
@@ -154,8 +158,8 @@ TRAPS: tuple[Trigger, ...] = (
         role="die",
         trap=True,
     ),
-    wording("die", r"Internal error: Oops - BUG", "bug", "kernel BUG in {f}", role="die", trap=True),
-    wording(
+    oops_pattern("die", r"Internal error: Oops - BUG", "bug", "kernel BUG in {f}", role="die", trap=True),
+    oops_pattern(
         "die",
         (
             r"Internal error: Oops - undefined instruction|Internal error: undefined instruction|"
@@ -167,7 +171,7 @@ TRAPS: tuple[Trigger, ...] = (
         role="die",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "die",
         (
             r"Internal error: (?:Oops - )?(BRK handler|BTI|CFI|FPAC|SP/PC alignment|"
@@ -178,8 +182,10 @@ TRAPS: tuple[Trigger, ...] = (
         role="die",
         trap=True,
     ),
-    wording("die", r"Oops: general protection fault", "gpf", "general protection fault in {f}", role="die", trap=True),
-    wording(
+    oops_pattern(
+        "die", r"Oops: general protection fault", "gpf", "general protection fault in {f}", role="die", trap=True
+    ),
+    oops_pattern(
         "die",
         r"Internal error: : ?[0-9a-f]+ \[#\d+\]|\bOops(?:\[#|:| - | \[#).{0,120}\[?#?\d",
         "paging-fault",
@@ -187,7 +193,7 @@ TRAPS: tuple[Trigger, ...] = (
         role="die",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "die",
         (
             r"^((?:int3|debug|bounds|overflow|alignment check|segment not present|invalid TSS|"
@@ -201,18 +207,18 @@ TRAPS: tuple[Trigger, ...] = (
         role="die",
         trap=True,
     ),
-    wording(
+    oops_pattern(
         "die",
         r"^Unexpected kernel BRK exception at EL1|Bad mode in .{1,40} handler detected|SError Interrupt on CPU\d+",
         "other",
         "unexpected exception in {f}",
         trap=True,
     ),
-    wording("die", r"^Alignment trap: not handling", "paging-fault", "Alignment trap in {f}", trap=True),
-    wording(
+    oops_pattern("die", r"^Alignment trap: not handling", "paging-fault", "Alignment trap in {f}", trap=True),
+    oops_pattern(
         "die", r"^Unhandled fault: .{1,60} \(0x[0-9a-f]+\) at 0x", "paging-fault", "unhandled fault in {f}", trap=True
     ),
-    wording(
+    oops_pattern(
         "oops-counter",
         r"^[A-Za-z][\w ,.()/-]{2,80}(?:: [0-9a-f]{4,16} (?:ilc:\d )?|, sig: \d+ ?)\[#\d{1,4}\](?: |$)",
         "other",
