@@ -16,7 +16,7 @@ from ejectable.errors import BadInput, DamagedInput, Missing
 from ejectable.intake import DEFAULT_LIMITS, Limits, open_regular, read_bounded
 from ejectable.kernel.kernel import Kernel
 from ejectable.kernel.kprobes import Kprobe, read_kprobes
-from ejectable.kernel.program import Image, Program, Segment, Symbol, SymbolTable, Types
+from ejectable.kernel.program import Image, NotMapped, Program, Segment, Symbol, SymbolTable, Types
 from ejectable.model import Arch
 
 __all__ = ["CoreFile", "MemoryKernel", "read_proc_kallsyms"]
@@ -245,11 +245,11 @@ class MemoryKernel(Kernel):
 
     def _see_through(self, vmlinux: Program) -> None:
         """Show the code without the breakpoints of probes: those watch, and what is judged is what they watch."""
-        with suppress(Missing, DamagedInput):  # no types, say; then a breakpoint is met where one is
+        with suppress(Missing, DamagedInput, NotMapped):  # no types, say; then a breakpoint is met where one is
             for probe in self.kprobes(vmlinux):
-                segment = vmlinux.image.segment_at(probe.place) if probe.original else None
-                if segment is not None and isinstance(segment.data, _Window):
-                    segment.data.cover(probe.place - segment.address, probe.original)
+                if probe.original:
+                    segment = vmlinux.image.segment_at(probe.place)
+                    cast("_Window", segment.data).cover(probe.place - segment.address, probe.original)
 
     def kprobes(self, vmlinux: Program) -> tuple[Kprobe, ...]:
         """The probes that are set now; raises as `read_kprobes`."""

@@ -132,7 +132,8 @@ def _as_module(program: Program, machine: Machine) -> Iterator[None]:
         machine.memory.write(arguments[0], text.encode("ascii", "replace")[:MOST_TEXT] + b"\0")
         return len(text)
 
-    def follows(callee: Symbol, _arguments: tuple[int, ...]) -> bool:
+    def follows(callee: Symbol, arguments: tuple[int, ...]) -> bool:
+        del arguments
         return callee.name in STRINGS or callee.name.startswith(OWN)
 
     kept, machine.stubs = machine.stubs, {**machine.stubs, "sprint_symbol": described, "try_module_get": 1}

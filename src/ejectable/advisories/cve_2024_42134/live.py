@@ -56,14 +56,21 @@ def repairs(kernel: MemoryKernel, modules: str, driver_build_id: str | None) -> 
     addresses = tuple(device.address for device in legacy)
     state = _state(modules)
     if state != "Live":
-        return Repairs(guarded=False, repaired=(), bare=addresses, detail=f"{MODULE} is in state {state}: devices are not guarded")
+        return Repairs(
+            guarded=False, repaired=(), bare=addresses, detail=f"{MODULE} is in state {state}: devices are not guarded"
+        )
     is_avq = memory.offset("virtio_pci_device", "is_avq")
     try:
         hook = find_hook(kernel, memory.program, memory.scene, driver_build_id, is_avq)
     except Missing as error:
-        return Repairs(guarded=False, repaired=(), bare=addresses, detail=error.message)
+        return _unguarded(addresses, error.message.rstrip("."))
     if not memory.harmless(hook.answer):
-        return Repairs(guarded=False, repaired=(), bare=addresses, detail=f"{FUNCTION}() does not come through with the function of {MODULE}")
+        return Repairs(
+            guarded=False,
+            repaired=(),
+            bare=addresses,
+            detail=f"{FUNCTION}() does not come through with the function of {MODULE}",
+        )
     # While vp_del_vqs() works on a device its pointer is filled; anything else there is somebody else's.
     guarded = [device.address for device in legacy if device.is_avq in (0, hook.answer)]
     bare = tuple(address for address in addresses if address not in guarded)
@@ -71,6 +78,10 @@ def repairs(kernel: MemoryKernel, modules: str, driver_build_id: str | None) -> 
     if bare:
         detail += f"; something else is in the pointer of {', '.join(bare)}"
     return Repairs(guarded=True, repaired=tuple(guarded), bare=bare, detail=detail)
+
+
+def _unguarded(legacy: tuple[str, ...], why: str) -> Repairs:
+    return Repairs(guarded=False, repaired=(), bare=legacy, detail=why)
 
 
 class Memory:
