@@ -156,7 +156,10 @@ def _notes(
         )
     elif status is Status.NOT_AFFECTED and word is Status.UNKNOWN:
         notes.append("The kernel's own code was not judged: this holds for the devices that are there now.")
-    if devices is None:
+    closed = [path for path in facts.denied if path.startswith("/sys")]
+    if devices is None and closed:
+        notes.append(f"{closed[0]} may not be read by this user, so no device could be seen. Run it as root.")
+    elif devices is None:
         notes.append("/sys shows no virtio bus and no other one: it is not mounted here, or not captured.")
     if facts.container and not any("container" in note for note in running_kernel.notes):
         notes.append(f"This is a container ({facts.container}): the kernel and its devices are the host's.")
