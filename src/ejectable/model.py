@@ -200,6 +200,7 @@ class Device(msgspec.Struct, frozen=True):
     hotpluggable: bool | None
     unplug: Literal["would_oops", "safe", "unknown"]
     reason: str
+    doubts: tuple[Doubt, ...] = ()  # what was not seen of how it is driven
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -234,6 +235,7 @@ class Assessment(msgspec.Struct, frozen=True):
     devices: tuple[Device, ...]
     outcome: Outcome
     notes: tuple[str, ...] = ()  # what limits this answer: no root, a container, a kernel not booted
+    doubts: tuple[Doubt, ...] = ()  # what was not seen of the machine: it may have more devices than those
 
 
 EventKind = Literal[
