@@ -5,7 +5,6 @@ For a path that the user gave; below a folder that somebody else may change, use
 """
 
 import os
-import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,11 +32,11 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def is_directory(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a directory, links followed. Raises `Missing` where nothing is there, `Denied` as it says."""
+    """Whether a path is a directory, links followed. Where the system refuses to tell, opening it says why."""
     try:
-        return stat.S_ISDIR(Path(path).stat().st_mode)
-    except (OSError, ValueError) as error:
-        raise as_ours(error, os.fspath(path)) from error
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644) -> None:
