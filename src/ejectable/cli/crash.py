@@ -64,7 +64,7 @@ def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everyth
     for error in reading.errors:
         terminal.error(error.message, error.hint)
     damaged = bool(reading.errors)
-    code = exit_code(reading.statuses or ([] if damaged else [reading.status]), damaged=damaged)
+    code = exit_code([reading.status] if reading.judgements or not damaged else [], damaged=damaged)
     if code == EXIT_OK and damaged:
         code = EXIT_BAD_INPUT
     if code == EXIT_BAD_INPUT and all(error.exit_code != EXIT_BAD_INPUT for error in reading.errors):

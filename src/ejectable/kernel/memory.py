@@ -8,13 +8,15 @@ now, /sys/kernel/btf the types. Nothing is read but what is asked for: a functio
 import os
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import BinaryIO, cast
 
 from ejectable.errors import BadInput, DamagedInput, Missing
 from ejectable.intake import DEFAULT_LIMITS, Limits, open_regular, read_bounded
 from ejectable.kernel.kernel import Kernel
-from ejectable.kernel.program import Image, Program, Segment, Symbol, SymbolTable, Types
+from ejectable.kernel.kprobes import Kprobe, read_kprobes
+from ejectable.kernel.program import Image, NotMapped, Program, Segment, Symbol, SymbolTable, Types
 from ejectable.model import Arch
 
 __all__ = ["CoreFile", "MemoryKernel", "read_proc_kallsyms"]
@@ -54,6 +56,13 @@ class _Window:
             found += part
             start += len(part)
         return bytes(found)
+
+    def cover(self, start: int, data: bytes) -> None:
+        """Show these bytes in the place of what is there."""
+        for at, byte in enumerate(data, start):
+            page = bytearray(self._page(at // PAGE))
+            page[at % PAGE] = byte
+            self._pages[at // PAGE] = bytes(page)
 
     def _page(self, page: int) -> bytes:
         """One page, kept: code does not change while one function of it is run."""
@@ -230,7 +239,21 @@ class MemoryKernel(Kernel):
     def vmlinux(self) -> Program | None:
         """The kernel proper."""
         image, symbols = self._all
-        return Program("vmlinux", image, symbols, self._btf("vmlinux", None))
+        program = Program("vmlinux", image, symbols, self._btf("vmlinux", None))
+        self._see_through(program)
+        return program
+
+    def _see_through(self, vmlinux: Program) -> None:
+        """Show the code without the breakpoints of probes: those watch, and what is judged is what they watch."""
+        with suppress(Missing, DamagedInput, NotMapped):  # no types, say; then a breakpoint is met where one is
+            for probe in self.kprobes(vmlinux):
+                if probe.original:
+                    segment = vmlinux.image.segment_at(probe.place)
+                    cast("_Window", segment.data).cover(probe.place - segment.address, probe.original)
+
+    def kprobes(self, vmlinux: Program) -> tuple[Kprobe, ...]:
+        """The probes that are set now; raises as `read_kprobes`."""
+        return read_kprobes(vmlinux, self.read)
 
     def _btf(self, name: str, base: Types | None) -> Types | None:
         from ejectable.kernel.types.btf import BtfTypes, load_btf
