@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ejectable.errors import BadInput
-from ejectable.intake import DEFAULT_LIMITS, Compression, Limits, open_decompressed, open_regular, sniff
+from ejectable.intake import (
+    DEFAULT_LIMITS,
+    Compression,
+    Limits,
+    is_directory,
+    open_decompressed,
+    open_regular,
+    sniff,
+)
 from ejectable.kernel.archive_kernels import Part, kernels_in
 from ejectable.kernel.containers import cpio, deb, rpm
 from ejectable.kernel.containers.archive import Archive, Entry
@@ -26,7 +34,7 @@ def open_kernels(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMIT
     In a folder, what is broken comes as `Unreadable` and does not keep the others from being read. A kernel reads
     on when it is asked, so its properties and methods raise the same errors.
     """
-    if Path(path).is_dir():
+    if is_directory(path):
         yield from kernels_below(Path(path), limits, _in_file)
     else:
         yield from _in_file(Path(path), limits)
