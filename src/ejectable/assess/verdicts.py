@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Verdicts that were reached before, kept in the user's cache directory.
 
-A verdict is found again only for the same tool, advisories, build-ids and files (by inode, size and times of change:
-a build-id alone can be forged, the time of the inode's last change cannot without root). Whatever is wrong with a
-kept verdict (cut off, changed, owned by another user) makes it as if it were not there.
+A verdict is found again only for the same tool, advisories and question, and only while every answer that it was
+reached by is still the same (`Root.recording`). Whatever is wrong with a kept verdict (cut off, changed,
+owned by another user) makes it as if it were not there.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ import msgspec
 
 from ejectable import __version__
 from ejectable.errors import EjectableError
-from ejectable.intake import Directory
+from ejectable.intake import Directory, Root, Seen
 from ejectable.model import KernelReport, Status
 
-__all__ = ["Verdicts", "identity"]
+__all__ = ["Verdicts"]
 
 MAX_SIZE = 1 << 20
 MAX_KEPT = 512
@@ -29,6 +29,7 @@ KEPT = re.compile(r"[0-9a-f]{64}\.json")
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: tuple[str, ...]
     report: KernelReport
+    seen: tuple[Seen, ...] = ()
 
 
 class Verdicts:
@@ -37,8 +38,8 @@ class Verdicts:
     def __init__(self, *, enabled: bool = True, folder: Path | None = None) -> None:
         self._folder = (folder or _default_folder()) if enabled else None
 
-    def get(self, key: Sequence[str]) -> KernelReport | None:
-        """The verdict kept under `key`, if there is one and nothing is wrong with it."""
+    def get(self, key: Sequence[str], root: Root | None = None) -> KernelReport | None:
+        """The verdict kept under `key`, if nothing is wrong with it and `root` still answers as it did."""
         if self._folder is None:
             return None
         full = _full(key)
@@ -51,15 +52,16 @@ class Verdicts:
                 kept = msgspec.json.decode(file.read(MAX_SIZE), type=_Kept)
         except (OSError, EjectableError, ValueError):  # msgspec's errors and a bad encoding are ValueErrors
             return None
-        return kept.report if kept.key == full else None
+        same = kept.key == full and (not kept.seen or (root is not None and root.unchanged(kept.seen)))
+        return kept.report if same else None
 
-    def put(self, key: Sequence[str], report: KernelReport) -> None:
-        """Keep a verdict, unless it is `unknown`; a cache that cannot be written is no error."""
+    def put(self, key: Sequence[str], report: KernelReport, seen: Sequence[Seen] = ()) -> None:
+        """Keep a verdict and what it was read from, unless it is `unknown`; failing to write is no error."""
         if self._folder is None or any(finding.status is Status.UNKNOWN for finding in report.findings):
             return
         full = _full(key)
         try:
-            data = msgspec.json.encode(_Kept(full, report))
+            data = msgspec.json.encode(_Kept(full, report, tuple(seen)))
             if len(data) >= MAX_SIZE:
                 return
             self._folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,12 +77,6 @@ class Verdicts:
     def _place(folder: Path) -> tuple[str, str, str]:
         """The folder that links may lead to, and the two below it that are ours alone."""
         return str(folder.parent.parent), folder.parent.name, folder.name
-
-
-def identity(path: str) -> str:
-    """What tells a file from what it was before: device, inode, size, times of last writing and last change."""
-    about = os.stat(path)  # noqa: PTH116
-    return f"{path}:{about.st_dev}:{about.st_ino}:{about.st_size}:{about.st_mtime_ns}:{about.st_ctime_ns}"
 
 
 def _name(key: tuple[str, ...]) -> str:

@@ -3,6 +3,7 @@
 
 from ejectable.host.facts import Facts, read
 from ejectable.host.installed import Candidate, boots_next, candidates, module_files, releases
+from ejectable.host.live_repair import LiveRepair, read_live_repair
 from ejectable.host.policy import Policy
 from ejectable.host.root import Root
 from ejectable.host.running import Running, build_id, read_running
@@ -10,6 +11,7 @@ from ejectable.host.running import Running, build_id, read_running
 __all__ = [
     "Candidate",
     "Facts",
+    "LiveRepair",
     "Policy",
     "Root",
     "Running",
@@ -18,6 +20,7 @@ __all__ = [
     "candidates",
     "module_files",
     "read",
+    "read_live_repair",
     "read_running",
     "releases",
 ]
