@@ -14,7 +14,7 @@ from ejectable.model import Doubt, DoubtKind
 if TYPE_CHECKING:
     from ejectable.kernel.open import Kernel
 
-__all__ = ["DiskModules", "open_image"]
+__all__ = ["DiskModules", "open_image", "unread"]
 
 MAX_LIST = 16 << 20
 MODULE = "virtio_pci"
