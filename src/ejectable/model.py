@@ -32,6 +32,8 @@ __all__ = [
     "Finding",
     "Frame",
     "Host",
+    "Judgement",
+    "Justification",
     "KernelReport",
     "Outcome",
     "Remedy",
@@ -129,12 +131,25 @@ class EvidenceKind(StrEnum):
     VERSION = "version"
 
 
+class Justification(StrEnum):
+    """OpenVEX's reasons for `not_affected`, as far as they can be seen in code."""
+
+    NOT_PRESENT = "vulnerable_code_not_present"
+    NOT_REACHED = "vulnerable_code_not_in_execute_path"
+
+
 class Evidence(msgspec.Struct, frozen=True):
-    """One observation: `says` is what it would mean if it were all we knew."""
+    """One observation: `says` is what it would mean if it were all we knew. Code compares the fields behind `detail`,
+    which is a sentence for people.
+    """
 
     kind: EvidenceKind
     says: Status
     detail: str
+    functions: tuple[str, ...] = ()  # of the kernel: those that were run or read for it
+    member: str | None = None  # of a struct: the one that it is about
+    claim: str | None = None  # what was seen, as one word that the advisory defines
+    justification: Justification | None = None  # beside `not_affected`
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -297,9 +312,6 @@ class Event(msgspec.Struct, frozen=True):
     corrupted: bool
     fingerprint: str
     trace: tuple[Frame, ...]
-    advisory: str | None = None
-    confidence: float = 0.0
-    why: str = ""
     # Beyond the contract's core.
     last_line: int | None = None  # of the report
     follows: int | None = None  # the line of the event that this one is a consequence of
@@ -313,7 +325,27 @@ class Event(msgspec.Struct, frozen=True):
     workqueue: str | None = None
     hardware: str | None = None
     device: str | None = None  # which one it was about, as far as the log tells
-    known_as: str | None = None  # another known defect that this one is
+    beginning_lost: bool = False  # the report's first lines are not in the log
+    trace_headed: bool = True  # the line was read under which the trace begins: no frame above the first is missing
+    # What of the report is missing, cannot be read, or may be another's.
+    doubts: tuple[Doubt, ...] = ()
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What the advisories say of an event."""
+
+    status: Status  # affected: it is `advisory`'s crash
+    advisory: str | None = None
+    confidence: float = 0.0  # 0..1
+    why: str = ""
+    known_as: str | None = None  # another known defect that it is
+    known_fix: str | None = None  # what repairs that one, as a sentence
+    doubts: tuple[Doubt, ...] = ()  # what keeps it from being called something else
+
+    def __post_init__(self) -> None:
+        """Refuse a safe word that was not earned."""
+        if earned(self.status, self.doubts) is not self.status:
+            raise ValueError(f"{self.status} beside a doubt: {self.doubts[0].detail}")
 
 
 class Run(msgspec.Struct, frozen=True):

@@ -137,7 +137,7 @@ def test_the_module_that_modprobe_would_load_comes_first(tmp_path: Path) -> None
     usual = (f"{there}/updates/dkms/virtio_pci.ko", f"{there}/kernel/drivers/virtio/virtio_pci.ko")
     assert host.module_files(host.Root(tmp_path), RELEASE) == usual
     (base / "modules.dep").write_text("kernel/fs/ext4.ko: \nvendor/virtio-pci.ko.xz: kernel/drivers/virtio/virtio.ko\n")
-    assert host.module_files(host.Root(tmp_path), RELEASE) == (f"{there}/vendor/virtio-pci.ko.xz", *usual)
+    assert host.module_files(host.Root(tmp_path), RELEASE) == (f"{there}/vendor/virtio-pci.ko.xz",)
     (base / "modules.dep").write_text("../../../../etc/virtio_pci.ko:\n")
     (tmp_path / "etc").mkdir()
     assert host.module_files(host.Root(tmp_path), RELEASE) == usual

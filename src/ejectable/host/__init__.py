@@ -4,6 +4,7 @@
 from ejectable.host.bootloader import NextBoot, boots_next
 from ejectable.host.facts import Facts, read
 from ejectable.host.installed import Candidate, candidates, installed_images, module_files, releases
+from ejectable.host.live_repair import LiveRepair, read_live_repair
 from ejectable.host.policy import Policy
 from ejectable.host.root import Root
 from ejectable.host.running import Running, build_id, read_running
@@ -11,6 +12,7 @@ from ejectable.host.running import Running, build_id, read_running
 __all__ = [
     "Candidate",
     "Facts",
+    "LiveRepair",
     "NextBoot",
     "Policy",
     "Root",
@@ -21,6 +23,7 @@ __all__ = [
     "installed_images",
     "module_files",
     "read",
+    "read_live_repair",
     "read_running",
     "releases",
 ]

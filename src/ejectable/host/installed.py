@@ -7,12 +7,16 @@ from collections.abc import Sequence
 import msgspec
 
 from ejectable.host.root import Root
+from ejectable.intake.module_files import by_precedence, listed
 
 __all__ = ["Candidate", "candidates", "installed_images", "module_files", "newest_by_name", "releases"]
 
 IMAGE = re.compile(r"(?:vmlinuz|vmlinux|Image|kernel|bzImage)[-_]?(.*)", re.DOTALL)
 MODULES = ("/lib/modules", "/usr/lib/modules")
-MODULE_NAMES = tuple(f"virtio_pci.ko{suffix}" for suffix in ("", ".xz", ".zst", ".gz"))
+PLACES = ("updates", "updates/dkms", "extra", "weak-updates", "kernel/drivers/virtio")
+MODULE_NAMES = tuple(
+    f"{name}.ko{suffix}" for name in ("virtio_pci", "virtio-pci") for suffix in ("", ".xz", ".zst", ".gz")
+)
 COPIES = ("vmlinuz", "vmlinuz.efi", "Image")  # what packages keep below /lib/modules/RELEASE
 MAX_IMAGES = 256
 MAX_DEP = 16 << 20
@@ -86,31 +90,29 @@ def installed_images(root: Root, also: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def module_files(root: Root, release: str) -> tuple[str, ...]:
-    """Where virtio_pci.ko of a release is, from the root; the one that modprobe would load comes first."""
+    """Where virtio_pci.ko of a release is, from the root: the one that modules.dep names, which modprobe loads.
+
+    Where it names none that is there: the files in the usual places, the one first that depmod would prefer.
+    """
     if "/" in release or release in (".", ".."):
         return ()
     found: list[str] = []
     for base in MODULES:
-        for name in (*_listed(root, f"{base}/{release}"), *_usual()):
-            path = root.resolve(f"{base}/{release}/{name}")
-            if path and root.file(path) and path not in found:
+        folder = f"{base}/{release}"
+        named = listed(root.read(f"{folder}/modules.dep", MAX_DEP) or b"", "virtio_pci")
+        if named and (path := _there(root, f"{folder}/{named}")):
+            return (path,)
+        usual = (f"{place}/{name}" for place in PLACES for name in MODULE_NAMES)
+        for name in by_precedence(usual, None, "virtio_pci"):
+            path = _there(root, f"{folder}/{name}")
+            if path and path not in found:
                 found.append(path)
     return tuple(found)
 
 
-def _listed(root: Root, folder: str) -> tuple[str, ...]:
-    """What modules.dep names, which is what modprobe goes by: `PATH.ko: PATHS it needs` (modules.dep(5))."""
-    for line in (root.read(f"{folder}/modules.dep", MAX_DEP) or b"").splitlines():
-        path = line.partition(b":")[0].decode("utf-8", "replace")
-        if path.rpartition("/")[2].replace("-", "_") in MODULE_NAMES:
-            return (path,)
-    return ()
-
-
-def _usual() -> tuple[str, ...]:
-    """The usual places, updates before what they update, as depmod.d(5) has it by default."""
-    folders = ("updates", "updates/dkms", "extra", "weak-updates", "kernel/drivers/virtio")
-    return tuple(f"{folder}/{name}" for folder in folders for name in MODULE_NAMES)
+def _there(root: Root, path: str) -> str | None:
+    resolved = root.resolve(path)
+    return resolved if resolved and root.file(resolved) else None
 
 
 def releases(root: Root) -> tuple[str, ...]:

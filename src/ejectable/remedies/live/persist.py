@@ -10,12 +10,23 @@ from importlib import resources
 
 from ejectable import __version__, host
 from ejectable.errors import Missing
+from ejectable.host.live_repair import AUTOINSTALL
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.commands import which
 from ejectable.remedies.live.target import HEADER, SOURCES, Target, source
 from ejectable.remedies.live.toolchain import Compiler
 
-__all__ = ["DKMS_NAME", "ask", "booted_by_systemd", "dkms_conf", "install_with_dkms", "start_units", "watch_this_boot"]
+__all__ = [
+    "DKMS_NAME",
+    "ask",
+    "booted_by_systemd",
+    "dkms_conf",
+    "install_with_dkms",
+    "mend",
+    "mended",
+    "start_units",
+    "watch_this_boot",
+]
 
 GUARD = "/var/lib/ejectable/live-guard.sh"
 SERVICE, SETTLED, TIMER = "ejectable-live.service", "ejectable-live-settled.service", "ejectable-live-settled.timer"
@@ -109,6 +120,19 @@ def dkms_conf(target: Target, compiler: Compiler) -> bytes:
     for key, value in (("VERSION", __version__), ("VARIABLES", " ".join(compiler.variables)), ("PATTERN", pattern)):
         text = text.replace(f"@{key}@", value)
     return text.encode()
+
+
+def mended(conf: bytes) -> bytes:
+    """A dkms.conf of ours without the line that makes DKMS try each new kernel (see `host.live_repair`)."""
+    return AUTOINSTALL.sub(b"", conf)
+
+
+def mend(root: host.Root, changes: Changes) -> tuple[str, ...]:
+    """Mend each configuration of ours that fails the next kernel's installation; the paths."""
+    paths = host.read_live_repair(root).faulty_dkms
+    for path in paths:
+        changes.write(path, mended(root.read(path) or b""))
+    return paths
 
 
 def _boot_file(name: str) -> bytes:
