@@ -17,10 +17,11 @@ import msgspec
 
 from ejectable import host
 from ejectable.errors import Missing
+from ejectable.host.installed import natural
 from ejectable.remedies.commands import paste, run
 from ejectable.remedies.upgrade import apt_lists
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, telling
-from ejectable.remedies.upgrade.flavour import concrete, flavour, natural, newer
+from ejectable.remedies.upgrade.flavour import concrete, flavour, newer
 
 __all__ = ["Apt", "owner_in"]
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from ejectable import host
 from ejectable.assess import initramfs
 from ejectable.errors import Missing
+from ejectable.host import NextBoot, boots_next
 from ejectable.model import Applied, Remedy
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.commands import run
@@ -14,7 +15,7 @@ from ejectable.remedies.situation import Situation
 from ejectable.remedies.steps import InstallPackages
 from ejectable.remedies.upgrade import precautions
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, telling
-from ejectable.remedies.upgrade.boot import Boots, boots_next
+from ejectable.remedies.upgrade.boot import instead
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.installed import Ready, image_of, ready
@@ -165,9 +166,9 @@ def _checked(situation: Situation, running: str, offer: Offer, judged: Judged, c
     )
 
 
-def _not_next(release: str, boots: Boots, done: Sequence[str], why: str) -> Applied:
+def _not_next(release: str, boots: NextBoot, done: Sequence[str], why: str) -> Applied:
     """It is there, and something else boots: that is not the end of the danger."""
     other = boots.release or "an unknown kernel"
-    steps = (*(f"Make {release} boot next: `{command}`" for command in boots.instead(release)), "Then reboot.")
+    steps = (*(f"Make {release} boot next: `{command}`" for command in instead(boots, release)), "Then reboot.")
     why = f"{why} But {other} boots next ({boots.how})."
     return Applied("upgrade", tuple(done), verified=False, why=why, next_steps=steps, undo=UNDO if done else None)

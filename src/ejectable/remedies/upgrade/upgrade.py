@@ -14,6 +14,7 @@ from ejectable.remedies.situation import Situation
 from ejectable.remedies.steps import InstallPackages, Reach
 from ejectable.remedies.upgrade import tree
 from ejectable.remedies.upgrade.backend import Backend, Offer, Owner, Package
+from ejectable.remedies.upgrade.boot import instead
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.install import install
@@ -82,7 +83,7 @@ class Upgrade(Remediation):
         if found.next:
             why += " It boots next: a reboot is all that is needed."
         elif found.boots.release:
-            commands = (*found.boots.instead(found.release), REBOOT)
+            commands = (*instead(found.boots, found.release), REBOOT)
             why += f" But {found.boots.release} boots next ({found.boots.how})."
         else:
             why += f" Which kernel boots next could not be told: {found.boots.how}."

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ejectable.errors import Missing
+from ejectable.host.installed import natural
 from ejectable.remedies.commands import paste, run
 from ejectable.remedies.upgrade import rpm
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, plain, telling
-from ejectable.remedies.upgrade.flavour import natural, newer
+from ejectable.remedies.upgrade.flavour import newer
 from ejectable.remedies.upgrade.folders import cache
 
 if TYPE_CHECKING:
