@@ -17,6 +17,7 @@ __all__ = [
     "EXIT_OK",
     "EXIT_UNKNOWN",
     "SAFE",
+    "SEVERITY",
     "Applied",
     "Arch",
     "Assessment",
@@ -32,6 +33,8 @@ __all__ = [
     "Frame",
     "GuestEvent",
     "Host",
+    "Judgement",
+    "Justification",
     "KernelReport",
     "Outcome",
     "Phase",
@@ -131,12 +134,25 @@ class EvidenceKind(StrEnum):
     VERSION = "version"
 
 
+class Justification(StrEnum):
+    """OpenVEX's reasons for `not_affected`, as far as they can be seen in code."""
+
+    NOT_PRESENT = "vulnerable_code_not_present"
+    NOT_REACHED = "vulnerable_code_not_in_execute_path"
+
+
 class Evidence(msgspec.Struct, frozen=True):
-    """One observation: `says` is what it would mean if it were all we knew."""
+    """One observation: `says` is what it would mean if it were all we knew. Code compares the fields behind `detail`,
+    which is a sentence for people.
+    """
 
     kind: EvidenceKind
     says: Status
     detail: str
+    functions: tuple[str, ...] = ()  # of the kernel: those that were run or read for it
+    member: str | None = None  # of a struct: the one that it is about
+    claim: str | None = None  # what was seen, as one word that the advisory defines
+    justification: Justification | None = None  # beside `not_affected`
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -203,6 +219,7 @@ class Device(msgspec.Struct, frozen=True):
     hotpluggable: bool | None
     unplug: Literal["would_oops", "safe", "unknown"]
     reason: str
+    doubts: tuple[Doubt, ...] = ()  # what was not seen of how it is driven
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -237,6 +254,7 @@ class Assessment(msgspec.Struct, frozen=True):
     devices: tuple[Device, ...]
     outcome: Outcome
     notes: tuple[str, ...] = ()  # what limits this answer: no root, a container, a kernel not booted
+    doubts: tuple[Doubt, ...] = ()  # what was not seen of the machine: it may have more devices than those
 
 
 EventKind = Literal[
@@ -297,9 +315,6 @@ class Event(msgspec.Struct, frozen=True):
     corrupted: bool
     fingerprint: str
     trace: tuple[Frame, ...]
-    advisory: str | None = None
-    confidence: float = 0.0
-    why: str = ""
     # Beyond the contract's core.
     last_line: int | None = None  # of the report
     follows: int | None = None  # the line of the event that this one is a consequence of
@@ -313,7 +328,27 @@ class Event(msgspec.Struct, frozen=True):
     workqueue: str | None = None
     hardware: str | None = None
     device: str | None = None  # which one it was about, as far as the log tells
-    known_as: str | None = None  # another known defect that this one is
+    beginning_lost: bool = False  # the report's first lines are not in the log
+    trace_headed: bool = True  # the line was read under which the trace begins: no frame above the first is missing
+    # What of the report is missing, cannot be read, or may be another's.
+    doubts: tuple[Doubt, ...] = ()
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What the advisories say of an event."""
+
+    status: Status  # affected: it is `advisory`'s crash
+    advisory: str | None = None
+    confidence: float = 0.0  # 0..1
+    why: str = ""
+    known_as: str | None = None  # another known defect that it is
+    known_fix: str | None = None  # what repairs that one, as a sentence
+    doubts: tuple[Doubt, ...] = ()  # what keeps it from being called something else
+
+    def __post_init__(self) -> None:
+        """Refuse a safe word that was not earned."""
+        if earned(self.status, self.doubts) is not self.status:
+            raise ValueError(f"{self.status} beside a doubt: {self.doubts[0].detail}")
 
 
 # Of a run in a guest: before the device is used, while it is, while one is plugged; while it is taken away, and once it

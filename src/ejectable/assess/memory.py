@@ -82,7 +82,7 @@ def repaired(  # noqa: PLR0917  (called once, by running_kernel)
     limits: Limits,
     notes: list[str],
 ) -> tuple[KernelReport, tuple[str, ...]]:
-    """The report, `mitigated` where a module repaired each device that is there; and the addresses of those repaired.
+    """The report, `mitigated` where a module guards each device that is there; and the addresses of those guarded.
 
     Never from the cache: devices come and go. Where the module is loaded and memory may not be read, nobody knows.
     """
@@ -94,13 +94,15 @@ def repaired(  # noqa: PLR0917  (called once, by running_kernel)
         if finding.status is Status.AFFECTED and alive is not None and alive.loaded(modules):
             try:
                 with closing(open_memory(root, running, limits)) as kernel:
-                    found = alive.repairs(kernel)
+                    found = alive.repairs(kernel, modules, running.module_build_id)
             except EjectableError as error:
                 finding = _undecided(finding, alive.MODULE, error.message)  # noqa: PLW2901
             else:
                 covered += found.repaired
                 notes.append(f"The module {alive.MODULE} is loaded: {found.detail}.")
-                finding = _repaired(finding, found.repaired, found.bare, found.detail, devices)  # noqa: PLW2901
+                wanted = {d.address for d in devices or () if d.transport == "pci" and d.mode != "modern"}
+                if found.guarded and not found.bare and wanted <= set(found.repaired):
+                    finding = _mitigated(finding, found.detail)  # noqa: PLW2901
         findings.append(finding)
     return msgspec.structs.replace(report, findings=tuple(findings)), covered
 
@@ -122,17 +124,12 @@ def _undecided(finding: Finding, module: str, why: str) -> Finding:
     )
 
 
-def _repaired(
-    finding: Finding, repaired: Sequence[str], bare: Sequence[str], detail: str, devices: Sequence[Device] | None
-) -> Finding:
-    """The finding, `mitigated` if each device that sysfs shows as legacy, or does not tell of, is one of `repaired`."""
-    wanted = {d.address for d in devices or () if d.transport == "pci" and d.mode != "modern"}
-    if not repaired or bare or not wanted <= set(repaired):
-        return finding
+def _mitigated(finding: Finding, detail: str) -> Finding:
+    """The finding where every device that sysfs shows as legacy, or does not tell of, is guarded."""
     return msgspec.structs.replace(
         finding,
         status=Status.MITIGATED,
-        reason=f"The kernel is affected, and each legacy device was repaired while it runs: {detail}.",
+        reason=f"The kernel is affected, and it is repaired while it runs: {detail}.",
         evidence=(Evidence(EvidenceKind.EXECUTED, Status.MITIGATED, f"in memory: {detail}"), *finding.evidence),
     )
 
