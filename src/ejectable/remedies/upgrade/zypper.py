@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ejectable.errors import Missing
 from ejectable.host.installed import natural
@@ -35,7 +35,7 @@ RAW = "/var/cache/zypp/raw"
 class Zypper(Backend):
     """See the module's text."""
 
-    name: ClassVar[str] = "zypper"
+    name: ClassVar[Literal["apt", "dnf", "zypper"]] = "zypper"
 
     def owner(self, release: str) -> Owner | None:
         """As `Backend.owner`."""

@@ -12,7 +12,8 @@ from ejectable.model import Applied, Remedy
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.commands import run
 from ejectable.remedies.situation import Situation
-from ejectable.remedies.upgrade import precautions, take_back
+from ejectable.remedies.steps import InstallPackages
+from ejectable.remedies.upgrade import precautions
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, telling
 from ejectable.remedies.upgrade.boot import instead
 from ejectable.remedies.upgrade.choice import select
@@ -20,14 +21,14 @@ from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.installed import Ready, image_of, ready
 from ejectable.remedies.upgrade.verify import Judged, as_named, judge_files, judge_installed
 
-__all__ = ["carry_out"]
+__all__ = ["install"]
 
 INSTALL_S = 3600.0
 UNDO = "ejectable fix upgrade --undo"
 OTHERS = "`ejectable fix` shows the other remedies."
 
 
-def carry_out(situation: Situation, changes: Changes, not_needed: Remedy | None) -> Applied:
+def install(situation: Situation, changes: Changes, not_needed: Remedy | None) -> Applied:
     """Install the newest kernel if it is good; raises `Missing` with what is in the way, and nothing was changed."""
     if not_needed is not None:
         if not_needed.state == "done":
@@ -53,10 +54,8 @@ def carry_out(situation: Situation, changes: Changes, not_needed: Remedy | None)
         situation.tell(f"installing {offer.image.label}")
         precautions.free(situation.root, backend.locks())
         argv = backend.install(offer, folder)
-        undo = take_back.command(
-            backend.name, effect.new, before=before, release=_fresh(situation.root, judged.release)
-        )
-        with changes.doing(argv, undo=undo, what=f"installed {', '.join([*effect.new, *effect.changed])}"):
+        step = InstallPackages(backend.name, effect.new, effect.changed, before, _fresh(situation.root, judged.release))
+        with changes.step(step):
             done = run(argv, timeout_s=INSTALL_S, unbroken=True)
             if not done.ok:
                 raise Missing(f"{backend.name} could not install {offer.image.label}: {telling(done)}")
