@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from ejectable.errors import BadInput, EjectableError, WrongUsage
-from ejectable.model import Applied, Remedy, Status
+from ejectable.model import SAFE, Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.records import Records
 from ejectable.remedies.remediation import Remediation, Request
@@ -68,7 +68,7 @@ class Upgrade(Remediation):
             return self.impossible(
                 f"This is a container ({situation.facts.container}): the kernel is its host's, and is upgraded there."
             )
-        if report is not None and status in (Status.FIXED, Status.NOT_AFFECTED):
+        if report is not None and status in SAFE - {Status.MITIGATED}:
             has = "has the fix" if status is Status.FIXED else "does not have the faulty code"
             why = f"The kernel in use, {report.release or report.path}, {has}."
             return Remedy(self.name, "done", why, (), verified=True, cost="nothing")
