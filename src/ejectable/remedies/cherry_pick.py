@@ -6,7 +6,6 @@ transports for objects that lack) is switched off, for the tree may be anybody's
 """
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -17,6 +16,7 @@ from ejectable.errors import EjectableError
 from ejectable.model import Status
 from ejectable.remedies.commands import Finished, run, which
 from ejectable.remedies.source_tree import SourceTree
+from ejectable.remedies.workspace import workspace
 
 __all__ = ["CherryPick", "cherry_pick"]
 
@@ -77,14 +77,14 @@ def _applies(tree: SourceTree, commit: str) -> bool:
     patch = _git(tree.top, "diff-tree", "-p", *plain, f"{commit}^", commit, "--", FOLDER)
     if not patch.ok or not patch.out:
         return False
-    with tempfile.TemporaryDirectory(prefix="ejectable-") as aside:
-        copy = Path(aside) / "tree"
+    with workspace("ejectable-") as aside:
+        copy = aside / "tree"
         (copy / FOLDER).mkdir(parents=True)
         for name in FILES:
             if (tree.top / FOLDER / name).is_file():
                 shutil.copyfile(tree.top / FOLDER / name, copy / FOLDER / name)
-        (Path(aside) / "patch").write_text(patch.out, encoding="utf-8")
-        if not _git(copy, "apply", "-p1", f"{aside}/patch", GIT_CEILING_DIRECTORIES=aside).ok:
+        (aside / "patch").write_text(patch.out, encoding="utf-8")
+        if not _git(copy, "apply", "-p1", f"{aside}/patch", GIT_CEILING_DIRECTORIES=str(aside)).ok:
             return False
         after = read(copy)
         return after is not None and after.status is Status.FIXED

@@ -7,7 +7,6 @@ are: whoever names them with --build trusts them, as one does who builds any mod
 
 import os
 import re
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -19,7 +18,9 @@ from ejectable.errors import BadInput, Missing
 from ejectable.intake import Limits, open_regular, read_bounded
 from ejectable.model import EvidenceKind, Finding, KernelReport
 from ejectable.remedies.commands import Finished, run, which
+from ejectable.remedies.ownership import tree_writer
 from ejectable.remedies.source_tree import SourceTree, inside
+from ejectable.remedies.workspace import workspace
 
 __all__ = ["Built", "build"]
 
@@ -65,8 +66,7 @@ def build(tree: SourceTree, headers: str, limits: Limits) -> Built:
             hint="Build the whole kernel from the tree instead.",
         )
     prefix, words = _make_words(config)
-    with tempfile.TemporaryDirectory(prefix="ejectable-build-") as aside:
-        work = Path(aside)
+    with workspace("ejectable-build-") as work:
         _copy(tree, work, config)
         done = run(
             ["make", "-C", str(top), f"M={work}", *words, "modules"],
@@ -100,6 +100,11 @@ def _configuration(headers: str) -> tuple[Path, dict[str, str]]:
                 f"{headers}: expected kernel headers or a configured tree, found no Makefile with "
                 "include/config/auto.conf.",
                 hint="Install headers (linux-headers-..., kernel-devel), or run `make modules_prepare` in the tree.",
+            )
+        if os.geteuid() == 0 and (said := tree_writer(top)):
+            # make runs what stands in them.
+            raise Missing(
+                f"The headers in {headers} are not in root's hands alone: {said}.", hint="Build as their owner."
             )
         with open_regular(prepared) as file:
             text = read_bounded(file, MAX_SOURCE, name=str(prepared)).decode("utf-8", "replace")
