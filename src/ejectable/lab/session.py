@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ejectable.advisories import registry
+from ejectable.intake import Directory
 from ejectable.lab.accelerator import Accelerator
 from ejectable.lab.case import Case
 from ejectable.lab.experiment import Experiment, Limits, Outcome
@@ -147,14 +148,15 @@ def _rounded(seconds: float | None) -> float | None:
 def _keep(folder: Path, console: bytes, qmp: str) -> tuple[tuple[str | None, str | None], str | None]:
     """Write the transcripts down; a disk that is full costs the evidence, not the result."""
     try:
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
-        folder.mkdir(exist_ok=True)
-        (folder / "console.log").write_bytes(console)
-        (folder / "qmp.log").write_text(qmp, encoding="utf-8")
+        with Directory.make(folder.parent) as evidence:
+            try:
+                with evidence.enter(folder.name, make=True) as case:
+                    case.write("console.log", console)
+                    case.write("qmp.log", qmp.encode())
+            except OSError:
+                with suppress(OSError):
+                    evidence.remove_folder(folder.name, filled=True)
+                raise
     except OSError as error:
-        with suppress(OSError):
-            for name in ("console.log", "qmp.log"):
-                (folder / name).unlink(missing_ok=True)
-            folder.rmdir()
         return (None, None), f"the evidence could not be written to {folder}: {error.strerror or error}"
     return (str(folder / "console.log"), str(folder / "qmp.log")), None
