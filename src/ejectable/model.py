@@ -17,6 +17,7 @@ __all__ = [
     "EXIT_OK",
     "EXIT_UNKNOWN",
     "SAFE",
+    "SEVERITY",
     "Applied",
     "Arch",
     "Assessment",
