@@ -35,16 +35,13 @@ EXCEPTIONS = {
     "cli/app.py": "puts /dev/null in place of an output that was closed",
     "crash/inputs.py": "reads a pipe that the shell made (/dev/fd/N), which open_regular refuses",
     "lab/request.py": "makes and removes the folder for evidence, which the user named or only we know",
-    "remedies/changes.py": "its records are being rebuilt as typed steps",
     "remedies/ecs/sdk.py": "writes a library's chatter to /dev/null",
     "remedies/live/marker.py": "removes one mark of ours on the live machine, below a folder of root's",
     "remedies/live/remedy.py": "builds in a temporary folder of its own",
-    "remedies/records.py": "its records are being rebuilt as typed steps",
     "remedies/upgrade/apt.py": "hands a folder to apt's own user and takes it back, within a private folder",
     "remedies/upgrade/apt_lists.py": "lays out apt's lists within the cache, whose owner was checked",
     "remedies/upgrade/dnf.py": "empties dnf's own part of the cache, whose owner was checked",
     "remedies/upgrade/precautions.py": "asks for a lock of the package manager, as fcntl(2) wants it",
-    "remedies/upgrade/take_back.py": "removes what a package left, on the live machine only",
 }
 
 
