@@ -34,7 +34,6 @@ EXCEPTIONS = {
     "__main__.py": "opens the three standard streams, which are no files of a machine",
     "cli/app.py": "puts /dev/null in place of an output that was closed",
     "crash/inputs.py": "reads a pipe that the shell made (/dev/fd/N), which open_regular refuses",
-    "lab/request.py": "makes and removes the folder for evidence, which the user named or only we know",
     "remedies/ecs/sdk.py": "writes a library's chatter to /dev/null",
     "remedies/live/marker.py": "removes one mark of ours on the live machine, below a folder of root's",
     "remedies/live/remedy.py": "builds in a temporary folder of its own",
