@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from ejectable import __version__, host
+from ejectable import __version__
 from ejectable.errors import EjectableError
-from ejectable.intake import Directory, Seen
+from ejectable.intake import Directory, Root, Seen, cache_folder
 from ejectable.model import KernelReport, Status
 
 __all__ = ["Verdicts"]
@@ -38,7 +38,7 @@ class Verdicts:
     def __init__(self, *, enabled: bool = True, folder: Path | None = None) -> None:
         self._folder = (folder or _default_folder()) if enabled else None
 
-    def get(self, key: Sequence[str], root: host.Root | None = None) -> KernelReport | None:
+    def get(self, key: Sequence[str], root: Root | None = None) -> KernelReport | None:
         """The verdict kept under `key`, if nothing is wrong with it and `root` still answers as it did."""
         if self._folder is None:
             return None
@@ -64,7 +64,7 @@ class Verdicts:
             data = msgspec.json.encode(_Kept(full, report, tuple(seen)))
             if len(data) >= MAX_SIZE:
                 return
-            self._folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Directory.make(self._folder.parent.parent).close()
             with Directory.ours(*self._place(self._folder), make=True) as folder:
                 # A kernel upgrade leaves its verdict behind, and nobody would ever ask for it again.
                 folder.sweep(KEPT, keep=MAX_KEPT - 1)
@@ -88,11 +88,7 @@ def _full(key: Sequence[str]) -> tuple[str, ...]:
 
 
 def _default_folder() -> Path | None:
-    """$XDG_CACHE_HOME/ejectable/verdicts (XDG Base Directory Specification 0.8); a relative value is to be ignored."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if base.startswith("/"):
-        return Path(base) / "ejectable" / "verdicts"
     try:
-        return Path.home() / ".cache" / "ejectable" / "verdicts"
+        return cache_folder() / "ejectable" / "verdicts"
     except RuntimeError:  # no home at all
         return None

@@ -24,12 +24,15 @@ __all__ = ["crash"]
     "paths",
     nargs=-1,
     metavar="[PATH...]",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="dmesg, a serial console, a journal (text, JSON, export), syslog, netconsole, vmcore-dmesg.txt, pstore parts, "
     "an ECS GetInstanceConsoleOutput answer; compressed too; a directory; - or nothing: standard input.",
 )
 @click.option(
-    "--kernel", metavar="FILE", type=click.Path(), help="The kernel that crashed: its own code joins the verdict."
+    "--kernel",
+    metavar="FILE",
+    type=click.Path(readable=False),
+    help="The kernel that crashed: its own code joins the verdict.",
 )
 @click.option("--all", "--verbose", "everything", is_flag=True, help="Show every event in full.")
 def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everything: bool) -> int:

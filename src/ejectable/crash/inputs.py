@@ -12,7 +12,15 @@ import msgspec
 
 from ejectable.crash.logs import Log, Matters, nothing_matters, read_bytes, read_file, read_stream
 from ejectable.errors import BadInput, EjectableError, Missing
-from ejectable.intake import DEFAULT_LIMITS, Compression, Limits, open_decompressed, open_regular, sniff
+from ejectable.intake import (
+    DEFAULT_LIMITS,
+    Compression,
+    Limits,
+    is_directory,
+    open_decompressed,
+    open_regular,
+    sniff,
+)
 
 __all__ = ["Source", "read", "sources"]
 
@@ -40,7 +48,7 @@ def sources(paths: Iterable[str]) -> list[Source]:
     for path in paths or ("-",):
         if path == "-":
             found.append(Source("-", ()))
-        elif Path(path).is_dir():
+        elif is_directory(path):
             files += _below(path)
         else:
             files.append(path)
