@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ejectable.kernel import Kernel
     from ejectable.kernel.modules import ModuleFiles
 
-__all__ = ["DiskModules", "open_image"]
+__all__ = ["DiskModules", "open_image", "unread"]
 
 MAX_LIST = 16 << 20
 MODULE = "virtio_pci"
