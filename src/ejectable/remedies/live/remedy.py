@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from ejectable.errors import EjectableError, Missing, WrongUsage
@@ -119,9 +120,9 @@ class Live(Remediation):
         compiler: Compiler,
     ) -> bool:
         """Put it in; whether somebody takes the mark away in good time."""
-        with workspace("ejectable-live-") as folder:
+        with workspace("live") as folder:
             situation.tell("building the module")
-            made = build(target, folder, headers, compiler)
+            made = build(target, Path(folder.name), headers, compiler)
             if signing.needed(situation):
                 signing.sign(made, signing.key(situation), headers)
             if request.persist:
