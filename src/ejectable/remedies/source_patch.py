@@ -26,6 +26,7 @@ class SourcePatch(Remediation):
     """Put the test of the pointer in front of the call, in a kernel source tree."""
 
     name: ClassVar[str] = "source-patch"
+    options: ClassVar[tuple[str, ...]] = ("target", "build")
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "anywhere"
     needs_root: ClassVar[bool] = False
