@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Machines, each below a root of its own, read and judged; one that cannot be read does not keep others from it."""
 
+import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ejectable import host
-from ejectable.assess.kernels import Unreadable
+from ejectable.assess.kernels import DEBUG, Unreadable
 from ejectable.assess.machine import assess
 from ejectable.assess.running_kernel import find
 from ejectable.assess.verdicts import Verdicts
@@ -48,6 +50,8 @@ def check_roots(
         try:
             yield Checked(root, check_root(host.Root(root), advisories, limits, verdicts))
         except EjectableError as error:
+            if os.environ.get(DEBUG):
+                traceback.print_exc()
             yield Checked(root, None, Unreadable(root, error.message, error.exit_code, error.hint))
         done(root)
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable check`: would this machine crash if a virtio device were unplugged now?"""
 
+import os
+
 import click
 
 from ejectable.cli.options import Common, choose, command
@@ -38,10 +40,13 @@ def check(common: Common, *, roots: tuple[str, ...], verbose: bool, explain: boo
     """
     from ejectable.advisories import registry
     from ejectable.assess.checked import check_roots, code_of
+    from ejectable.assess.kernels import DEBUG
     from ejectable.assess.verdicts import Verdicts
     from ejectable.report import document
     from ejectable.report.check import as_document, as_text
 
+    if common.debug:
+        os.environ[DEBUG] = "1"
     terminal = Terminal(common)
     advisories = choose(registry(), common.advisory)
     # Without --explain the story of the run is not shown: a kept verdict will do, and holds it anyway.
