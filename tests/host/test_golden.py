@@ -172,7 +172,7 @@ def test_a_kept_verdict_gives_the_same_answer_and_a_damaged_one_is_passed_over(
     assert kept.stat().st_mode & 0o777 == 0o600
     with monkeypatch.context() as patch:
         # Were the kernel read again, this would be noticed.
-        patch.setattr("ejectable.assess.running_kernel.open_image", lambda *_: pytest.fail("the verdict was not kept"))
+        patch.setattr("ejectable.assess.installed.open_image", lambda *_: pytest.fail("the verdict was not kept"))
         assert answer() == first
     good = kept.read_bytes()
     for damage in (b"", b"{", good[:-40], good.replace(b'"affected"', b'"harmless"'), b"\xff" * 64, b"[" * 100_000):

@@ -8,8 +8,9 @@ import pytest
 
 from ejectable import host
 from ejectable.assess import memory
+from ejectable.assess.downgrade import downgrade_refuted
 from ejectable.assess.machine import assess
-from ejectable.assess.running_kernel import RunningKernel, downgrade_refuted
+from ejectable.assess.running_kernel import RunningKernel
 from ejectable.host.devices import read_devices
 from ejectable.host.slots import Slots
 from ejectable.model import Device, Evidence, EvidenceKind, Finding, KernelReport, Status

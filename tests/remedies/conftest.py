@@ -6,8 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from ejectable.remedies import state
 from ejectable.remedies.ecs import change, proof, service
 from tests.remedies.ecs_server import Api, answering, become
+
+
+@pytest.fixture(autouse=True)
+def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the records of changes are: not this machine's own folder. Root's does not hang on the environment."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setattr(state, "SYSTEM", folder / "ejectable")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    monkeypatch.setenv("TEST_STATE", str(folder / "ejectable"))
+    return folder / "ejectable"
 
 
 @pytest.fixture

@@ -430,7 +430,6 @@ def become(monkeypatch: pytest.MonkeyPatch, home: Path, url: str, *, token: str 
     home.mkdir(parents=True, exist_ok=True)
     monkeypatch.setenv("EJECTABLE_CORPUS", str(cache_folder()))  # the kernels stay where they are
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
     monkeypatch.setenv("EJECTABLE_ECS_ENDPOINT", url)
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", SECRET)

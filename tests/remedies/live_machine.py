@@ -21,6 +21,7 @@ from ejectable.remedies.changes import Changes
 from ejectable.remedies.live import Live
 from tests.host.trees import RELEASE
 from tests.remedies.live_guest import captured, copy_of
+from tests.remedies.own_state import IN_A_CHILD
 
 __all__ = ["MARK", "apply", "change_headers", "machine", "programs", "run_aside", "said", "situation", "undo"]
 
@@ -145,7 +146,10 @@ def said(folder: Path) -> list[str]:
 
 def run_aside(tree: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """`apply` in a process of its own, which may be killed."""
-    code = f"from pathlib import Path; from tests.remedies.live_machine import apply; apply(Path({str(tree)!r}))"
+    code = (
+        IN_A_CHILD
+        + f"from pathlib import Path; from tests.remedies.live_machine import apply; apply(Path({str(tree)!r}))"
+    )
 
     root = Path(__file__).resolve().parent.parent.parent
     return subprocess.run(

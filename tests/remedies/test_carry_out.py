@@ -20,6 +20,7 @@ from ejectable.remedies.changes import Changes
 from ejectable.remedies.panic_policy import PanicPolicy
 from ejectable.remedies.remediation import Remediation
 from tests.host.trees import Machine, affected_module
+from tests.remedies.own_state import IN_A_CHILD
 
 pytestmark = pytest.mark.kernels
 
@@ -122,7 +123,10 @@ class Slow(Remediation):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_half_way_undoes_what_was_done(affected: Path, number: signal.Signals) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(affected)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path.cwd()
+        [sys.executable, "-c", IN_A_CHILD + SLOW, str(affected)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path.cwd(),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"changed\n"

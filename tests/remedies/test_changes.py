@@ -18,6 +18,8 @@ from ejectable.errors import BadInput, Missing
 from ejectable.remedies import changes as module
 from ejectable.remedies.changes import Changes, interrupted
 from ejectable.remedies.records import Records
+from ejectable.remedies.state import folder_of
+from tests.remedies.own_state import IN_A_CHILD
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ with Changes.begin(host.Root(sys.argv[1]), "test", undo="none") as changes:
 
 def test_what_was_killed_between_steps_is_taken_back_by_the_next_run(tree: Path) -> None:
     before, folders_before = everything(tree), folders(tree)
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tree)], check=False)
+    done = subprocess.run([sys.executable, "-c", IN_A_CHILD + KILLED, str(tree)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert everything(tree) != before
     assert [record.remedy for record in interrupted(host.Root(tree))] == ["test"]
@@ -207,7 +209,7 @@ def test_links_of_a_captured_tree_lead_nowhere_else(tree: Path, tmp_path: Path) 
 def test_each_change_leaves_an_audit_line(tree: Path) -> None:
     with changing(tree) as changes:
         changes.write("/etc/old.conf", b'evil "\x1b[31m\n')
-    (line,) = (tree / "var/lib/ejectable/audit.log").read_text().splitlines()
+    (line,) = (folder_of(host.Root(tree)) / "audit.log").read_text().splitlines()
     assert 'what="/etc/old.conf"' in line
     assert 'from="8 bytes: old = 1"' in line
     assert 'to="' in line
@@ -219,11 +221,12 @@ def test_each_change_leaves_an_audit_line(tree: Path) -> None:
 def test_a_damaged_record_is_left_alone_and_hides_no_other(tree: Path, content: bytes) -> None:
     with changing(tree) as changes:
         changes.write("/etc/old.conf", b"x\n")
-    damaged = tree / "var/lib/ejectable/changes/000007.json"
+    changes_of_it = folder_of(host.Root(tree)) / "changes"
+    damaged = changes_of_it / "000007.json"
     damaged.write_bytes(content)
     with changing(tree) as again:
         again.write("/etc/old.conf", b"y\n")
     assert damaged.read_bytes() == content
     assert [record.number for record in Records(host.Root(tree)).all()] == [1, 8]
-    kept = json.loads((tree / "var/lib/ejectable/changes/000008.json").read_bytes())
+    kept = json.loads((changes_of_it / "000008.json").read_bytes())
     assert kept["steps"][0]["path"] == "/etc/old.conf"

@@ -22,6 +22,7 @@ from ejectable.remedies.boot_images import initramfs_that_asks
 from ejectable.remedies.legacy_places import find_places
 from ejectable.report import document
 from tests.host.trees import RELEASE, Machine, affected_module
+from tests.remedies.own_state import IN_A_CHILD
 from tests.remedies.test_force_legacy_places import config, put
 
 pytestmark = pytest.mark.kernels
@@ -342,7 +343,7 @@ def test_killed_half_way_it_is_taken_back_by_the_next_run(tree: Tree) -> None:
     put(root, "/etc/default/grub", GRUB)
     put(root, "/etc/kernel/cmdline", f"ro {WORD}\n")
     before = snapshot(root)
-    code = (
+    code = IN_A_CHILD + (
         "import sys, time; from ejectable.remedies.force_legacy import ForceLegacy as F; "
         "F._look_again = lambda *_: (print('changed', flush=True), time.sleep(60)); "
         "from ejectable.cli.app import run; sys.exit(run(sys.argv[1:]))"

@@ -67,7 +67,7 @@ def test_the_plan_asks_the_api_and_changes_nothing(api: Api, tmp_path: Path) -> 
     assert carry_out.status(elsewhere(tmp_path), "instance-type", REQUEST) is Status.UNKNOWN
 
 
-def test_it_is_rehearsed_stopped_changed_started_and_looked_at(api: Api, tmp_path: Path) -> None:
+def test_it_is_rehearsed_stopped_changed_started_and_looked_at(api: Api, tmp_path: Path, own_state: Path) -> None:
     api.instances[INSTANCE].looks = 3
     done = applied(tmp_path)
     assert done.verified
@@ -92,7 +92,7 @@ def test_it_is_rehearsed_stopped_changed_started_and_looked_at(api: Api, tmp_pat
     assert (stop["StoppedMode"], stop["ForceStop"]) == ("KeepCharging", "false"), "capacity and addresses are kept"
     assert writes[4][1]["ClientToken"], "asked twice, it is done once"
     assert (api.instances[INSTANCE].type, api.instances[INSTANCE].status) == ("ecs.g8i.large", "Running")
-    kept = tmp_path / "home/state/ejectable"
+    kept = own_state
     audit = (kept / "audit.log").read_text().splitlines()
     assert [line.partition('what="')[2].split()[0] for line in audit] == ["stopped", "changed", "started"]
     assert all('undo="ejectable fix instance-type --undo' in line for line in audit)

@@ -23,16 +23,11 @@ from ejectable.model import Remedy, Status
 from ejectable.remedies import Request, Situation, carry_out
 from ejectable.remedies.source_patch import SourcePatch
 from ejectable.report import document
+from tests.remedies.own_state import IN_A_CHILD
 
 pytestmark = pytest.mark.kernels
 Make = Callable[..., Path]
 COMMON = "drivers/virtio/virtio_pci_common.c"
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return tmp_path / "state/ejectable"
 
 
 @pytest.fixture
@@ -60,7 +55,7 @@ def planned(top: Path) -> Remedy:
     return line
 
 
-def test_the_patch_is_shown_made_verified_and_taken_back(make: Make, state: Path) -> None:
+def test_the_patch_is_shown_made_verified_and_taken_back(make: Make, own_state: Path) -> None:
     top = make(at="my linux")
     before = (top / COMMON).read_bytes()
     line = planned(top)
@@ -69,7 +64,7 @@ def test_the_patch_is_shown_made_verified_and_taken_back(make: Make, state: Path
     assert f"--- a/{COMMON}" in line.diff
     assert "+\t\tif (vp_dev->is_avq && vp_dev->is_avq(vdev, vq->index))" in line.diff
     assert (top / COMMON).read_bytes() == before, "planning changes nothing"
-    assert not state.exists()
+    assert not own_state.exists()
 
     done = carry_out.apply(situation(), "source-patch", Request(target=str(top)))
     assert done.verified
@@ -81,7 +76,7 @@ def test_the_patch_is_shown_made_verified_and_taken_back(make: Make, state: Path
     undone = carry_out.undo(situation(), "source-patch", Request(target=str(top)))
     assert undone.verified
     assert (top / COMMON).read_bytes() == before
-    assert (state / "audit.log").read_text().count(str(top)) >= 2
+    assert (own_state / "audit.log").read_text().count(str(top)) >= 2
 
 
 def test_the_diff_is_one_that_patch_and_git_take(make: Make, tmp_path: Path) -> None:
@@ -209,15 +204,17 @@ def test_huge_binary_and_special_files_are_refused(make: Make) -> None:
 
 
 @pytest.fixture
-def nobody(tmp_path: Path) -> Iterator[None]:
+def nobody(tmp_path: Path, own_state: Path) -> Iterator[None]:
     """Be somebody else, who may look into the test's folders."""
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
     for path in (tmp_path, *tmp_path.parents):
         if "pytest" in str(path):
             path.chmod(0o755)
-    (tmp_path / "state").mkdir()
-    os.chown(tmp_path / "state", 65534, 65534)
+    for path in (own_state.parent, *own_state.parents):
+        if "pytest" in str(path):
+            path.chmod(0o755)
+    os.chown(own_state.parent, 65534, 65534)
     os.seteuid(65534)
     try:
         yield
@@ -256,10 +253,10 @@ def test_a_file_stays_its_owners_when_root_changes_it(make: Make) -> None:
     assert (after.st_uid, after.st_gid, after.st_mode & 0o777) == (1234, 4321, 0o640)
 
 
-def test_killed_half_way_it_is_taken_back_by_the_next_run(make: Make, state: Path) -> None:
+def test_killed_half_way_it_is_taken_back_by_the_next_run(make: Make, own_state: Path) -> None:
     top = make()
     before = (top / COMMON).read_bytes()
-    code = (
+    code = IN_A_CHILD + (
         "import sys, time; from ejectable.remedies.source_tree import SourceTree as T; "
         "T.again = lambda self: (print('changed', flush=True), time.sleep(60)); "
         "from ejectable.cli.app import run; sys.exit(run(sys.argv[1:]))"
@@ -275,13 +272,13 @@ def test_killed_half_way_it_is_taken_back_by_the_next_run(make: Make, state: Pat
     undone = carry_out.undo(situation(), "source-patch", Request(target=str(top)))
     assert (top / COMMON).read_bytes() == before
     assert undone.changes
-    assert list((state / "changes").glob("*.json"))
+    assert list((own_state / "changes").glob("*.json"))
 
 
 def test_ended_by_a_signal_half_way_it_takes_itself_back(make: Make) -> None:
     top = make()
     before = (top / COMMON).read_bytes()
-    code = (
+    code = IN_A_CHILD + (
         "import sys, time; from ejectable.remedies.source_tree import SourceTree as T; "
         "T.again = lambda self: (print('changed', flush=True), time.sleep(60)); "
         "from ejectable.cli.app import run; sys.exit(run(sys.argv[1:]))"

@@ -29,12 +29,6 @@ COMMON = "drivers/virtio/virtio_pci_common.c"
 Make = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return tmp_path / "state/ejectable"
-
-
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     def build_tree(name: str = "affected", family: str = "6.1") -> Path:
@@ -52,7 +46,7 @@ def situation() -> Situation:
     return Situation(host.Root(), registry(), cache=False, offline=True)
 
 
-def test_the_module_that_is_built_is_run_and_kept(make: Make, state: Path) -> None:
+def test_the_module_that_is_built_is_run_and_kept(make: Make, own_state: Path) -> None:
     top = make("affected-other-guard")
     request = Request(target=str(top), build=str(headers(RELEASE)))
     (line,) = carry_out.plan(situation(), request, ["source-patch"])
@@ -60,7 +54,7 @@ def test_the_module_that_is_built_is_run_and_kept(make: Make, state: Path) -> No
     done = carry_out.apply(situation(), "source-patch", request)
     assert done.verified
     assert "was run: fixed" in done.why
-    kept = state / f"built/virtio_pci-{RELEASE}.ko"
+    kept = own_state / f"built/virtio_pci-{RELEASE}.ko"
     assert Module(kept.read_bytes(), name=kept.name).elf.build_id
     assert any(str(kept) in step and f"depmod {RELEASE}" in step for step in done.next_steps)
     assert not list((top / "drivers/virtio").glob("*.o")), "nothing is built in the tree"
@@ -94,7 +88,7 @@ def test_a_tree_that_was_never_repaired_is_found_out_by_its_code(make: Make, mon
     assert (top / COMMON).read_bytes() == before
 
 
-def test_a_build_that_fails_takes_the_patch_back(make: Make, state: Path) -> None:
+def test_a_build_that_fails_takes_the_patch_back(make: Make, own_state: Path) -> None:
     top = make()
     (top / COMMON).write_text((top / COMMON).read_text() + "\nint broken(void) { return no_such_thing; }\n")
     before = (top / COMMON).read_bytes()
@@ -103,7 +97,7 @@ def test_a_build_that_fails_takes_the_patch_back(make: Make, state: Path) -> Non
     assert "virtio_pci_common.c" in caught.value.message
     assert "\n" not in caught.value.message
     assert (top / COMMON).read_bytes() == before
-    assert not (state / "built").exists()
+    assert not (own_state / "built").exists()
 
 
 def refusal(make: Make, where: Path, kind: type[EjectableError]) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ejectable import host
+from ejectable.assess.initramfs import names
 from ejectable.errors import Missing
 from ejectable.remedies.upgrade.backend import Effect, Offer, Package
 from ejectable.remedies.upgrade.choice import manager_of
 from ejectable.remedies.upgrade.dnf import _effect
 from ejectable.remedies.upgrade.folders import private
-from ejectable.remedies.upgrade.initramfs import names
 from ejectable.remedies.upgrade.precautions import free, holder, room
 from ejectable.remedies.upgrade.take_back import main, refusal
 

@@ -138,7 +138,7 @@ def test_a_good_kernel_on_disk_asks_for_a_reboot_and_a_bad_one_does_not(situatio
             assert found.boots.release == NEWEST
 
 
-def test_an_initramfs_with_the_bad_module_makes_a_good_one_on_disk_unknown(situation: Situation) -> None:
+def test_the_module_in_the_initramfs_is_what_counts(situation: Situation) -> None:
     running = kernel_packages.RELEASES[0]
     tree = situation.root.path
     (tree / "boot").mkdir()
@@ -162,9 +162,9 @@ def test_an_initramfs_with_the_bad_module_makes_a_good_one_on_disk_unknown(situa
         found, said = ready(situation.again(), running)
         assert (found is not None) is good
         if not good:
-            assert f"unknown: /boot/initrd.img-{NEWEST} holds another virtio_pci.ko" in " ".join(said)
+            assert f"affected: /boot/initrd.img-{NEWEST}(usr/lib/modules" in " ".join(said)
     whole = (tree / f"boot/initrd.img-{NEWEST}").read_bytes()
     (tree / f"boot/initrd.img-{NEWEST}").write_bytes(whole[:5000])
     found, said = ready(situation.again(), running)
     assert found is None
-    assert "cannot be read" in " ".join(said)
+    assert "could not be read" in " ".join(said)

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ejectable import host
-from ejectable.errors import EjectableError, Missing
-from ejectable.intake import decompress, open_regular, read_bounded
+from ejectable.assess import initramfs
+from ejectable.assess.recording import Recording
+from ejectable.errors import EjectableError
+from ejectable.intake import decompress
 from ejectable.intake.limits import Limits
+from ejectable.model import Doubt, DoubtKind
 
 if TYPE_CHECKING:
     from ejectable.kernel.open import Kernel
@@ -15,50 +18,95 @@ if TYPE_CHECKING:
 __all__ = ["DiskModules", "open_image"]
 
 MAX_LIST = 16 << 20
+MODULE = "virtio_pci"
+Found = tuple[str, bytes]  # the name of a module's file, and its content
 
 
 class DiskModules:
-    """The modules of one release below a root (an `ejectable.kernel.modules.ModuleSource`).
+    """The modules of one release below a root (an `ejectable.kernel.modules.ModuleShelf`).
 
-    Of the module that is loaded, only a file with its build-id counts: an upgrade may have replaced the file. `notes`
-    says what was passed over; `unproven`, that a file was taken for want of a build-id to compare.
+    Of the module that is loaded, only a file with its build-id counts: an upgrade may have replaced the file. Of a
+    kernel that does not run, what a boot loads: the one in its initramfs and the one on the disk may differ, and then
+    each is one of `choices`, of which this object offers the one at `choose`.
     """
 
-    def __init__(self, root: host.Root, running: host.Running | None, limits: Limits) -> None:
+    def __init__(
+        self, root: Recording, running: host.Running | None, limits: Limits, image: str, choose: int = 0
+    ) -> None:
         self._root = root
         self._running = running
         self._limits = limits
-        self.notes: list[str] = []
-        self.unproven = False
+        self._image = image
+        self._choose = choose
+        self._found: tuple[list[Found], list[Found]] | None = None
+        self.choices: list[list[Found]] = []
+        self.notes: list[str] = []  # what was passed over
+        self.doubts: list[Doubt] = []
 
-    def find(self, release: str | None, module: str) -> Iterator[tuple[str, bytes]]:
+    def find(self, release: str | None, module: str) -> Iterator[Found]:
         """Name and content of each file that may be this module; only virtio_pci is looked for."""
         running = self._running
         release = release or (running.release if running else None)
-        if release is None or module != "virtio_pci":
+        if release is None or module != MODULE:
             return
         wanted = running.module_build_id if running and release == running.release else None
-        for path in host.module_files(self._root, release):
-            try:
-                with open_regular(self._root.outside(path)) as file:
-                    data = read_bounded(file, self._limits.in_memory, name=path)
-                if wanted is None or self._build_id(path, data) == wanted:
-                    self.unproven = wanted is None
-                    yield path, data
+        if not self.choices:
+            self.choices = self._loaded(release, wanted) if wanted else self._booted(release)
+        if self._choose < len(self.choices):
+            yield from self.choices[self._choose]
+
+    def _loaded(self, release: str, wanted: str) -> list[list[Found]]:
+        """The files with the build-id of the module that is loaded."""
+        for files in (self._on_disk, self._in_initramfs):
+            fitting = []
+            for path, data in files(release):
+                if self._build_id(path, data) == wanted:
+                    fitting.append((path, data))
                 else:
                     self.notes.append(f"{path} is another build than the module that is loaded.")
+            if fitting:
+                self.doubts.clear()  # what else could not be read is not what is loaded
+                return [fitting]
+        return []
+
+    def _booted(self, release: str) -> list[list[Found]]:
+        """What a boot may load: the files on the disk in their order, and apart each that differs in the initramfs."""
+        on_disk = list(self._on_disk(release))
+        if not on_disk and MODULE in (self.builtin(release) or ()):
+            return []
+        choices = [on_disk] if on_disk else []
+        for path, data in self._in_initramfs(release):
+            same = on_disk and self._build_id(path, data) == self._build_id(*on_disk[0])
+            if not same or self._build_id(path, data) is None:
+                choices.append([(path, data)])
+        return choices
+
+    def _on_disk(self, release: str) -> Iterator[Found]:
+        for path in host.module_files(self._root, release):
+            try:
+                yield path, self._root.content(path, self._limits.in_memory)
             except EjectableError as error:
-                self.notes.append(f"{path} could not be read: {error.message}")
+                self.doubts.append(unread(path, error))
+
+    def _in_initramfs(self, release: str) -> Iterator[Found]:
+        found, doubts = initramfs.modules_in(self._root, release, self._image, MODULE, self._limits)
+        self.doubts += doubts
+        yield from found
 
     def _build_id(self, path: str, data: bytes) -> str | None:
+        """Of a module; `None` where it has none, or cannot be read."""
         from ejectable.kernel.module import Module
 
-        return Module(decompress(data, self._limits.in_memory, name=path), name=path).elf.build_id
+        try:
+            return Module(decompress(data, self._limits.in_memory, name=path), name=path).elf.build_id
+        except EjectableError as error:
+            self.doubts.append(unread(path, error))
+            return None
 
     def names(self, release: str | None) -> frozenset[str]:
         """The one that matters here, where it is."""
         there = release is not None and host.module_files(self._root, release)
-        return frozenset({"virtio_pci"} if there else ())
+        return frozenset({MODULE} if there else ())
 
     def builtin(self, release: str | None) -> frozenset[str] | None:
         """What modules.builtin lists."""
@@ -72,17 +120,18 @@ class DiskModules:
         return None
 
 
-def open_image(root: host.Root, path: str, modules: DiskModules, limits: Limits) -> "Kernel":
+def unread(path: str, error: EjectableError) -> Doubt:
+    """That a file is there and could not be read."""
+    kind = DoubtKind.PERMISSION if isinstance(error.__cause__, PermissionError) else DoubtKind.UNREADABLE
+    return Doubt(kind, path, f"{path} could not be read: {error.message}")
+
+
+def open_image(root: Recording, path: str, modules: DiskModules, limits: Limits) -> "Kernel":
     """The kernel in the image at `path` (from the root); raises `BadInput`, `DamagedInput` or `Missing`."""
     from ejectable.kernel.formats import recognise
     from ejectable.kernel.open import Kernel
 
-    there = root.file(path)
-    if there is None:
-        raise Missing(f"{path}: no such file.")
-    with open_regular(there) as file:
-        data = read_bounded(file, limits.in_memory, name=path)
-    packed = recognise(data, name=path)
+    packed = recognise(root.content(path, limits.in_memory), name=path)
     folder, _, name = path.rpartition("/")
 
     def config(release: str | None) -> bytes | None:

@@ -36,8 +36,9 @@ def judged(  # noqa: PLR0917  (called once, by running_kernel)
     """What the advisories say of the code in memory; `None` where it may not be read. Adds to `notes` why not."""
     if root.file(KCORE) is None or root.file(KALLSYMS) is None:
         return None
-    key = _key(root, running, advisories)
-    if kept := verdicts.get(key):
+    # Of a captured tree nothing tells whether its copy of the memory is still the one that was read.
+    key = _key(root, running, advisories) if root.live else None
+    if key and (kept := verdicts.get(key)):
         return kept
     try:
         with closing(open_memory(root, running, limits)) as kernel:
@@ -48,7 +49,8 @@ def judged(  # noqa: PLR0917  (called once, by running_kernel)
             notes.append(f"The code in memory could not be read: {error.message}")
         return None
     report = msgspec.structs.replace(report, source=f"{KCORE} (the code as it runs)", running=True)
-    verdicts.put(key, report)
+    if key:
+        verdicts.put(key, report)
     return report
 
 

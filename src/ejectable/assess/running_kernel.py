@@ -6,28 +6,27 @@ while the old code goes on running. What proves it is the build-id, which the ru
 /sys/kernel/notes and /sys/module/*/notes; where it shows none, its whole banner with the time of its build.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from ejectable import host
 from ejectable.assess import memory
-from ejectable.assess.disk import DiskModules, open_image
-from ejectable.assess.kernels import judge, status_of
-from ejectable.assess.verdicts import Verdicts, identity
+from ejectable.assess.downgrade import downgrade_refuted, downgrade_unlocated, downgrade_unproven
+from ejectable.assess.installed import Judge
+from ejectable.assess.kernels import status_of
+from ejectable.assess.verdicts import Verdicts
 from ejectable.errors import EjectableError
 from ejectable.intake.limits import Limits
-from ejectable.model import Device, Finding, KernelReport, Status
+from ejectable.model import KernelReport
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
-    from ejectable.kernel.open import Kernel
 
-__all__ = ["RunningKernel", "downgrade_refuted", "find"]
+__all__ = ["RunningKernel", "find"]
 
 MAX_OPENED = 6  # images to open in search of the right one
-NOT_REACHED = "vulnerable_code_not_in_execute_path"  # OpenVEX; here: it cannot drive a legacy device at all
 Match = Literal["build-id", "banner", "other", "undecided"]
 
 
@@ -66,6 +65,7 @@ class _Search:
         self.advisories = advisories
         self.limits = limits
         self.verdicts = verdicts
+        self.judge = Judge(root, advisories, limits, verdicts)
         self.notes: list[str] = []
         self.refused: list[str] = []
         self.others: list[KernelReport] = []
@@ -139,14 +139,9 @@ class _Search:
         return f"No file of the running kernel {running.release or ''} was found in /boot or /lib/modules."
 
     def _judged(self, path: str, running: host.Running | None) -> KernelReport | None:
-        """The report of one image (with its module, where virtio_pci is one); from the cache where it is known."""
-        key = self._key(path, running)
-        if key and (kept := self.verdicts.get(key)):
-            return kept
+        """The report of one image (with its module, where virtio_pci is one); `None` and a note where it failed."""
         try:
-            modules = DiskModules(self.root, running, self.limits)
-            kernel = open_image(self.root, path, modules, self.limits)
-            report = self._report(kernel, path, running)
+            found = self.judge.judge(path, running)
         except EjectableError as error:
             if isinstance(error.__cause__, PermissionError):
                 self.refused.append(path)
@@ -154,46 +149,31 @@ class _Search:
             else:
                 self.notes.append(f"{path} could not be judged: {error.message}")
             return None
-        if running is not None:
-            report = self._downgrade_unlocated(report, running, modules)
-        self.notes += modules.notes
-        if running and report.running is None:
-            self.notes.append(f"Nothing shows that {path} is what runs: no build-id and no banner to compare.")
-        elif key and not modules.notes:
-            self.verdicts.put(key, report)
-        return report
+        self.notes += found.notes
+        report = msgspec.structs.replace(found.report, path=path, source=path)
+        return report if running is None else self._held_against(report, running)
 
-    def _report(self, kernel: "Kernel", path: str, running: host.Running | None) -> KernelReport:
-        match = _match(kernel, running)
-        report = judge(kernel, self.advisories)
+    def _held_against(self, report: KernelReport, running: host.Running) -> KernelReport:
+        """The report with `running`: whether it is the kernel that runs; doubted where nothing shows that it is."""
+        match = _match(report, running)
         how = {
             "build-id": " (its build-id is the running kernel's)",
             "banner": " (its banner is the running kernel's)",
         }.get(match, "")
-        if match == "undecided" and running is not None:
-            report = downgrade_unproven(report, "the running kernel")
         proven = None if match == "undecided" else bool(how)
-        return msgspec.structs.replace(report, path=path, source=f"{path}{how}", running=proven)
-
-    def _downgrade_unlocated(self, report: KernelReport, running: host.Running, modules: DiskModules) -> KernelReport:
-        """The report, unless nothing shows that the code that counts was in what was read: then nothing can be said.
-
-        A machine that drives virtio PCI devices has a virtio_pci; where neither the image nor a module that is proven
-        to be the loaded one holds it, its absence from the files is no absence of the defect.
-        """
+        report = msgspec.structs.replace(report, source=f"{report.path}{how}", running=proven)
+        if proven is None:
+            self.notes.append(f"Nothing shows that {report.path} is what runs: no build-id and no banner to compare.")
+            report = downgrade_unproven(report, "the running kernel")
         if report.virtio_pci == "builtin" or not self._in_action(running):
             return report
-        if report.virtio_pci == "module":
-            return downgrade_unproven(report, "the virtio_pci module that is loaded") if modules.unproven else report
-        reason = "The virtio_pci module that is loaded was not found on disk, so its code could not be read."
-        return msgspec.structs.replace(
-            report,
-            virtio_pci=None,
-            findings=tuple(
-                msgspec.structs.replace(finding, status=Status.UNKNOWN, justification=None, reason=reason)
-                for finding in report.findings
-            ),
-        )
+        if report.virtio_pci != "module":
+            # A machine that drives virtio PCI devices has a virtio_pci: its absence from the files is no absence of
+            # the defect.
+            return downgrade_unlocated(report)
+        if running.module_build_id is None:
+            return downgrade_unproven(report, "the virtio_pci module that is loaded")
+        return report
 
     def _in_action(self, running: host.Running) -> bool:
         """Whether there is, or may be, a virtio_pci at work."""
@@ -201,64 +181,11 @@ class _Search:
         bound = devices is None or any(device.transport == "pci" and device.driver for device in devices)
         return bound or running.module_loaded or running.module_build_id is not None
 
-    def _key(self, path: str, running: host.Running | None) -> tuple[str, ...] | None:
-        files = [path]
-        if running and running.release:
-            files += host.module_files(self.root, running.release)
-        try:
-            about = [identity(self.root.outside(file)) for file in files]
-        except OSError:
-            return None
-        ids = []
-        if running:
-            ids = [running.build_id or "", running.module_build_id or "", running.banner or ""]
-            ids.append("in action" if self._in_action(running) else "idle")
-        return (*sorted(self.advisories), *about, "running", *ids)
 
-
-def _match(kernel: "Kernel", running: host.Running | None) -> Match:
+def _match(report: KernelReport, running: host.Running) -> Match:
     """Whether a kernel from a file is the one that runs."""
-    if running is None:
-        return "undecided"
-    if kernel.build_id and running.build_id:
-        return "build-id" if kernel.build_id == running.build_id else "other"
-    if kernel.banner and running.banner:
-        return "banner" if kernel.banner.strip() == running.banner.strip() else "other"
+    if report.build_id and running.build_id:
+        return "build-id" if report.build_id == running.build_id else "other"
+    if report.banner and running.banner:
+        return "banner" if report.banner.strip() == running.banner.strip() else "other"
     return "undecided"
-
-
-def downgrade_unproven(report: KernelReport, what: str) -> KernelReport:
-    """The report of a file that has the right name, and nothing else that says it is what runs.
-
-    An upgrade replaces the file of a release while the old code runs on: a good word about the file is none about
-    the machine. A bad one is a warning that stands.
-    """
-    reason = f"Nothing shows that this file is the same build as {what}. Of the file: "
-    return downgrade_safe_words(report, lambda finding: reason + finding.reason)
-
-
-def downgrade_refuted(report: KernelReport, devices: Sequence[Device]) -> KernelReport:
-    """The report, unless a device refutes it: a kernel that cannot drive a legacy device does not drive one."""
-    seen = next((device for device in devices if device.transport == "pci" and device.mode == "legacy"), None)
-    if seen is None or not any(finding.justification == NOT_REACHED for finding in report.findings):
-        return report
-
-    def refuted(finding: Finding) -> str | None:
-        if finding.justification != NOT_REACHED:
-            return None
-        return f"{seen.name} is driven as legacy, which refutes what was read: {finding.reason}"
-
-    return downgrade_safe_words(report, refuted)
-
-
-def downgrade_safe_words(report: KernelReport, why: Callable[[Finding], str | None]) -> KernelReport:
-    """The report with `unknown` in place of each good word that there is a reason against."""
-    findings = []
-    for finding in report.findings:
-        reason = None if finding.status in (Status.AFFECTED, Status.UNKNOWN) else why(finding)
-        if reason is not None:
-            finding = msgspec.structs.replace(  # noqa: PLW2901
-                finding, status=Status.UNKNOWN, justification=None, reason=reason
-            )
-        findings.append(finding)
-    return msgspec.structs.replace(report, findings=tuple(findings))

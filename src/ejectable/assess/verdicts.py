@@ -1,32 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Verdicts that were reached before, kept in the user's cache directory.
 
-A verdict is found again only for the same tool, advisories, build-ids and files (by inode, size and times of change:
-a build-id alone can be forged, the time of the inode's last change cannot without root). Whatever is wrong with a
-kept verdict (cut off, changed, owned by another user) makes it as if it were not there.
+A verdict is found again only for the same tool, advisories and question, and only while every answer that it was
+reached by is still the same (`ejectable.assess.recording`). Whatever is wrong with a kept verdict (cut off, changed,
+owned by another user) makes it as if it were not there.
 """
 
 import hashlib
 import os
-import stat
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from ejectable import __version__
-from ejectable.intake import write_atomically
+from ejectable import __version__, host
+from ejectable.assess.recording import Mark, holds
+from ejectable.errors import EjectableError
+from ejectable.intake import Directory
 from ejectable.model import KernelReport, Status
 
-__all__ = ["Verdicts", "identity"]
+__all__ = ["Verdicts"]
 
 MAX_SIZE = 1 << 20
 MAX_KEPT = 512
+KEPT = re.compile(r"[0-9a-f]{64}\.json")
 
 
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: tuple[str, ...]
     report: KernelReport
+    marks: tuple[Mark, ...] = ()
 
 
 class Verdicts:
@@ -35,53 +39,49 @@ class Verdicts:
     def __init__(self, *, enabled: bool = True, folder: Path | None = None) -> None:
         self._folder = (folder or _default_folder()) if enabled else None
 
-    def get(self, key: Sequence[str]) -> KernelReport | None:
-        """The verdict kept under `key`, if there is one and nothing is wrong with it."""
+    def get(self, key: Sequence[str], root: host.Root | None = None) -> KernelReport | None:
+        """The verdict kept under `key`, if nothing is wrong with it and `root` still answers as it did."""
         if self._folder is None:
             return None
         full = _full(key)
         try:
-            descriptor = os.open(self._path(self._folder, full), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
+            with Directory.ours(*self._place(self._folder)) as folder, folder.open_file(_name(full)) as file:
                 about = os.fstat(file.fileno())
                 # Nobody else may have put it there, or may change it.
-                if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+                if about.st_uid != os.geteuid() or about.st_mode & 0o022:
                     return None
                 kept = msgspec.json.decode(file.read(MAX_SIZE), type=_Kept)
-        except (OSError, ValueError):  # msgspec's errors and a bad encoding are ValueErrors
+        except (OSError, EjectableError, ValueError):  # msgspec's errors and a bad encoding are ValueErrors
             return None
-        return kept.report if kept.key == full else None
+        same = kept.key == full and (not kept.marks or (root is not None and holds(root, kept.marks)))
+        return kept.report if same else None
 
-    def put(self, key: Sequence[str], report: KernelReport) -> None:
-        """Keep a verdict, unless it is `unknown`; a cache that cannot be written is no error."""
+    def put(self, key: Sequence[str], report: KernelReport, marks: Sequence[Mark] = ()) -> None:
+        """Keep a verdict and what it was read from, unless it is `unknown`; failing to write is no error."""
         if self._folder is None or any(finding.status is Status.UNKNOWN for finding in report.findings):
             return
         full = _full(key)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            data = msgspec.json.encode(_Kept(full, report))
-            if len(data) < MAX_SIZE:
-                self._sweep(self._folder)
-                write_atomically(self._path(self._folder, full), data, mode=0o600)
-        except (OSError, ValueError):
+            data = msgspec.json.encode(_Kept(full, report, tuple(marks)))
+            if len(data) >= MAX_SIZE:
+                return
+            self._folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with Directory.ours(*self._place(self._folder), make=True) as folder:
+                # A kernel upgrade leaves its verdict behind, and nobody would ever ask for it again.
+                folder.sweep(KEPT, keep=MAX_KEPT - 1)
+                folder.sweep_leftovers()
+                folder.write(_name(full), data, mode=0o600, lasting=False)
+        except (OSError, EjectableError, ValueError):
             return
 
     @staticmethod
-    def _path(folder: Path, key: tuple[str, ...]) -> Path:
-        return folder / f"{hashlib.sha256(msgspec.json.encode(key)).hexdigest()}.json"
-
-    @staticmethod
-    def _sweep(folder: Path) -> None:
-        """Make room: a kernel upgrade leaves its verdict behind, and nobody would ever ask for it again."""
-        kept = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        for path in kept[: max(0, len(kept) - MAX_KEPT + 1)]:
-            path.unlink(missing_ok=True)
+    def _place(folder: Path) -> tuple[str, str, str]:
+        """The folder that links may lead to, and the two below it that are ours alone."""
+        return str(folder.parent.parent), folder.parent.name, folder.name
 
 
-def identity(path: str) -> str:
-    """What tells a file from what it was before: device, inode, size, times of last writing and last change."""
-    about = os.stat(path)  # noqa: PTH116
-    return f"{path}:{about.st_dev}:{about.st_ino}:{about.st_size}:{about.st_mtime_ns}:{about.st_ctime_ns}"
+def _name(key: tuple[str, ...]) -> str:
+    return f"{hashlib.sha256(msgspec.json.encode(key)).hexdigest()}.json"
 
 
 def _full(key: Sequence[str]) -> tuple[str, ...]:

@@ -4,14 +4,17 @@
 The one place below `kernel`, `host` and `crash` that touches files, so that a limit holds everywhere.
 """
 
+from ejectable.intake.bounded import read_bounded
 from ejectable.intake.compression import Compression, decompress, sniff
-from ejectable.intake.files import open_regular, read_bounded, write_atomically
+from ejectable.intake.directory import Directory
+from ejectable.intake.files import open_regular, write_atomically
 from ejectable.intake.limits import DEFAULT_LIMITS, Limits
 from ejectable.intake.streams import beyond, open_decompressed
 
 __all__ = [
     "DEFAULT_LIMITS",
     "Compression",
+    "Directory",
     "Limits",
     "beyond",
     "decompress",

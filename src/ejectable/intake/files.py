@@ -1,87 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Opening what may be a FIFO, reading what may be endless, writing what must not be half there."""
+"""Files by path: opened where they may be a FIFO, read where they may be endless, written whole or not at all.
 
-import errno
+For a path that the user gave; below a folder that somebody else may change, use `Directory`.
+"""
+
 import os
-import stat
-from pathlib import Path
 from typing import BinaryIO
 
-from ejectable.errors import BadInput, DamagedInput, Missing
+from ejectable.errors import BadInput
+from ejectable.intake.directory import Directory, open_here
+from ejectable.intake.reasons import as_ours
 
-__all__ = ["open_regular", "read_bounded", "write_atomically"]
+__all__ = ["open_regular", "write_atomically"]
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for reading, unbuffered surprises excluded: no FIFO, socket, device or directory.
 
-    Raises `BadInput` if it is something else, `Missing` if it is not there or may not be read.
+    Raises `BadInput` if it is something else, `Missing` if it is not there, `Denied` if it may not be read.
     """
     name = os.fspath(path)
     try:
-        # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
-        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as error:
-        raise _as_ours(error, name) from error
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise BadInput(f"expected a regular file, found {_kind(mode)}", path=name)
+        descriptor = open_here(name, os.O_RDONLY, links=True)
+    except BadInput:  # it is a ValueError too
+        raise
+    except (OSError, ValueError) as error:
+        raise as_ours(error, name) from error
     os.set_blocking(descriptor, True)
     return os.fdopen(descriptor, "rb")
 
 
-def read_bounded(stream: BinaryIO, limit: int, *, name: str) -> bytes:
-    """Read `stream` to its end; raises `DamagedInput` if it holds more than `limit` bytes."""
-    try:
-        data = stream.read(limit + 1)
-    except OSError as error:
-        raise _as_ours(error, name) from error
-    if len(data) > limit:
-        raise DamagedInput(f"larger than the limit of {limit} bytes", path=name)
-    return data
-
-
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write `data` aside and rename it into place: readers see the old file or the new one, never a part."""
-    import tempfile
-
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # Root leaves a file to whom it belongs: a user's source tree, a service's settings.
-        if os.geteuid() == 0 and path.exists():
-            was = path.stat()
-            if (was.st_uid, was.st_gid) != (0, 0):  # vfat knows no owners, and refuses to be told one
-                os.chown(aside, was.st_uid, was.st_gid)
-        os.chmod(aside, mode)  # noqa: PTH101  (mkstemp gave a string)
-        os.replace(aside, path)  # noqa: PTH105
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
-
-
-def _as_ours(error: OSError, name: str) -> Exception:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return Missing(f"{name}: no such file.", hint="Check the path.")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return Missing(f"{name}: may not be read by this user.", hint="Run it as root, or as the owner.")
-    if error.errno == errno.ENXIO:
-        return BadInput("expected a regular file, found a socket or a device without a driver", path=name)
-    return BadInput(f"cannot be read: {error.strerror or error}", path=name)
-
-
-def _kind(mode: int) -> str:
-    for test, word in (
-        (stat.S_ISDIR, "a directory"),
-        (stat.S_ISFIFO, "a FIFO"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a character device"),
-        (stat.S_ISBLK, "a block device"),
-    ):
-        if test(mode):
-            return word
-    return "something else"
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644) -> None:
+    """Write `data` aside and rename it into place, as `Directory.write` does; links lead to the folder only."""
+    folder, name = os.path.split(os.fspath(path))
+    with Directory.open(folder or ".") as directory:
+        directory.write(name, data, mode=mode)

@@ -6,6 +6,9 @@ import syslog
 import time
 from contextlib import suppress
 
+from ejectable.errors import BadInput
+from ejectable.intake import Directory
+
 __all__ = ["AUDIT_LOG", "record"]
 
 # Where the lines are kept as well: a machine may run no syslog daemon, and a console log may scroll away.
@@ -24,14 +27,9 @@ def record(folder: str, *, what: str, before: str, after: str, undo: str, live: 
         syslog.syslog(syslog.LOG_NOTICE, line)
         syslog.closelog()
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    # A full disk must not keep a change from being undone; syslog has the line by then.
-    with suppress(OSError):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(f"{folder}/{AUDIT_LOG}", flags, 0o640)
-        try:
-            os.write(descriptor, f"{moment} {line}\n".encode())
-        finally:
-            os.close(descriptor)
+    # A full disk must not keep a change from being undone, nor may a trap in the log's place: syslog has the line.
+    with suppress(OSError, BadInput), Directory.open(folder) as there:
+        there.append(AUDIT_LOG, f"{moment} {line}\n".encode(), mode=0o640)
 
 
 def _quoted(text: str) -> str:

@@ -19,7 +19,7 @@ from ejectable.remedies.registry import REMEDIES, remediation
 from ejectable.remedies.remediation import Remediation, Request, undone
 from ejectable.remedies.situation import Situation
 
-__all__ = ["apply", "left_open", "plan", "state_folder", "status", "undo"]
+__all__ = ["apply", "left_open", "plan", "status", "undo"]
 
 
 def plan(situation: Situation, request: Request, names: Sequence[str] = ()) -> tuple[Remedy, ...]:
@@ -66,9 +66,7 @@ def apply(situation: Situation, name: str, request: Request) -> Applied:
     one = _ready(situation, name)
     with (
         _ending_softly(),
-        Changes.begin(
-            _root(one, situation), name, undo=_undo_command(situation, name, request), folder=state_folder(one)
-        ) as changes,
+        Changes.begin(_root(one, situation), name, undo=_undo_command(situation, name, request)) as changes,
     ):
         return one.apply(situation, request, changes)
 
@@ -76,7 +74,7 @@ def apply(situation: Situation, name: str, request: Request) -> Applied:
 def undo(situation: Situation, name: str, request: Request) -> Applied:
     """Take a remedy back; raises `WrongUsage` where it was never carried out."""
     one = _ready(situation, name)
-    with _ending_softly(), Changes.begin(_root(one, situation), name, undo="none", folder=state_folder(one)) as changes:
+    with _ending_softly(), Changes.begin(_root(one, situation), name, undo="none") as changes:
         if changes.done:  # what an interrupted run had left was taken back already
             return undone(name, changes.done, changes.left)
         return one.undo(situation, request, changes)
@@ -89,19 +87,16 @@ def status(situation: Situation, name: str | None, request: Request) -> Status:
 
 def left_open(situation: Situation) -> tuple[str, ...]:
     """What to say of changes that were begun and did not end."""
+    try:
+        found = interrupted(situation.root)
+    except EjectableError as error:
+        return (" ".join(filter(None, (error.message, error.hint))),)
+    known = [record for record in found if record.remedy in REMEDIES]  # what cannot be undone by a name is not offered
     return tuple(
         f"A change was interrupted (`fix {record.remedy}`, begun {record.started}): "
         f"`ejectable fix {record.remedy} --undo` takes it back."
-        for record in interrupted(situation.root)
+        for record in known
     )
-
-
-def state_folder(one: Remediation) -> Path | None:
-    """Where the records are: the machine's, but for source trees the user's own (XDG Base Directory 0.8)."""
-    if one.where != "anywhere":
-        return None
-    base = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".local/state") / "ejectable"
 
 
 def _root(one: Remediation, situation: Situation) -> host.Root:

@@ -34,25 +34,24 @@ UNDO_TIMEOUT_S = 600.0
 class Changes:
     """The changes of one remedy on one machine; see the module's text. `done` says in sentences what was done."""
 
-    def __init__(self, root: host.Root, remedy: str, *, undo: str, folder: Path | None = None) -> None:
+    def __init__(self, root: host.Root, remedy: str, *, undo: str) -> None:
         self.root = root
         self.done: list[str] = []
         self.left: list[str] = []  # what an undoing could not bring back, in sentences
-        self._records = Records(root, folder)
+        self._records = Records(root)
         self._undo_command = undo
         self._record = Record(0, remedy, _now(), "open")
 
     @classmethod
     @contextmanager
-    def begin(cls, root: host.Root, remedy: str, *, undo: str, folder: Path | None = None) -> Iterator["Changes"]:
+    def begin(cls, root: host.Root, remedy: str, *, undo: str) -> Iterator["Changes"]:
         """Take the lock, undo what an earlier run left half done, and keep or undo what this one does.
 
-        `folder` is where the records are kept, where that is not the machine's own. Raises `Missing` while another
-        change is under way, or where nothing may be written.
+        Raises `Missing` while another change is under way, or where no record can be kept.
         """
-        changes = cls(root, remedy, undo=undo, folder=folder)
+        changes = cls(root, remedy, undo=undo)
         with changes._records.locked():
-            for record in interrupted(root, folder):
+            for record in interrupted(root):
                 changes.done += changes._take_back(record)
             changes._record = msgspec.structs.replace(changes._record, number=changes._records.last_number() + 1)
             try:
@@ -181,7 +180,7 @@ class Changes:
         for step in reversed(record.steps):
             try:
                 said.append(self._file_back(step) if isinstance(step, FileStep) else self._command_back(step))
-            except _Foreign as error:
+            except (_Foreign, BadInput) as error:
                 self.left.append(error.message)
             except EjectableError as error:
                 self.left.append(error.message)
@@ -192,8 +191,9 @@ class Changes:
         return [sentence for sentence in (*said, *self.left) if sentence]
 
     def _file_back(self, step: FileStep) -> str:
-        there = Path(self.root.outside(step.path))
-        now = _content(there)
+        there, now, _ = self._look(step.path)
+        if self._inside(there) != step.path:
+            raise _Foreign(f"{step.path} leads elsewhere by now, through a link: it was left as it is.")
         if now == step.before:
             self._drop(step.made_folders)
             return ""
@@ -215,8 +215,11 @@ class Changes:
 
     def _drop(self, made: Sequence[str]) -> None:
         for folder in reversed(made):
-            with suppress(OSError):  # not empty: somebody else uses it by now; or it was never made
-                Path(self.root.outside(folder)).rmdir()
+            # Not empty: somebody else uses it by now. It may never have been made, or be a link by now.
+            with suppress(OSError, BadInput):
+                there = Path(self.root.outside(self._real(folder)))
+                if self._inside(there) == folder:
+                    there.rmdir()
 
     def _command_back(self, step: CommandStep) -> str:
         if not step.undo or (step.while_there and not self.root.exists(step.while_there)):
@@ -245,7 +248,8 @@ class Changes:
                 raise BadInput("expected a file, found a link to nothing", path=path)
             there = Path(self.root.outside(resolved))
         content = _content(there)
-        return there, content, None if content is None else stat.S_IMODE(there.stat().st_mode)
+        # Never more than rwx: a set-user-id bit is nothing that a change of ours brings back.
+        return there, content, None if content is None else there.stat().st_mode & 0o777
 
     def _real(self, folder: str) -> str:
         """The folder without links, from the root; the part of it that is not there yet stays as it is."""
@@ -270,9 +274,9 @@ class _Foreign(EjectableError):
     """Somebody else has changed since what is to be undone."""
 
 
-def interrupted(root: host.Root, folder: Path | None = None) -> tuple[Record, ...]:
+def interrupted(root: host.Root) -> tuple[Record, ...]:
     """Changes that were begun and did not end, the last first. Without the lock, one may be under way right now."""
-    return tuple(reversed([record for record in Records(root, folder).all() if record.state == "open"]))
+    return tuple(reversed([record for record in Records(root).all() if record.state == "open"]))
 
 
 def _content(path: Path) -> bytes | None:

@@ -32,6 +32,8 @@ THUNK_REGISTERS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{n}" fo
 RETURN_THUNKS = ("__x86_return_thunk", "zen_return_thunk", "retbleed_return_thunk", "srso_return_thunk",
                  "srso_alias_return_thunk", "call_depth_return_thunk", "its_return_thunk")  # fmt: skip
 
+TRANSLATED = 16 << 20  # bytes for translated code: a run of one function takes some hundred KiB
+
 
 class CPU(msgspec.Struct, frozen=True):
     """Unicorn's numbers for one instruction set."""
@@ -56,6 +58,8 @@ class CPU(msgspec.Struct, frozen=True):
             engine = opened(unicorn_const.UC_ARCH_ARM64, unicorn_const.UC_MODE_ARM)
             # Kernels use LSE atomics and pointer authentication where the compiler may.
             engine.ctl_set_cpu_model(arm64_const.UC_CPU_ARM64_MAX)
+        # It would reserve 1 GiB of address space, and end the process where that is not to be had.
+        engine.ctl_set_tcg_buffer_size(TRANSLATED)
         # Without it Unicorn >= 2.1 truncates addresses to 52 bits.
         engine.ctl_set_tlb_mode(unicorn_const.UC_TLB_VIRTUAL)
         return engine

@@ -2,6 +2,8 @@
 """What a module is built with: the headers of exactly this kernel, the compiler that it was built with, make."""
 
 import re
+import shlex
+from os import geteuid
 from pathlib import Path
 
 import msgspec
@@ -9,6 +11,7 @@ import msgspec
 from ejectable import host
 from ejectable.errors import Missing
 from ejectable.remedies.commands import run, which
+from ejectable.remedies.ownership import tree_writer
 
 __all__ = ["Compiler", "Headers", "compiler_for", "find_headers", "headers_package", "read_headers"]
 
@@ -46,7 +49,15 @@ def find_headers(root: host.Root, release: str, os: str | None) -> Headers:
     place = root.resolve(f"/lib/modules/{release}/build")
     if place is None or not root.exists(f"{place}/Makefile"):
         raise Missing(f"The headers of kernel {release} are not installed (/lib/modules/{release}/build).", hint=hint)
-    return read_headers(Path(root.outside(place)), release, hint)
+    path = Path(root.outside(place))
+    # make runs what stands in the tree, and sign-file comes out of it: whoever may write to it would act as root.
+    if (root.live or geteuid() == 0) and (said := tree_writer(path)):
+        raise Missing(
+            f"The headers in /lib/modules/{release}/build are not in root's hands alone: {said}.",
+            hint=f"Install them as a package ({hint}). If you trust what is in them: sudo chown -R root: "
+            f"{shlex.quote(place)} && sudo chmod -R go-w {shlex.quote(place)}",
+        )
+    return read_headers(path, release, hint)
 
 
 def read_headers(path: Path, release: str, hint: str | None = None) -> Headers:

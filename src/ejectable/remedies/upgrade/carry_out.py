@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from ejectable import host
+from ejectable.assess import initramfs
 from ejectable.errors import Missing
 from ejectable.model import Applied, Remedy
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.commands import run
 from ejectable.remedies.situation import Situation
-from ejectable.remedies.upgrade import initramfs, precautions, take_back
+from ejectable.remedies.upgrade import precautions, take_back
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, telling
 from ejectable.remedies.upgrade.boot import Boots, boots_next
 from ejectable.remedies.upgrade.choice import select

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import msgspec
 
 from ejectable import host
+from ejectable.assess import initramfs
 from ejectable.remedies.situation import Situation
-from ejectable.remedies.upgrade import initramfs
 from ejectable.remedies.upgrade.boot import Boots, boots_next
 from ejectable.remedies.upgrade.flavour import flavour, natural, newer
 from ejectable.remedies.upgrade.verify import Judged, judge_installed

@@ -11,14 +11,11 @@ from typing import Literal
 
 import msgspec
 
-from ejectable import host
-from ejectable.assess.disk import DiskModules, open_image
+from ejectable.assess.installed import Judge
 from ejectable.assess.kernels import judge, status_of
-from ejectable.assess.verdicts import identity
 from ejectable.errors import BadInput, EjectableError
 from ejectable.model import EvidenceKind, KernelReport, Status
 from ejectable.remedies.situation import Situation
-from ejectable.remedies.upgrade import initramfs
 from ejectable.remedies.upgrade.backend import Package
 
 __all__ = ["Judged", "as_named", "judge_files", "judge_installed", "judge_packages"]
@@ -98,31 +95,12 @@ def _located(report: KernelReport) -> bool:
 
 def judge_installed(situation: Situation, path: str) -> Judged:
     """Judge an image on the disk of the machine, with the virtio_pci.ko that modprobe would load under it."""
-    root = situation.root
-    image = root.resolve(path) or path
+    situation.tell(f"reading {path}")
+    judge_image = Judge(situation.root, situation.advisories, situation.limits, situation.verdicts).judge
     try:
-        release = image.rpartition("/")[2].partition("-")[2] or image.split("/")[-2]
-        files = [image, *host.module_files(root, release)]
-        loaded = [f"/boot/{name}" for name in initramfs.names(root, release)]
-        found = [identity(root.outside(root.resolve(file) or file)) for file in (*files, *loaded)]
-        key = (*sorted(situation.advisories), *found, "installed")
-        report = situation.verdicts.get(key)
-        if report is None:
-            situation.tell(f"reading {path}")
-            modules = DiskModules(root, None, situation.limits)
-            kernel = open_image(root, image, modules, situation.limits)
-            report = judge(kernel, situation.advisories)
-            if report.virtio_pci == "module":
-                if kernel.module("virtio_pci") is None:
-                    return Judged("unknown", f"the virtio_pci.ko of {release} is not there", report.release)
-                if why := initramfs.disagreement(root, release, files[1], situation.limits):
-                    return Judged("unknown", why, report.release)
-            if not modules.notes:
-                situation.verdicts.put(key, report)
+        report = judge_image(situation.root.resolve(path) or path).report
     except EjectableError as error:
         return Judged("unknown", error.message)
-    except OSError as error:
-        return Judged("unknown", f"{path} cannot be read: {error.strerror}")
     return _fit(situation, report)
 
 

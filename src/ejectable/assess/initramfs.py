@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The module in a kernel's initramfs: it is what the boot loads, whatever lies below /lib/modules."""
+
+import re
+from collections.abc import Iterator
+
+from ejectable import host
+from ejectable.assess.recording import Recording
+from ejectable.errors import EjectableError, Missing
+from ejectable.intake.limits import Limits
+from ejectable.model import Doubt, DoubtKind
+
+__all__ = ["modules_in", "names"]
+
+EARLY = re.compile(r"early_cpio|kernel/(?:x86/microcode|firmware/acpi)/.*")  # what comes before the root that is booted
+
+
+def names(root: host.Root, release: str) -> tuple[str, ...]:
+    """The names of the initial file systems of a release that are in /boot; those for a crash kernel do not count."""
+    return tuple(
+        name
+        for name in root.list("/boot") or ()
+        if name.startswith(("initrd", "initramfs"))
+        and re.search(rf"-{re.escape(release)}(?:\.img)?$", name)
+        and "kdump" not in name
+    )
+
+
+def _paths(root: host.Root, release: str, image: str) -> Iterator[str]:
+    """Where the initramfs of an image may be: in /boot, or beside it as kernel-install(8) and Raspberry Pi lay it."""
+    folder, _, file = image.rpartition("/")
+    suffixes = {release, file.partition("-")[2]} - {""}
+    yield from dict.fromkeys(f"/boot/{name}" for suffix in sorted(suffixes) for name in names(root, suffix))
+    if folder != "/boot":
+        for name in root.list(folder) or ():
+            if re.fullmatch(r"(?:initrd|initramfs)[^/]*", name) and "kdump" not in name:
+                yield f"{folder}/{name}"
+
+
+def modules_in(
+    root: Recording, release: str, image: str, module: str, limits: Limits
+) -> tuple[list[tuple[str, bytes]], list[Doubt]]:
+    """The files of a module in the initramfs of an image, each with a name and its content, and what was not seen.
+
+    No initramfs and none of the module in it are complete answers: then the module on disk is what is loaded.
+    """
+    found: list[tuple[str, bytes]] = []
+    doubts: list[Doubt] = []
+    for path in _paths(root, release, image):
+        try:
+            found += _modules(root, path, release, module, limits)
+        except EjectableError as error:
+            denied = isinstance(error.__cause__, PermissionError) or any(path.startswith(one) for one in root.denied)
+            kind = DoubtKind.PERMISSION if denied else DoubtKind.UNREADABLE
+            detail = f"{path} could not be read, and the {module} in it is what a boot loads: {error.message}"
+            doubts.append(Doubt(kind, path, detail))
+    return found, doubts
+
+
+def _modules(root: Recording, path: str, release: str, module: str, limits: Limits) -> list[tuple[str, bytes]]:
+    from ejectable.kernel.containers.cpio import initramfs_entries
+
+    stem = "[-_]".join(re.split("[-_]", module))
+    wanted = re.compile(rf"(?:usr/)?lib/modules/{re.escape(release)}/(?:.*/)?{stem}\.ko(?:\.gz|\.xz|\.zst)?")
+    found: list[tuple[str, bytes]] = []
+    whole = False
+    with root.stream(path) as stream:
+        for entry in initramfs_entries(stream, name=path, limit=limits.unpacked):
+            whole = whole or not EARLY.fullmatch(entry.name)
+            if wanted.fullmatch(entry.name):
+                found.append((f"{path}({entry.name})", entry.read()))
+    if not whole:
+        # Only the archive with the processor's microcode was understood; what is behind it is the file system.
+        raise Missing(f"{path} holds no file system in a form that is known.")
+    return found

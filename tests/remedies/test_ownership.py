@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What root runs and compiles is in nobody else's hands: the headers of `fix live`, whoever owns them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ejectable import host
+from ejectable.errors import Missing
+from ejectable.remedies.live.toolchain import find_headers
+from ejectable.remedies.ownership import other_writer, tree_writer
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="what others could make root do is shown as root")
+RELEASE = "6.1.0-50-cloud-amd64"
+CONF = "CONFIG_MODULES=y\nCONFIG_MODULE_UNLOAD=y\nCONFIG_GCC_VERSION=120200\n"
+FILES = {
+    "Makefile": "all:\n\tfalse\n",
+    "Module.symvers": "",
+    "include/config/auto.conf": CONF,
+    "include/generated/utsrelease.h": f'#define UTS_RELEASE "{RELEASE}"\n',
+    "scripts/sign-file": "#!/bin/sh\n",
+}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A machine whose headers are a folder of their own, as packages have it: build is a link to them."""
+    for name, text in FILES.items():
+        path = tmp_path / "usr/src/headers" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "lib/modules" / RELEASE).mkdir(parents=True)
+    (tmp_path / "lib/modules" / RELEASE / "build").symlink_to("/usr/src/headers")
+    return tmp_path
+
+
+def given(path: str) -> Callable[[Path], None]:
+    return lambda machine: os.chown(machine / path, 65534, 65534)
+
+
+def mode(path: str, bits: int) -> Callable[[Path], None]:
+    return lambda machine: (machine / path).chmod(bits)
+
+
+def led_away(machine: Path) -> None:
+    """scripts is a link, as in Debian's headers, to a folder of somebody else."""
+    (machine / "usr/src/headers/scripts").rename(machine / "theirs")
+    (machine / "usr/src/headers/scripts").symlink_to(machine / "theirs")
+    os.chown(machine / "theirs/sign-file", 65534, 65534)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (given("usr/src/headers"), "usr/src/headers belongs to user 65534"),
+        (given("usr/src"), "usr/src belongs to user 65534"),
+        (given("usr/src/headers/Makefile"), "Makefile belongs to user 65534"),
+        (given("usr/src/headers/scripts/sign-file"), "sign-file belongs to user 65534"),
+        (mode("usr/src/headers/scripts", 0o775), "scripts may be written by others"),
+        (mode("usr/src/headers", 0o1777), "headers may be written by others"),
+        (mode("usr/src/headers/Makefile", 0o666), "Makefile may be written by others"),
+        (led_away, "theirs/sign-file belongs to user 65534"),
+    ],
+)
+def test_headers_that_others_may_write_are_not_built_in(
+    machine: Path, change: Callable[[Path], None], named: str
+) -> None:
+    assert find_headers(host.Root(machine), RELEASE, None).release == RELEASE
+    change(machine)
+    with pytest.raises(Missing, match="not in root's hands alone") as caught:
+        find_headers(host.Root(machine), RELEASE, None)
+    assert named in caught.value.message
+    assert "sudo chown -R root: /usr/src/headers" in (caught.value.hint or "")
+
+
+def test_a_folder_with_the_sticky_bit_is_no_way_in_but_no_place_to_build(tmp_path: Path) -> None:
+    place = tmp_path / "tmp"
+    place.mkdir()
+    place.chmod(0o1777)
+    (place / "ours").mkdir()
+    assert other_writer(place / "ours") is None
+    assert other_writer(place) is not None
+    place.chmod(0o777)
+    assert other_writer(place / "ours") is not None
+
+
+def test_a_tree_of_links_in_a_circle_is_looked_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/up").symlink_to(tmp_path / "a")
+    (tmp_path / "a/nowhere").symlink_to("/nonexistent/x")
+    assert tree_writer(tmp_path / "a") is None
+    (tmp_path / "a/b/loop").symlink_to("loop")
+    assert tree_writer(tmp_path / "a") is None
