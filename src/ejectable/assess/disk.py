@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from ejectable import host
 from ejectable.assess import initramfs
-from ejectable.assess.recording import Recording
 from ejectable.errors import EjectableError
 from ejectable.intake import decompress
 from ejectable.intake.limits import Limits
@@ -31,7 +30,7 @@ class DiskModules:
     """
 
     def __init__(
-        self, root: Recording, running: host.Running | None, limits: Limits, image: str, choose: int = 0
+        self, root: host.Root, running: host.Running | None, limits: Limits, image: str, choose: int = 0
     ) -> None:
         self._root = root
         self._running = running
@@ -126,7 +125,7 @@ def unread(path: str, error: EjectableError) -> Doubt:
     return Doubt(kind, path, f"{path} could not be read: {error.message}")
 
 
-def open_image(root: Recording, path: str, modules: DiskModules, limits: Limits) -> "Kernel":
+def open_image(root: host.Root, path: str, modules: DiskModules, limits: Limits) -> "Kernel":
     """The kernel in the image at `path` (from the root); raises `BadInput`, `DamagedInput` or `Missing`."""
     from ejectable.kernel.formats import recognise
     from ejectable.kernel.open import Kernel

@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterator
 
 from ejectable import host
-from ejectable.assess.recording import Recording
-from ejectable.errors import EjectableError, Missing
+from ejectable.errors import Denied, EjectableError, Missing
 from ejectable.intake.limits import Limits
 from ejectable.model import Doubt, DoubtKind
 
@@ -38,7 +37,7 @@ def _paths(root: host.Root, release: str, image: str) -> Iterator[str]:
 
 
 def modules_in(
-    root: Recording, release: str, image: str, module: str, limits: Limits
+    root: host.Root, release: str, image: str, module: str, limits: Limits
 ) -> tuple[list[tuple[str, bytes]], list[Doubt]]:
     """The files of a module in the initramfs of an image, each with a name and its content, and what was not seen.
 
@@ -50,21 +49,20 @@ def modules_in(
         try:
             found += _modules(root, path, release, module, limits)
         except EjectableError as error:
-            denied = isinstance(error.__cause__, PermissionError) or any(path.startswith(one) for one in root.denied)
-            kind = DoubtKind.PERMISSION if denied else DoubtKind.UNREADABLE
+            kind = DoubtKind.PERMISSION if isinstance(error, Denied) else DoubtKind.UNREADABLE
             detail = f"{path} could not be read, and the {module} in it is what a boot loads: {error.message}"
             doubts.append(Doubt(kind, path, detail))
     return found, doubts
 
 
-def _modules(root: Recording, path: str, release: str, module: str, limits: Limits) -> list[tuple[str, bytes]]:
+def _modules(root: host.Root, path: str, release: str, module: str, limits: Limits) -> list[tuple[str, bytes]]:
     from ejectable.kernel.containers.cpio import initramfs_entries
 
     stem = "[-_]".join(re.split("[-_]", module))
     wanted = re.compile(rf"(?:usr/)?lib/modules/{re.escape(release)}/(?:.*/)?{stem}\.ko(?:\.gz|\.xz|\.zst)?")
     found: list[tuple[str, bytes]] = []
     whole = False
-    with root.stream(path) as stream:
+    with root.open(path) as stream:
         for entry in initramfs_entries(stream, name=path, limit=limits.unpacked):
             whole = whole or not EARLY.fullmatch(entry.name)
             if wanted.fullmatch(entry.name):

@@ -14,7 +14,6 @@ from ejectable import host
 from ejectable.assess.disk import DiskModules, open_image
 from ejectable.assess.downgrade import downgrade_doubted
 from ejectable.assess.kernels import judge
-from ejectable.assess.recording import Recording
 from ejectable.assess.verdicts import Verdicts
 from ejectable.intake.limits import Limits
 from ejectable.model import Doubt, DoubtKind, KernelReport, worst
@@ -51,21 +50,23 @@ class Judge:
         key = (*sorted(self._advisories), "installed", str(self._root.path), path, *ids)
         if kept := self._verdicts.get(key, self._root):
             return Installed(kept)
-        root = Recording(self._root)
-        found, doubts = self._read(root, path, running)
+        with self._root.recording() as recording:
+            found, doubts = self._read(path, running)
+        doubts += recording.changed
         if not (doubts or found.notes):
-            self._verdicts.put(key, found.report, root.marks)
+            self._verdicts.put(key, found.report, recording.seen)
         return msgspec.structs.replace(found, report=downgrade_doubted(found.report, doubts))
 
-    def _read(self, root: Recording, path: str, running: host.Running | None) -> tuple[Installed, tuple[Doubt, ...]]:
+    def _read(self, path: str, running: host.Running | None) -> tuple[Installed, tuple[Doubt, ...]]:
         """The image judged, and what was not seen of all that the words rest on."""
+        root = self._root
         modules = DiskModules(root, running, self._limits, path)
         report = judge(open_image(root, path, modules, self._limits), self._advisories)
         for number in range(1, min(len(modules.choices), MOST_CHOICES)):
             other = DiskModules(root, running, self._limits, path, number)
             found = judge(open_image(root, path, other, self._limits), self._advisories)
             report = _worse(report, found, modules.choices[number][0][0])
-        doubts = list(root.unstable)
+        doubts: list[Doubt] = []
         if report.virtio_pci != "builtin":  # else no module counts
             doubts += modules.doubts
             if len(modules.choices) > MOST_CHOICES:

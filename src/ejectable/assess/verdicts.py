@@ -2,7 +2,7 @@
 """Verdicts that were reached before, kept in the user's cache directory.
 
 A verdict is found again only for the same tool, advisories and question, and only while every answer that it was
-reached by is still the same (`ejectable.assess.recording`). Whatever is wrong with a kept verdict (cut off, changed,
+reached by is still the same (`Root.recording`). Whatever is wrong with a kept verdict (cut off, changed,
 owned by another user) makes it as if it were not there.
 """
 
@@ -15,9 +15,8 @@ from pathlib import Path
 import msgspec
 
 from ejectable import __version__, host
-from ejectable.assess.recording import Mark, holds
 from ejectable.errors import EjectableError
-from ejectable.intake import Directory
+from ejectable.intake import Directory, Seen
 from ejectable.model import KernelReport, Status
 
 __all__ = ["Verdicts"]
@@ -30,7 +29,7 @@ KEPT = re.compile(r"[0-9a-f]{64}\.json")
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: tuple[str, ...]
     report: KernelReport
-    marks: tuple[Mark, ...] = ()
+    seen: tuple[Seen, ...] = ()
 
 
 class Verdicts:
@@ -53,16 +52,16 @@ class Verdicts:
                 kept = msgspec.json.decode(file.read(MAX_SIZE), type=_Kept)
         except (OSError, EjectableError, ValueError):  # msgspec's errors and a bad encoding are ValueErrors
             return None
-        same = kept.key == full and (not kept.marks or (root is not None and holds(root, kept.marks)))
+        same = kept.key == full and (not kept.seen or (root is not None and root.unchanged(kept.seen)))
         return kept.report if same else None
 
-    def put(self, key: Sequence[str], report: KernelReport, marks: Sequence[Mark] = ()) -> None:
+    def put(self, key: Sequence[str], report: KernelReport, seen: Sequence[Seen] = ()) -> None:
         """Keep a verdict and what it was read from, unless it is `unknown`; failing to write is no error."""
         if self._folder is None or any(finding.status is Status.UNKNOWN for finding in report.findings):
             return
         full = _full(key)
         try:
-            data = msgspec.json.encode(_Kept(full, report, tuple(marks)))
+            data = msgspec.json.encode(_Kept(full, report, tuple(seen)))
             if len(data) >= MAX_SIZE:
                 return
             self._folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

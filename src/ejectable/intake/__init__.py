@@ -9,6 +9,8 @@ from ejectable.intake.compression import Compression, decompress, sniff
 from ejectable.intake.directory import Directory
 from ejectable.intake.files import open_regular, write_atomically
 from ejectable.intake.limits import DEFAULT_LIMITS, Limits
+from ejectable.intake.root import Root
+from ejectable.intake.seen import Recording, Seen
 from ejectable.intake.streams import beyond, open_decompressed
 
 __all__ = [
@@ -16,6 +18,9 @@ __all__ = [
     "Compression",
     "Directory",
     "Limits",
+    "Recording",
+    "Root",
+    "Seen",
     "beyond",
     "decompress",
     "open_decompressed",
