@@ -31,6 +31,7 @@ __all__ = [
     "Finding",
     "Frame",
     "Host",
+    "Justification",
     "KernelReport",
     "Outcome",
     "Remedy",
@@ -128,12 +129,25 @@ class EvidenceKind(StrEnum):
     VERSION = "version"
 
 
+class Justification(StrEnum):
+    """OpenVEX's reasons for `not_affected`, as far as they can be seen in code."""
+
+    NOT_PRESENT = "vulnerable_code_not_present"
+    NOT_REACHED = "vulnerable_code_not_in_execute_path"
+
+
 class Evidence(msgspec.Struct, frozen=True):
-    """One observation: `says` is what it would mean if it were all we knew."""
+    """One observation: `says` is what it would mean if it were all we knew. Code compares the fields behind `detail`,
+    which is a sentence for people.
+    """
 
     kind: EvidenceKind
     says: Status
     detail: str
+    functions: tuple[str, ...] = ()  # of the kernel: those that were run or read for it
+    member: str | None = None  # of a struct: the one that it is about
+    claim: str | None = None  # what was seen, as one word that the advisory defines
+    justification: Justification | None = None  # beside `not_affected`
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -200,6 +214,7 @@ class Device(msgspec.Struct, frozen=True):
     hotpluggable: bool | None
     unplug: Literal["would_oops", "safe", "unknown"]
     reason: str
+    doubts: tuple[Doubt, ...] = ()  # what was not seen of how it is driven
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -234,6 +249,7 @@ class Assessment(msgspec.Struct, frozen=True):
     devices: tuple[Device, ...]
     outcome: Outcome
     notes: tuple[str, ...] = ()  # what limits this answer: no root, a container, a kernel not booted
+    doubts: tuple[Doubt, ...] = ()  # what was not seen of the machine: it may have more devices than those
 
 
 EventKind = Literal[

@@ -4,13 +4,16 @@
 import re
 from typing import Any
 
+import msgspec
 import pytest
 
 from ejectable.advisories import registry
+from ejectable.advisories.cve_2024_42134.declarations import config
 from ejectable.advisories.cve_2024_42134.versions import changelog, version
 from ejectable.advisories.facts import Commit, FixedPackage, LookAlike, Release
 from ejectable.advisories.verdict import verdict
-from ejectable.model import Device, Evidence, EvidenceKind, Finding, Status
+from ejectable.kernel.config import parse_config
+from ejectable.model import Device, Doubt, DoubtKind, Evidence, EvidenceKind, Finding, Justification, Status
 
 ADVISORY = registry()["CVE-2024-42134"]
 FACTS = ADVISORY.facts
@@ -110,7 +113,7 @@ def test_executed_code_outranks_everything_and_a_disagreement_is_shown() -> None
 @pytest.mark.parametrize("kind", [EvidenceKind.VERSION, EvidenceKind.CHANGELOG])
 @pytest.mark.parametrize("says", [Status.FIXED, Status.NOT_AFFECTED, Status.AFFECTED])
 def test_what_is_only_written_decides_nothing(kind: EvidenceKind, says: Status) -> None:
-    found = verdict("X", [evidence(kind, says)], nothing="nothing was run", justification="j")
+    found = verdict("X", [evidence(kind, says)], nothing="nothing was run")
     assert (found.status, found.reason, found.justification) == (Status.UNKNOWN, "nothing was run", None)
 
 
@@ -119,10 +122,61 @@ def test_unknown_evidence_leaves_the_decision_to_the_next_kind() -> None:
         "X",
         [evidence(EvidenceKind.EXECUTED, Status.UNKNOWN), evidence(EvidenceKind.TYPES, Status.NOT_AFFECTED)],
         nothing="nothing",
-        justification="vulnerable_code_not_present",
     )
     assert (found.status, found.justification) == (Status.NOT_AFFECTED, "vulnerable_code_not_present")
     assert not found.conflict
+
+
+@pytest.mark.parametrize("says", [Status.FIXED, Status.NOT_AFFECTED])
+def test_a_configuration_alone_makes_no_safe_word(says: Status) -> None:
+    found = verdict("X", [evidence(EvidenceKind.CONFIG, says), evidence(EvidenceKind.VERSION, says)], nothing="-")
+    assert found.status is Status.UNKNOWN
+    assert [doubt.kind for doubt in found.doubts] == ["weak"]
+    assert "config says" in found.reason
+
+
+@pytest.mark.parametrize("says", [Status.FIXED, Status.NOT_AFFECTED])
+def test_with_a_doubt_about_the_code_nothing_speaks_for_the_kernel(says: Status) -> None:
+    doubt = Doubt(DoubtKind.BOUND, "f", "the run came to its bound")
+    items = [evidence(EvidenceKind.EXECUTED, says), evidence(EvidenceKind.TYPES, says)]
+    found = verdict("X", items, nothing="-", doubts=[doubt])
+    assert (found.status, found.reason, found.doubts) == (Status.UNKNOWN, doubt.detail, (doubt,))
+    worse = verdict("X", [*items, evidence(EvidenceKind.SYMBOLS, Status.AFFECTED)], nothing="-", doubts=[doubt])
+    assert worse.status is Status.AFFECTED
+
+
+@pytest.mark.parametrize("kind", [EvidenceKind.VERSION, EvidenceKind.CHANGELOG])
+def test_what_is_written_about_a_backport_is_no_conflict(kind: EvidenceKind) -> None:
+    found = verdict("X", [evidence(EvidenceKind.EXECUTED, Status.AFFECTED), evidence(kind, Status.FIXED)], nothing="-")
+    assert not found.conflict
+
+
+def test_the_justification_is_a_field_of_the_evidence_whatever_its_sentence_says() -> None:
+    reached = msgspec.structs.replace(
+        evidence(EvidenceKind.SYMBOLS, Status.NOT_AFFECTED), justification=Justification.NOT_REACHED
+    )
+    plain = Evidence(EvidenceKind.EXECUTED, Status.NOT_AFFECTED, "this kernel cannot drive a legacy device")
+    assert verdict("X", [plain], nothing="-").justification == "vulnerable_code_not_present"
+    assert verdict("X", [plain, reached], nothing="-").justification == "vulnerable_code_not_in_execute_path"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("# CONFIG_VIRTIO_PCI is not set\n", Status.NOT_AFFECTED),
+        ("# CONFIG_VIRTIO_MENU is not set\n", Status.NOT_AFFECTED),
+        ("# CONFIG_PCI is not set\n", Status.NOT_AFFECTED),
+        ("CONFIG_VIRTIO_PCI=m\n# CONFIG_VIRTIO_PCI_LEGACY is not set\n", Status.NOT_AFFECTED),
+        ("CONFIG_PCI=y\nCONFIG_VIRTIO_MENU=y\n", Status.UNKNOWN),  # it breaks off there
+        ("CONFIG_VIRTIO_MENU=y\nCONFIG_VIRTIO_PCI=m\n", Status.UNKNOWN),
+        ("CONFIG_64BIT=y\n", Status.UNKNOWN),
+        ("CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_PCI_LEGACY=y\n", Status.UNKNOWN),
+    ],
+)
+def test_an_option_that_a_configuration_does_not_name_is_not_off(text: str, says: Status) -> None:
+    found = config(parse_config(text.encode()))
+    assert found is not None
+    assert found.says is says, found.detail
 
 
 def device(**changes: str | None) -> Device:

@@ -111,7 +111,9 @@ class Machine(msgspec.Struct, frozen=True):
         _write(root / "sys/class/dmi/id/sys_vendor", "Alibaba Cloud\n")
         _write(root / "sys/class/dmi/id/product_name", "Alibaba Cloud ECS\n")
         (root / "sys/bus/pci/slots").mkdir(parents=True)
-        (root / "sys/bus/pci/devices").mkdir(parents=True)
+        # The host bridge, which every PC has.
+        _write(root / "sys/devices/pci0000:00/0000:00:00.0/vendor", "0x8086\n")
+        _link(root / "sys/bus/pci/devices/0000:00:00.0", root / "sys/devices/pci0000:00/0000:00:00.0")
         if self.devices:
             (root / "sys/bus/virtio/devices").mkdir(parents=True)
         for number, device in enumerate(self.devices):

@@ -4,7 +4,7 @@
 import pytest
 
 from ejectable.errors import DamagedInput, Missing
-from ejectable.kernel.machine import Layouts, Machine, Object, Outcome
+from ejectable.kernel.machine import Bounds, Layouts, Machine, Object, Outcome
 from tests.kernel.compiled import COMPILERS, compiled
 
 DEVICE = """
@@ -211,7 +211,7 @@ def test_a_wild_write_is_a_fault_and_what_was_written_before_stays(compiler: str
 @every_compiler
 def test_an_endless_loop_ends_with_the_budget(compiler: str) -> None:
     program = compiled("int spin(volatile int *p) { while (!*p) ; return 1; }", compiler)
-    machine = Machine(program, budget=5000)
+    machine = Machine(program, bounds=Bounds(instructions=5000))
     outcome = machine.call("spin", machine.alloc())
     assert outcome.exit == "budget"
     assert outcome.instructions <= 5001
@@ -220,7 +220,7 @@ def test_an_endless_loop_ends_with_the_budget(compiler: str) -> None:
 
 def test_a_string_instruction_without_an_end_ends_too() -> None:
     program = compiled('void fill(char *p) { asm volatile("rep stosb" : : "D"(p), "c"(-1L), "a"(0)); }', "x86_64-gcc")
-    machine = Machine(program, budget=5000)
+    machine = Machine(program, bounds=Bounds(instructions=5000))
     assert machine.call("fill", machine.alloc()).exit in ("budget", "fault")
 
 
@@ -228,6 +228,79 @@ def test_a_string_instruction_without_an_end_ends_too() -> None:
 def test_a_bug_is_a_trap(compiler: str) -> None:
     outcome = Machine(compiled("void bug(void) { __builtin_trap(); }", compiler)).call("bug")
     assert (outcome.exit, outcome.trap and outcome.trap.kind) == ("trap", "bug")
+
+
+ASSERTS = (
+    DEVICE
+    + """
+int walk(struct device *device)
+{
+    if (device->ask(device, 3) != 7)
+        STOP;
+    return 1;
+}
+"""
+)
+STOPS = {
+    "x86_64-gcc": 'asm volatile("ud2")',
+    "x86_64-clang": 'asm volatile("ud2")',
+    "aarch64-gcc": 'asm volatile("brk #0x800")',
+    "aarch64-clang": 'asm volatile("brk #0x800")',
+}
+
+
+@every_compiler
+@pytest.mark.parametrize("level", ["-O2", "-Os", "-O0"])
+def test_a_bug_behind_a_callback_is_a_trap_while_registers_still_point_to_the_callback(
+    compiler: str, level: str
+) -> None:
+    machine = Machine(compiled(f"#define STOP {STOPS[compiler]}\n{ASSERTS}", compiler, level), types=LAYOUTS)
+    device = on_stage(machine)
+    device.ask = machine.callback("ask", 0)
+    outcome = machine.call("walk", device)
+    assert (outcome.exit, outcome.trap and outcome.trap.kind) == ("trap", "bug")
+    device.ask = machine.callback("ask", 7)
+    assert machine.call("walk", device).value == 1
+
+
+@pytest.mark.parametrize("compiler", ["x86_64-clang", "aarch64-clang"])
+@pytest.mark.parametrize("level", ["-O2", "-Os", "-O0", "-O2 -fpatchable-function-entry=11,11"])
+def test_the_hash_that_a_callback_of_ours_does_not_have_is_no_trap(compiler: str, level: str) -> None:
+    kinds = "" if compiler.startswith("aarch64") and "patchable" in level else level
+    outcome = asked_and_answered(compiler, f"{kinds} -fsanitize=kcfi")[1]
+    assert (outcome.exit, outcome.value) == ("returned", 70)
+
+
+@pytest.mark.parametrize("bound", Bounds.__struct_fields__)
+def test_a_bound_that_was_reached_is_named(bound: str) -> None:
+    source = """
+    void *memset(void *, int, unsigned long); int outside(int *); extern int far[1 << 20];
+    int work(int **p) { int *q = *p, sum = outside(q); memset(q, 1, 64); for (int i = 0; i < 5; i++) sum += *p[i + 1];
+        return sum + *(int *)0x10; }
+    """
+    program = compiled(source, "x86_64-gcc")
+    machine = Machine(program)
+    places = [machine.alloc() for _ in range(7)]
+    for at, place in enumerate(places[1:]):
+        machine.memory.write(places[0] + 8 * at, place.to_bytes(8, "little"))
+    whole = machine.call("work", places[0])
+    assert (whole.exit, whole.bounds) == ("fault", ())
+    narrow = Machine(program, bounds=Bounds(**{bound: 1}))
+    if bound == "heap":
+        with pytest.raises(DamagedInput):
+            narrow.alloc()
+        return
+    if bound == "recent":
+        assert len(narrow.call("work", 0).fault.loads) <= 1  # type: ignore[union-attr]  # it is one
+        return
+    if bound == "pages":
+        narrow.call("work", 0)
+    else:
+        for _ in places:
+            narrow.alloc()
+        for at, place in enumerate(places[1:]):
+            narrow.memory.write(places[0] + 8 * at, place.to_bytes(8, "little"))
+        assert narrow.call("work", places[0]).bounds == (bound,)
 
 
 @every_compiler

@@ -5,7 +5,7 @@ The machine's word follows from its devices first, because a defect that no devi
 
 - one device whose unplugging would Oops              → affected
 - else one for which that could not be decided        → unknown
-- else the devices could not be seen                  → the kernel's word, and unknown where that is affected
+- else not every device could be seen                 → the kernel's word, and unknown where that is affected
 - else (every device is safe, or there is none)       → the kernel's word where it is a good one, not_affected where
   the kernel is affected or unknown: the faulty code is not in the path of any device that is there *now*. The
   kernel's own finding still says `affected`, and a note says what would change the answer.
@@ -20,22 +20,22 @@ from ejectable import host
 from ejectable.assess.kernels import status_of
 from ejectable.assess.running_kernel import RunningKernel
 from ejectable.assess.steps import next_steps
-from ejectable.model import Assessment, Device, Finding, KernelReport, Outcome, Status
+from ejectable.model import SAFE, Assessment, Device, Doubt, Finding, KernelReport, Outcome, Status, earned
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
 
 __all__ = ["assess", "nouns"]
 
+MOST_DOUBTS = 3  # in the notes; the document has all of them
 WORST = ("would_oops", "unknown", "safe")
-GOOD = (Status.FIXED, Status.NOT_AFFECTED, Status.MITIGATED)
 
 
 def assess(facts: host.Facts, running_kernel: RunningKernel, advisories: Mapping[str, "Advisory"]) -> Assessment:
     """What the facts of a machine and the findings of its kernel add up to."""
     report = running_kernel.report
     devices = None if facts.devices is None else tuple(_exposed(d, running_kernel, advisories) for d in facts.devices)
-    status = _status(devices, report)
+    status = _status(devices, facts.doubts, report)
     outcome = _outcome(facts, status)
     return Assessment(
         status=status,
@@ -45,7 +45,8 @@ def assess(facts: host.Facts, running_kernel: RunningKernel, advisories: Mapping
         kernel=report,
         devices=devices or (),
         outcome=outcome,
-        notes=_notes(facts, running_kernel, status, devices),
+        notes=_notes(facts, running_kernel, status),
+        doubts=facts.doubts,
     )
 
 
@@ -76,20 +77,19 @@ def _nothing(name: str) -> Finding:
     return Finding(name, Status.UNKNOWN, None, "The code of the kernel in use could not be read.", (), conflict=False)
 
 
-def _status(devices: Sequence[Device] | None, report: KernelReport | None) -> Status:
+def _status(devices: Sequence[Device] | None, doubts: Sequence[Doubt], report: KernelReport | None) -> Status:
     word = status_of(report) if report else Status.UNKNOWN
-    if devices is None:
-        return word if word in GOOD else Status.UNKNOWN
-    if any(device.unplug == "would_oops" for device in devices):
+    if any(device.unplug == "would_oops" for device in devices or ()):
         return Status.AFFECTED
-    if any(device.unplug == "unknown" for device in devices):
+    if any(device.unplug == "unknown" for device in devices or ()):
         return Status.UNKNOWN
-    return word if word in GOOD else Status.NOT_AFFECTED
+    # A kernel that cannot crash needs no list of devices; of any other, one that is not listed may be the one.
+    return word if word in SAFE else earned(Status.NOT_AFFECTED, doubts)
 
 
 def _outcome(facts: host.Facts, status: Status) -> Outcome:
     policy = facts.policy
-    if status in GOOD:
+    if status in SAFE:
         effect = "none"
     elif status is Status.UNKNOWN or policy.panic_on_oops is None:
         effect = "unknown"
@@ -120,8 +120,8 @@ def _summary(  # noqa: PLR0917  (called once, a few lines up)
         return f"Unplugging {nouns(hit)} {what} ({names})."
     if status is Status.UNKNOWN:
         open_ones = [device for device in devices or () if device.unplug == "unknown"]
-        if devices is None:
-            return _unseen(report, kernel, names)
+        if not open_ones:
+            return _unseen(devices, report, kernel, names)
         return f"What unplugging {nouns(open_ones)} does could not be decided ({names})."
     if status is Status.MITIGATED:
         return f"Kernel {kernel} carries the defect, but it is repaired while it runs ({names})."
@@ -139,15 +139,15 @@ def _summary(  # noqa: PLR0917  (called once, a few lines up)
     return f"None of its {len(devices)} virtio devices is {how} ({names})."
 
 
-def _unseen(report: KernelReport | None, kernel: str, names: str) -> str:
+def _unseen(devices: Sequence[Device] | None, report: KernelReport | None, kernel: str, names: str) -> str:
     if report and status_of(report) is Status.AFFECTED:
         return f"Kernel {kernel} has the defect; whether a device here is legacy could not be seen ({names})."
+    if devices:
+        return f"Not all the virtio devices of this machine could be seen ({names})."
     return f"The virtio devices of this machine could not be seen ({names})."
 
 
-def _notes(
-    facts: host.Facts, running_kernel: RunningKernel, status: Status, devices: Sequence[Device] | None
-) -> tuple[str, ...]:
+def _notes(facts: host.Facts, running_kernel: RunningKernel, status: Status) -> tuple[str, ...]:
     notes = []
     word = status_of(running_kernel.report) if running_kernel.report else Status.UNKNOWN
     if status is Status.NOT_AFFECTED and word is Status.AFFECTED:
@@ -156,8 +156,7 @@ def _notes(
         )
     elif status is Status.NOT_AFFECTED and word is Status.UNKNOWN:
         notes.append("The kernel's own code was not judged: this holds for the devices that are there now.")
-    if devices is None:
-        notes.append("/sys shows no virtio bus and no other one: it is not mounted here, or not captured.")
+    notes += [doubt.detail for doubt in facts.doubts[:MOST_DOUBTS]]
     if facts.container and not any("container" in note for note in running_kernel.notes):
         notes.append(f"This is a container ({facts.container}): the kernel and its devices are the host's.")
     running = facts.running

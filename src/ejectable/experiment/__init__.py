@@ -2,7 +2,8 @@
 """The bench: what an advisory's experiment is made of. It knows the machine, and no subsystem of the kernel.
 
     hole, full = (lay_out_and_run(bench.scene(), names) for names in (["a", None, "c"], ["a", "b", "c"]))
-    return bench.decide(affected=reads_null(hole, at=8), control=calls(full, "del_vq", 3), fixed=calls(hole, "del_vq", 2))
+    deleted = calls(full, "del_vq", times=3)
+    return bench.decide(affected=reads_null(hole, at=8), fixed=calls(hole, "del_vq", times=2), control=deleted)
 
 A scene is a machine of its own with objects in it; each run has a fresh one, so that nothing is left of the run before.
 What a run showed is an observation: whether it was seen, and a sentence that says so.

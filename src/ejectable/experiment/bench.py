@@ -103,7 +103,9 @@ class Bench:
         for outcome in dict.fromkeys(outcomes):
             if outcome.bounds and outcome.exit != "budget":
                 bounds = ", ".join(outcome.bounds)
-                found.append(Doubt(DoubtKind.BOUND, outcome.function, f"The run came to a bound of the machine: {bounds}."))
+                found.append(
+                    Doubt(DoubtKind.BOUND, outcome.function, f"The run came to a bound of the machine: {bounds}.")
+                )
             if outcome.exit == "left-image":
                 found.append(Doubt(DoubtKind.UNPARSED, outcome.function, f"{outcome.story()}."))
         return found

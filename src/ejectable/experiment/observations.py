@@ -82,9 +82,7 @@ def traps(outcome: Outcome) -> Observation:
 def warns(outcome: Outcome) -> Observation:
     """The kernel warned and went on: WARN(), or a report of a corrupt list or reference count."""
     where = ", ".join(trap.at for trap in outcome.warnings[:3])
-    return Observation(
-        bool(outcome.warnings), f"it warned at {where}" if where else "it did not warn", (outcome,)
-    )
+    return Observation(bool(outcome.warnings), f"it warned at {where}" if where else "it did not warn", (outcome,))
 
 
 def calls(outcome: Outcome, *names: str, times: int | None = None, first: object = None) -> Observation:

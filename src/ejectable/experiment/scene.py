@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A scene: a machine of its own, with objects laid out in it, and services that what is under test may need.
 
-    scene = bench.scene(follow=("vp_*",), stubs={"pci_alloc_irq_vectors_affinity": -28})
-    device = scene.new("virtio_pci_device", setup_vq=scene.callback("setup_vq", make_queue))
-    entries = scene.array("virtqueue_info", 3)
-    netdev, private = scene.with_private("net_device", "netfront_info")
-    outcome = scene.run("vp_find_vqs", device.vdev, 3, pointers, entries, 0)
+scene = bench.scene(follow=("vp_*",), stubs={"pci_alloc_irq_vectors_affinity": -28})
+device = scene.new("virtio_pci_device", setup_vq=scene.callback("setup_vq", make_queue))
+entries = scene.array("virtqueue_info", 3)
+netdev, private = scene.with_private("net_device", "netfront_info")
+outcome = scene.run("vp_find_vqs", device.vdev, 3, pointers, entries, 0)
 """
 
 import fnmatch
@@ -174,7 +174,7 @@ class Scene:
         return self.machine.call(function, *arguments)
 
     def target(self, table: str, struct: str, member: str) -> Symbol:
-        """The function that a static object of the kernel's points to: target("virtio_pci_driver", "pci_driver", "remove").
+        """The function that a member of a static object of the kernel's points to: of pci_driver, remove.
 
         Raises `Missing` where there is no such object, or it points to no function.
         """
@@ -208,7 +208,7 @@ class Scene:
 
     # Services
 
-    def _steps_into(self, callee: Symbol, _arguments: tuple[int, ...]) -> bool:
+    def _steps_into(self, callee: Symbol, arguments: tuple[int, ...]) -> bool:  # noqa: ARG002  (the protocol's)
         name = callee.name.partition(".")[0]
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._follow)
 

@@ -4,11 +4,14 @@
 import re
 from typing import Literal
 
+import msgspec
+
+from ejectable.host.enumeration import coverage, reason
 from ejectable.host.root import Root
 from ejectable.host.slots import Slots
-from ejectable.model import Device
+from ejectable.model import Device, Doubt, DoubtKind
 
-__all__ = ["read_devices"]
+__all__ = ["Found", "read_devices"]
 
 BUS = "/sys/bus/virtio/devices"
 PCI = "/sys/bus/pci/devices"
@@ -62,26 +65,31 @@ VERSION_1 = 32  # VIRTIO_F_VERSION_1, include/uapi/linux/virtio_config.h
 FIRST_MODERN_ID = 0x1040
 
 
-def read_devices(root: Root, slots: Slots) -> tuple[Device, ...] | None:
-    """Every device on the virtio bus, by number, with `unplug` still open; `None` if sysfs could not be seen.
+class Found(msgspec.Struct, frozen=True):
+    """The virtio devices of a machine, by number, with `unplug` still open; and what was not seen of the list."""
 
-    A PCI function that virtio-pci drives and whose virtio device does not show is listed too, by its address.
+    devices: tuple[Device, ...] | None  # None: no list of any kind could be seen
+    doubts: tuple[Doubt, ...]
+
+
+def read_devices(root: Root, slots: Slots) -> Found:
+    """Every device on the virtio bus.
+
+    A PCI function that virtio-pci drives and whose virtio device does not show is listed too, by its address; of a
+    captured tree, each that is below /sys/devices.
     """
+    whole = coverage(root)
+    doubts = list(whole.doubts)
     names = root.list(BUS)
-    if names is None and not _has_no_virtio(root):
-        return None
     found = [_device(root, name, slots) for name in sorted(names or (), key=_number)[:MAX_DEVICES]]
-    return (*found, *_hidden(root, {device.address for device in found}, slots))
-
-
-def _has_no_virtio(root: Root) -> bool:
-    """Whether this is a sysfs, and one without a virtio bus: a kernel without virtio. No sysfs at all is no answer.
-
-    Sandboxes for containers (gVisor) show a few files that look like one. Every Linux has the platform bus
-    (drivers/base/platform.c); a tree that somebody captured need not hold it.
-    """
-    buses = root.list("/sys/bus")
-    return bool(buses) and "virtio" not in (buses or ()) and (not root.live or "platform" in (buses or ()))
+    if len(names or ()) > MAX_DEVICES:
+        doubts.append(Doubt(DoubtKind.BOUND, BUS, f"There are more than {MAX_DEVICES} devices: the rest was not read."))
+    found += _hidden(root, {device.address for device in found}, slots)
+    seen = {device.name for device in found}
+    below = sorted(whole.below.items(), key=lambda item: _number(item[0]))[:MAX_DEVICES]
+    found += [_described(root, name, path, slots) for name, path in below if name not in seen]
+    nothing = not found and not root.list("/sys/bus")
+    return Found(None if nothing else tuple(found), tuple(doubts))
 
 
 def _hidden(root: Root, seen: set[str | None], slots: Slots) -> list[Device]:
@@ -109,6 +117,7 @@ def _hidden(root: Root, seen: set[str | None], slots: Slots) -> list[Device]:
                 hotpluggable=slots.hotpluggable(parent),
                 unplug="unknown",
                 reason="virtio-pci drives it, and its virtio device does not show",
+                doubts=() if modern else (Doubt(reason(root, parent), parent, f"{address} shows no virtio device."),),
             )
         )
     return found
@@ -127,7 +136,7 @@ def _described(root: Root, name: str, path: str, slots: Slots) -> Device:
     address = parent.rpartition("/")[2] if parent != BUS else None
     transport = _transport(root, parent, address or "")
     driver = root.link(f"{path}/driver")
-    mode, why = _mode(root, path, parent, transport, driver)
+    mode, why, doubts = _mode(root, path, parent, transport, driver)
     return Device(
         name=name,
         transport=transport,
@@ -139,6 +148,7 @@ def _described(root: Root, name: str, path: str, slots: Slots) -> Device:
         hotpluggable=slots.hotpluggable(parent) if transport == "pci" else None,
         unplug="unknown",
         reason=why,
+        doubts=doubts,
     )
 
 
@@ -167,24 +177,30 @@ def _transport(root: Root, parent: str, address: str) -> str:
 
 def _mode(
     root: Root, path: str, parent: str, transport: str, driver: str | None
-) -> tuple[Literal["legacy", "modern", "unknown"], str]:
-    """How the device is driven, and what says so."""
+) -> tuple[Literal["legacy", "modern", "unknown"], str, tuple[Doubt, ...]]:
+    """How the device is driven, what says so, and what was not seen of it."""
     features = root.text(f"{path}/features", 1024)
     pci_id = root.number(f"{parent}/device") if transport == "pci" else None
-    only_modern = pci_id is not None and pci_id >= FIRST_MODERN_ID
-    if features is None or not re.fullmatch(r"[01]{64,}", features):
-        if only_modern:
-            return "modern", f"its PCI device id {pci_id:#06x} exists for modern devices only"
-        return "unknown", "its features could not be read" if features is None else "its features make no sense"
+    known = bool(re.fullmatch(r"[01]{64,}", features or ""))
+    if pci_id is not None and pci_id >= FIRST_MODERN_ID and (features or "")[VERSION_1:][:1] != "1":
+        return "modern", f"its PCI device id {pci_id:#06x} exists for modern devices only", ()
+    if features is None or not known:
+        if features is None:
+            kind, why = reason(root, f"{path}/features"), "its features could not be read"
+        elif not features:
+            # tar takes what stat(2) says for the length of a file, and /proc and /sys do not know theirs.
+            kind, why = DoubtKind.CUT_OFF, "its features are an empty file, as tar saves those of /sys"
+        else:
+            kind, why = DoubtKind.UNPARSED, "its features make no sense"
+        return "unknown", why, (Doubt(kind, f"{path}/features", f"{why}."),)
     if features[VERSION_1] == "1":
-        return "modern", "feature bit 32 (VIRTIO_F_VERSION_1) is set"
-    if only_modern:
-        return "modern", f"its PCI device id {pci_id:#06x} exists for modern devices only"
+        return "modern", "feature bit 32 (VIRTIO_F_VERSION_1) is set", ()
     if driver is None and "1" not in features:
         # The bits are negotiated when a driver is bound (virtio_dev_probe, drivers/virtio/virtio.c); before that they
         # are all zero and say nothing.
-        return "unknown", "no driver has negotiated its features yet"
-    return "legacy", "feature bit 32 (VIRTIO_F_VERSION_1) is not set"
+        why = "no driver has negotiated its features yet"
+        return "unknown", why, (Doubt(DoubtKind.CHANGING, f"{path}/features", f"{why}."),)
+    return "legacy", "feature bit 32 (VIRTIO_F_VERSION_1) is not set", ()
 
 
 def _kind(root: Root, path: str) -> str:

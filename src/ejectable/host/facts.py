@@ -11,7 +11,7 @@ from ejectable.host.policy import Policy, forced_legacy, read_policy
 from ejectable.host.root import Root
 from ejectable.host.running import Running, read_running
 from ejectable.host.slots import Slots
-from ejectable.model import Device, Host
+from ejectable.model import Device, Doubt, Host
 
 __all__ = ["Facts", "read"]
 
@@ -22,6 +22,7 @@ class Facts(msgspec.Struct, frozen=True):
     host: Host
     running: Running | None  # None: nothing runs here, it is a mounted image
     devices: tuple[Device, ...] | None  # None: sysfs could not be seen
+    doubts: tuple[Doubt, ...]  # what was not seen: there may be more devices than those
     policy: Policy
     container: str | None
     forced_legacy: tuple[str, ...]  # the places that ask for it
@@ -33,7 +34,7 @@ class Facts(msgspec.Struct, frozen=True):
 def read(root: Root) -> Facts:
     """Read the machine below `root`."""
     running = read_running(root)
-    devices = read_devices(root, Slots(root))
+    found = read_devices(root, Slots(root))
     facts = {
         "host": read_host(root, running),
         "policy": read_policy(root),
@@ -42,7 +43,8 @@ def read(root: Root) -> Facts:
     }
     return Facts(
         running=running,
-        devices=devices,
+        devices=found.devices,
+        doubts=found.doubts,
         live=root.live,
         superuser=os.geteuid() == 0,
         denied=tuple(sorted(root.denied)),

@@ -9,7 +9,7 @@ import msgspec
 from ejectable.kernel.machine.cpu import thunk_registers
 from ejectable.kernel.program import SUFFIX, NotMapped, Program, Symbol
 
-__all__ = ["IndirectCall", "Instruction", "function_parts", "indirect_calls", "listing"]
+__all__ = ["IndirectCall", "Instruction", "function_parts", "indirect_calls", "listing", "unread"]
 
 # A function longer than this is none, but a symbol table without an end.
 MOST_CODE = 1 << 16
@@ -75,6 +75,19 @@ def listing(program: Program, function: str | Symbol) -> Iterator[Instruction]:
             continue
         for address, size, mnemonic, operands in engine.disasm_lite(code, part.address):
             yield Instruction(address, size, mnemonic, operands, _target(mnemonic, operands))
+
+
+def unread(program: Program, function: str | Symbol) -> list[Symbol]:
+    """The parts of a function that `listing` does not show whole: not in the image, or longer than any function is."""
+    found = []
+    for part in function_parts(program, function):
+        try:
+            program.image.read(part.address, min(part.size or 4096, MOST_CODE))
+        except NotMapped:
+            found.append(part)
+        else:
+            found += [part] if part.size > MOST_CODE else []
+    return found
 
 
 CONDITIONAL = re.compile(r"j(?!mp)\w+|b\.\w+|cbn?z|tbn?z")

@@ -32,6 +32,7 @@ def as_document(assessment: Assessment, *, explain: bool = False) -> dict[str, A
             "devices": assessment.devices,
             "outcome": assessment.outcome,
             "notes": assessment.notes,
+            "doubts": assessment.doubts,
         },
     )
 

@@ -12,14 +12,12 @@ from collections.abc import Collection, Iterator
 import msgspec
 
 from ejectable.advisories.cve_2024_42134.scene import Scene
-from ejectable.kernel.code import IndirectCall, indirect_calls, listing
+from ejectable.kernel.code import IndirectCall, indirect_calls, listing, unread
 from ejectable.kernel.machine import Load
 from ejectable.kernel.program import Symbol
 
 __all__ = ["LOW", "Condition", "calls", "conditions", "depends", "untried"]
 
-MOST_FUNCTIONS = 64
-MOST_CONDITIONS, MOST_NUMBERS, MOST_RUNS = 64, 24, 600
 OWN = ("vp_", "virtio_pci_")
 HIGH, LOW = 0xFFFF_FFFF_0000_0000, 0xFFFF_FFFF
 # What compares, or puts a number where something is compared with it next.
@@ -55,8 +53,13 @@ def _reached(scene: Scene, start: Collection[Symbol]) -> list[Symbol]:
     module, own = scene.program.name != "vmlinux", scene.program.own
     found = list({symbol.address: symbol for symbol in start}.values())
     known = {symbol.address for symbol in found}
-    for function in found:
-        for instruction in listing(scene.program, function) if len(found) < MOST_FUNCTIONS else ():
+    for number, function in enumerate(found):
+        if number >= scene.bounds.functions:
+            scene.reached.setdefault(f"of the driver's functions only {scene.bounds.functions} were read")
+            return found[:number]
+        for part in unread(scene.program, function):
+            scene.reached.setdefault(f"the code of {part.name}() could not be read to its end")
+        for instruction in listing(scene.program, function):
             at = symbols.at(instruction.target) if instruction.target is not None else None
             if at is None or at[1] or at[0].kind not in "tTwW" or at[0].address in known:
                 continue
@@ -75,7 +78,10 @@ def _numbers(scene: Scene, start: Collection[Symbol]) -> list[int]:
             last = instruction.operands.rpartition(",")[2].strip()
             if COMPARES.fullmatch(instruction.mnemonic) and NUMBER.fullmatch(last):
                 found[int(last.removeprefix("#"), 0) & LOW] = None
-    return [number for number in found if number][:MOST_NUMBERS]
+    numbers = [number for number in found if number]
+    if len(numbers) > scene.bounds.numbers:
+        scene.reached.setdefault(f"of {len(numbers)} numbers that the code compares only some were tried")
+    return numbers[: scene.bounds.numbers]
 
 
 def conditions(scene: Scene, function: Symbol, loads: Collection[Load]) -> Iterator[Condition]:
@@ -89,13 +95,16 @@ def conditions(scene: Scene, function: Symbol, loads: Collection[Load]) -> Itera
             continue
         seen.setdefault((load.address, load.size), load.value)
     numbers = _numbers(scene, [function, *scene.met.values()])
-    count = 0
-    for (address, size), value in list(seen.items())[:MOST_CONDITIONS]:
+    count, most = 0, scene.bounds.conditions
+    if len(seen) > most:
+        scene.reached.setdefault(f"of {len(seen)} values that were read only {most} were changed")
+    for (address, size), value in list(seen.items())[:most]:
         slot = address - scene.device if scene.owns(address) else None
         name = scene.place(address)
         for other in _others(scene, size, value, numbers):
             count += 1
-            if count > MOST_RUNS:
+            if count > scene.bounds.runs:
+                scene.reached.setdefault(f"no more than {scene.bounds.runs} runs were made")
                 return
             yield Condition(address, size, other, slot, name)
 
@@ -136,7 +145,9 @@ def depends(scene: Scene, slot: int) -> str | None:
         answers = {call.answer for call in outcome.calls if call.name == name}
         if answers <= {0, 1}:
             changes.append((f"what {name}() answers", {}, {name: 0 if answers == {1} else 1}))
-    for name, pokes, other in changes[:MOST_RUNS]:
+    if len(changes) > scene.bounds.runs:
+        scene.reached.setdefault(f"of {len(changes)} things that the probe may depend on not all were changed")
+    for name, pokes, other in changes[: scene.bounds.runs]:
         again, device = scene.probe_again(pokes, other)
         driven = again.exit == "returned" and not (again.value or 0) & LOW
         # Without the functions that every legacy device gets it was no legacy probe.

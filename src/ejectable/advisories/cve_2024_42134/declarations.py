@@ -6,15 +6,23 @@ from collections.abc import Mapping
 
 from ejectable.kernel import Program, Types
 from ejectable.kernel.program import Member
-from ejectable.model import Evidence, EvidenceKind, Status
+from ejectable.model import Evidence, EvidenceKind, Justification, Status
 
-__all__ = ["callback", "config", "drives_legacy", "member_at", "symbols", "types"]
+__all__ = ["NO_LEGACY_DRIVER", "absent", "callback", "config", "drives_legacy", "member_at", "symbols", "types"]
 
 # The signature that the callback was introduced with. A vendor may have called the member otherwise.
+CUT_OFF = re.compile(r"(?<!\{)\.\.\.(?!\})")  # in a type that was too long to be spelled; "{...}" has no name
 ASKS = re.compile(r"(?:_Bool|bool) \(\*\)\(struct virtio_device ?\*, unsigned int\)")
 
+# Claims: what was seen, for code that compares.
+NO_CALLBACK, HAS_CALLBACK, NO_LEGACY_DRIVER, NO_DRIVER = (
+    "no-callback", "has-callback", "no-legacy-driver", "no-driver"
+)  # fmt: skip
 # Static functions that the modern driver's table of operations points to, so that no compiler drops them.
 ALSO_STATIC = ("vp_get_status", "vp_set_status", "vp_reset", "vp_get_features")
+DRIVER, LEGACY_DRIVER = "CONFIG_VIRTIO_PCI", "CONFIG_VIRTIO_PCI_LEGACY"
+# drivers/virtio/Kconfig: what both depend on, each by itself. VIRTIO_MENU is of v5.1.
+MENUS = ("CONFIG_VIRTIO_MENU", "CONFIG_PCI")
 LEGACY = ("virtio_pci_legacy_probe", "virtio_pci_legacy_remove", "vp_legacy_probe", "vp_legacy_get_status",
           "vp_legacy_get_features", "vp_legacy_set_queue_address")  # fmt: skip
 
@@ -26,14 +34,17 @@ def types(program: Program) -> Evidence | None:
         return None
     source = program.types.source.upper()
     member = callback(program.types)
+    if member is None and any(CUT_OFF.search(member.type_name) for member in struct.members):
+        detail = f"struct virtio_pci_device has no member is_avq, and a member whose type could not be read ({source})"
+        return Evidence(EvidenceKind.TYPES, Status.UNKNOWN, detail)
     if member is None:
         detail = f"struct virtio_pci_device has no member is_avq ({source})"
-        return Evidence(EvidenceKind.TYPES, Status.NOT_AFFECTED, detail)
+        return Evidence(EvidenceKind.TYPES, Status.NOT_AFFECTED, detail, claim=NO_CALLBACK)
     detail = (
         f"struct virtio_pci_device has the member {member.name} at {member.offset:#x} ({source}): the admin queue is"
         " there"
     )
-    return Evidence(EvidenceKind.TYPES, Status.UNKNOWN, detail)
+    return Evidence(EvidenceKind.TYPES, Status.UNKNOWN, detail, member=member.name, claim=HAS_CALLBACK)
 
 
 def drives_legacy(program: Program) -> bool:
@@ -80,15 +91,33 @@ def symbols(program: Program) -> Evidence | None:
         return None
     if not drives_legacy(program):
         detail = "there is no virtio_pci_legacy_probe: this kernel cannot drive a legacy device"
-        return Evidence(EvidenceKind.SYMBOLS, Status.NOT_AFFECTED, detail)
+        return Evidence(
+            EvidenceKind.SYMBOLS, Status.NOT_AFFECTED, detail,
+            claim=NO_LEGACY_DRIVER, justification=Justification.NOT_REACHED,
+        )  # fmt: skip
     if table.function("vp_is_avq") is None:
         # `strip --discard-all` takes static functions away: a table without any tells nothing by lacking this one.
         if not any(table.function(name) for name in ALSO_STATIC):
             return None
-        return Evidence(
-            EvidenceKind.SYMBOLS, Status.NOT_AFFECTED, "there is no vp_is_avq: the admin queue was never introduced"
-        )
-    return Evidence(EvidenceKind.SYMBOLS, Status.UNKNOWN, "vp_is_avq is there: the admin queue was introduced")
+        detail = "there is no vp_is_avq: the admin queue was never introduced"
+        return Evidence(EvidenceKind.SYMBOLS, Status.NOT_AFFECTED, detail, claim=NO_CALLBACK)
+    return Evidence(
+        EvidenceKind.SYMBOLS, Status.UNKNOWN, "vp_is_avq is there: the admin queue was introduced", claim=HAS_CALLBACK
+    )
+
+
+def absent(vmlinux: Program | None, options: Mapping[str, str] | None) -> Evidence | None:
+    """That there is no driver at all: not in the image, and the configuration builds no module of it.
+
+    Each alone proves nothing: the driver may be a module, and a configuration may be another build's. The symbols of
+    an image name every function that is not inlined; the driver's probe is called through a pointer.
+    """
+    if vmlinux is None or not options or _value(options, DRIVER) != "n":
+        return None
+    if vmlinux.symbols.function("start_kernel") is None or vmlinux.symbols.variants("virtio_pci_probe"):
+        return None
+    detail = "virtio_pci_probe() is not in the image, and the configuration has CONFIG_VIRTIO_PCI off"
+    return Evidence(EvidenceKind.SYMBOLS, Status.NOT_AFFECTED, detail, claim=NO_DRIVER)
 
 
 def config(options: Mapping[str, str] | None, program: Program | None = None) -> Evidence | None:
@@ -98,16 +127,27 @@ def config(options: Mapping[str, str] | None, program: Program | None = None) ->
     """
     if not options:
         return None
-    driver, legacy = options.get("CONFIG_VIRTIO_PCI", "n"), options.get("CONFIG_VIRTIO_PCI_LEGACY", "n")
+    driver, legacy = (_value(options, name) for name in (DRIVER, LEGACY_DRIVER))
     if program is not None and (driver == "n" or (legacy == "n" and drives_legacy(program))):
-        off = "CONFIG_VIRTIO_PCI" if driver == "n" else "CONFIG_VIRTIO_PCI_LEGACY"
+        off = DRIVER if driver == "n" else LEGACY_DRIVER
         detail = f"{off} is off in the configuration, and yet its code is there: it is another kernel's"
         return Evidence(EvidenceKind.CONFIG, Status.UNKNOWN, detail)
     if driver == "n":
-        return Evidence(EvidenceKind.CONFIG, Status.NOT_AFFECTED, "CONFIG_VIRTIO_PCI is off")
-    if legacy == "n":
-        detail = "CONFIG_VIRTIO_PCI_LEGACY is off: this kernel cannot drive a legacy device"
-        return Evidence(EvidenceKind.CONFIG, Status.NOT_AFFECTED, detail)
-    return Evidence(
-        EvidenceKind.CONFIG, Status.UNKNOWN, f"CONFIG_VIRTIO_PCI={driver}, CONFIG_VIRTIO_PCI_LEGACY={legacy}"
-    )
+        return Evidence(EvidenceKind.CONFIG, Status.NOT_AFFECTED, f"{DRIVER} is off", claim=NO_DRIVER)
+    if driver is not None and legacy == "n":
+        detail = f"{LEGACY_DRIVER} is off: this kernel cannot drive a legacy device"
+        return Evidence(
+            EvidenceKind.CONFIG, Status.NOT_AFFECTED, detail,
+            claim=NO_LEGACY_DRIVER, justification=Justification.NOT_REACHED,
+        )  # fmt: skip
+    said = [f"{name}={value}" if value else f"{name} is not named" for name, value in
+            ((DRIVER, driver), (LEGACY_DRIVER, legacy))]  # fmt: skip
+    return Evidence(EvidenceKind.CONFIG, Status.UNKNOWN, ", ".join(said))
+
+
+def _value(options: Mapping[str, str], name: str) -> str | None:
+    """y, m or n; `None` where the configuration does not name the option and nothing shows that it reaches so far.
+
+    An option is left out where a condition of it is off; it is left out of a file that breaks off, too.
+    """
+    return options.get(name, "n" if any(options.get(menu) == "n" for menu in MENUS) else None)

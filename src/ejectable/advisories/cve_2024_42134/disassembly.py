@@ -53,16 +53,18 @@ def disassembly(program: Program, result: Result) -> Evidence | None:
         return Evidence(
             EvidenceKind.DISASSEMBLY, Status.UNKNOWN, f"no call through the device's {result.slot:#x} was recognised"
         )
-    _, call = found
+    function, call = found
     place = program.symbols.describe(call.site)
     what = f"at {place} the pointer at {result.slot:#x} of the device is called"
     if call.tested is None:
-        return Evidence(EvidenceKind.DISASSEMBLY, Status.UNKNOWN, f"{what}; it is tested, but not on every way there")
-    if call.tested:
-        return Evidence(EvidenceKind.DISASSEMBLY, Status.FIXED, f"{what}, after it was tested")
-    says = Status.AFFECTED if result.null_called or result.says is Status.AFFECTED else Status.UNKNOWN
-    aside = "; another condition keeps a legacy device from it" if result.says is Status.FIXED else ""
-    return Evidence(EvidenceKind.DISASSEMBLY, says, f"{what}, and nothing tests it in front{aside}")
+        says, tail = Status.UNKNOWN, "; it is tested, but not on every way there"
+    elif call.tested:
+        says, tail = Status.FIXED, ", after it was tested"
+    else:
+        says = Status.AFFECTED if result.null_called or result.says is Status.AFFECTED else Status.UNKNOWN
+        aside = "; another condition keeps a legacy device from it" if result.says is Status.FIXED else ""
+        tail = f", and nothing tests it in front{aside}"
+    return Evidence(EvidenceKind.DISASSEMBLY, says, what + tail, functions=(function.name,))
 
 
 def annotated(program: Program, result: Result) -> list[str]:

@@ -8,24 +8,24 @@ of it, asking about a queue; with a function in just that place it asks about ev
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from ejectable.advisories.cve_2024_42134.coverage import LOW, Condition, calls, conditions, depends, untried
 from ejectable.advisories.cve_2024_42134.declarations import callback, drives_legacy
-from ejectable.advisories.cve_2024_42134.scene import QUEUES, Scene
+from ejectable.advisories.cve_2024_42134.scene import DEFAULT, QUEUES, Bounds, Scene, calls_null
 from ejectable.errors import EjectableError
 from ejectable.kernel import Program
 from ejectable.kernel.code import IndirectCall
 from ejectable.kernel.machine import Outcome
 from ejectable.kernel.program import Symbol
-from ejectable.model import Status
+from ejectable.model import Doubt, DoubtKind, Status, earned
 
 __all__ = ["FUNCTION", "Result", "experiment"]
 
 FUNCTION = "vp_del_vqs"
-PAGE = 4096
 WORST = {Status.NOT_AFFECTED: 0, Status.FIXED: 1, Status.UNKNOWN: 2, Status.AFFECTED: 3}
 # What any device may have, a legacy one too: how its interrupts were set up.
 TELLS_NOTHING = re.compile(r"\w*(?:msix|intx|vectors|vector|affinity)\w*")
@@ -40,21 +40,42 @@ class Result(msgspec.Struct, frozen=True):
     slot: int | None = None  # offset of the callback in the device, where one was found
     site: int | None = None  # address of the instruction that calls it
     null_called: bool = False  # a legacy device's null pointer was called
-    doubt: bool = False  # the code ran, and what it did leaves a question that nothing weaker can answer
+    doubts: tuple[Doubt, ...] = ()  # what was not seen of the code, and nothing weaker can answer
+    functions: tuple[str, ...] = (FUNCTION,)  # that were run, or whose answers decided
     legacy_refused: bool = False  # virtio_pci_probe() itself turned the legacy device away
 
+    def __post_init__(self) -> None:
+        """Refuse a safe word beside a doubt."""
+        assert earned(self.says, self.doubts) is self.says, self.doubts
 
-def experiment(program: Program) -> Result:
+
+def experiment(program: Program, bounds: Bounds = DEFAULT) -> Result:
     """Run it on a program that has vp_del_vqs(). Where a compiler has cloned it, the worst of the clones counts."""
-    return max((_experiment(program, function) for function in _clones(program)), key=lambda one: WORST[one.says])
+    clones = [_experiment(program, function, bounds) for function in _clones(program)]
+    return max(clones, key=lambda one: WORST[one.says], default=_not_run(f"{FUNCTION}() is there only in parts"))
 
 
-def _experiment(program: Program, function: Symbol) -> Result:
+def _experiment(program: Program, function: Symbol, bounds: Bounds) -> Result:
     try:
-        return _Experiment(Scene(program), function).result()
+        scene = Scene(program, bounds)
+        return _bounded(_Experiment(scene, function).result(), scene)
     except EjectableError as error:
-        detail = f"{FUNCTION}() could not be run here: {error.message}"
-        return Result(Status.UNKNOWN, detail, (detail,))
+        return _not_run(f"{FUNCTION}() could not be run here: {error.message}")
+
+
+def _not_run(detail: str) -> Result:
+    return Result(Status.UNKNOWN, detail, (detail,), doubts=(Doubt(DoubtKind.UNPARSED, FUNCTION, detail),))
+
+
+def _bounded(result: Result, scene: Scene) -> Result:
+    """The result with a doubt for each bound that was reached: a safe word becomes `unknown`."""
+    functions = tuple(dict.fromkeys((FUNCTION, *(symbol.name for symbol in scene.met.values()))))
+    doubts = [Doubt(DoubtKind.BOUND, FUNCTION, f"{FUNCTION}() was run, and not all was seen: {what}")
+              for what in scene.reached]  # fmt: skip
+    says = earned(result.says, doubts)
+    if says is not result.says:
+        result = replace(result, detail=doubts[0].detail, story=(*result.story, *(doubt.detail for doubt in doubts)))
+    return replace(result, says=says, doubts=(*result.doubts, *doubts), functions=functions)
 
 
 def _clones(program: Program) -> list[Symbol]:
@@ -76,13 +97,14 @@ class _Experiment:
         self, detail: str, slot: int | None = None, site: int | None = None, *, null: bool = False, doubt: bool = True
     ) -> Result:
         self.say(detail)
-        return Result(Status.UNKNOWN, detail, tuple(self.story), slot, site, null_called=null, doubt=doubt)
+        doubts = (Doubt(DoubtKind.CONTRADICTED if null else DoubtKind.UNPARSED, FUNCTION, detail),) if doubt else ()
+        return Result(Status.UNKNOWN, detail, tuple(self.story), slot, site, null_called=null, doubts=doubts)
 
     def incomplete(self, detail: str, outcome: Outcome) -> Result:
         """The run broke off. Where it did for our own reasons the kernel's declarations may tell, if no call is left
         over that may be the question.
         """
-        called_null = outcome.fault is not None and outcome.fault.access == "fetch" and outcome.fault.address < PAGE
+        called_null = outcome.fault is not None and calls_null(outcome.fault)
         left = untried(self.scene, self.function, set(outcome.trace))
         return self.unknown(detail, doubt=called_null or bool(left))
 
@@ -119,7 +141,7 @@ class _Experiment:
         """The null run called a null pointer: does a function in its place make all the difference?"""
         scene, fault = self.scene, null.fault
         assert fault is not None
-        name = scene.name(slot)
+        name, place = scene.name(slot), scene.program.symbols.describe(fault.site)
         asked = scene.machine.callback("is_avq", 0)
         other = scene.run(self.function, {slot: (asked, 8)})
         questions = other.called("is_avq")
@@ -132,10 +154,10 @@ class _Experiment:
                                 " predicted", slot=slot, site=fault.site, null=True)  # fmt: skip
         if not scene.legacy_callbacks:
             # Nobody knows what the legacy probe would have set: it might have set this one.
-            return self.unknown(f"{fault.at} calls {name} without a test, but whether the legacy probe sets it is not"
+            return self.unknown(f"{place} calls {name} without a test, but whether the legacy probe sets it is not"
                                 " known", slot=slot, site=fault.site, null=True)  # fmt: skip
         detail = (
-            f"{FUNCTION}() was run on a legacy device: at {fault.at} it called address 0, read from {name}, with the"
+            f"{FUNCTION}() was run on a legacy device: at {place} it called address 0, read from {name}, with the"
             f" device and queue {fault.arguments[1] & 0xFFFF_FFFF} as arguments; with a function there it deletes all"
             " queues"
         )
@@ -155,18 +177,19 @@ class _Experiment:
         if not untried(scene, self.function, set(null.trace)):
             what = "is there and never called" if member is not None else "does not exist"
             return self.absent(f"{FUNCTION}() was run on a legacy device and deleted its queues; the callback {what}")
-        traced, found = set(null.trace), None
+        traced, found, asking = set(null.trace), None, frozenset[int]()
         for slot in [member.offset] if member is not None else self.null_pointers(null):
             outcome = scene.run(self.function, {slot: (scene.machine.callback("is_avq", 0), 8)})
             asked = [call for call in outcome.called("is_avq") if scene.asks(call.arguments)]
             if asked:
                 self.say(f"With a function at {slot:#x} ({scene.name(slot)}): it was asked {len(asked)} times.")
                 traced.update(outcome.trace)
+                asking = frozenset(call.site for call in outcome.called("is_avq"))
                 found = _Guard(slot, asked[0].site, "tests {callback} before it calls it")
                 break
         # What is tested may still be another device's pointer, if some variable of the kernel's leads to it.
         elsewhere = any(scene.is_data(load.address) for load in null.loads)
-        sure = found is not None and not elsewhere and self.tested_everywhere(found.slot)
+        sure = found is not None and not elsewhere and self.tested_everywhere(found.slot, asking)
         if found is not None and sure and not untried(scene, self.function, traced):
             return self.guarded(found)
         return self.searched(null, traced, found)
@@ -182,10 +205,12 @@ class _Experiment:
         left = untried(scene, self.function, set(null.trace))
         return self.unreached(left) if left else self.fixed(detail, slot, None)
 
-    def tested_everywhere(self, slot: int) -> bool:
-        """Whether each call through this place of the device is seen to be tested right in front of it."""
+    def tested_everywhere(self, slot: int, asking: Collection[int]) -> bool:
+        """Whether each call through this place of the device, those at `asking` among them, is seen to be tested right
+        in front of it.
+        """
         through = [call for call in calls(self.scene, self.function) if call.loaded_from == slot]
-        return bool(through) and all(call.tested for call in through)
+        return all(call.tested for call in through) and bool(asking) and {call.site for call in through} >= {*asking}
 
     def guarded(self, guard: "_Guard") -> Result:
         what = guard.what.format(callback=self.scene.name(guard.slot))
@@ -217,9 +242,10 @@ class _Experiment:
             traced.update(outcome.trace)
             asked = scene.null_callback(outcome, any_queue=True)
             fault = outcome.fault
-            if asked is None and fault is not None and fault.access == "fetch" and fault.address < PAGE:
+            if asked is None and fault is not None and calls_null(fault):
+                where = scene.program.symbols.describe(fault.site)
                 return self.unknown(f"with {condition.value:#x} in {condition.name} a null pointer is called at"
-                                    f" {fault.at}; whether a legacy device can have that is not known")  # fmt: skip
+                                    f" {where}; whether a legacy device can have that is not known")  # fmt: skip
             if asked is None or fault is None:
                 continue
             site, name = fault.site, scene.name(asked)

@@ -2,22 +2,20 @@
 """One kernel, asked: all the evidence there is, from the code that runs down to the number on the box."""
 
 from ejectable.advisories.cve_2024_42134 import ADVISORY
-from ejectable.advisories.cve_2024_42134.declarations import config, symbols, types
+from ejectable.advisories.cve_2024_42134.declarations import absent, config, symbols, types
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result, experiment
+from ejectable.advisories.cve_2024_42134.scene import DEFAULT, Bounds
 from ejectable.advisories.cve_2024_42134.versions import changelog, version
 from ejectable.advisories.verdict import verdict
 from ejectable.errors import EjectableError
 from ejectable.kernel import Program
 from ejectable.kernel.kernel import Kernel
-from ejectable.model import Evidence, EvidenceKind, Finding, Status
+from ejectable.model import Evidence, EvidenceKind, Finding, Justification, Status
 
 __all__ = ["judge_program", "probe"]
 
-NOT_PRESENT = "vulnerable_code_not_present"
-NOT_REACHED = "vulnerable_code_not_in_execute_path"
 
-
-def probe(kernel: Kernel) -> Finding:
+def probe(kernel: Kernel, bounds: Bounds = DEFAULT) -> Finding:
     """What the evidence says of this kernel. Raises `DamagedInput` where it cannot be read."""
     if kernel.source_tree is not None:
         from ejectable.advisories.cve_2024_42134.source import source
@@ -25,11 +23,12 @@ def probe(kernel: Kernel) -> Finding:
         read = [source(kernel.source_tree), version(kernel.release, None, ADVISORY.facts)]
         return _finding([item for item in read if item], "the source of the driver was not found in this tree")
     program = program_of(kernel)
-    written = [config(kernel.config, program), version(kernel.release, kernel.banner, ADVISORY.facts)]
+    declared = [config(kernel.config, program), version(kernel.release, kernel.banner, ADVISORY.facts)]
     if program is None:
-        return _finding([item for item in written if item], _why_absent(kernel))
-    evidence, result = judge_program(program)
-    evidence += [item for item in written if item]
+        declared.append(absent(kernel.vmlinux, kernel.config))
+        return _finding([item for item in declared if item], _why_absent(kernel))
+    evidence, result = judge_program(program, bounds)
+    evidence += [item for item in declared if item]
     history = _changelog(kernel, evidence)
     if history:
         evidence.append(history)
@@ -47,10 +46,13 @@ def program_of(kernel: Kernel) -> Program | None:
     return vmlinux if vmlinux is not None and vmlinux.symbols.function(FUNCTION) is not None else None
 
 
-def judge_program(program: Program) -> tuple[list[Evidence], Result]:
+def judge_program(program: Program, bounds: Bounds = DEFAULT) -> tuple[list[Evidence], Result]:
     """What the code and its declarations say."""
-    result = experiment(program)
-    evidence = [Evidence(EvidenceKind.EXECUTED, result.says, result.detail)]
+    result = experiment(program, bounds)
+    justification = Justification.NOT_REACHED if result.legacy_refused else None
+    evidence = [
+        Evidence(EvidenceKind.EXECUTED, result.says, result.detail, result.functions, justification=justification)
+    ]
     if result.slot is not None:
         from ejectable.advisories.cve_2024_42134.disassembly import disassembly
 
@@ -93,9 +95,6 @@ def _why_absent(kernel: Kernel) -> str:
 def _finding(
     evidence: list[Evidence], nothing: str, program: Program | None = None, result: Result | None = None
 ) -> Finding:
-    no_legacy = (result is not None and result.legacy_refused) or any(
-        "cannot drive a legacy" in e.detail for e in evidence
-    )
     explanation: list[str] = []
     if program is not None and result is not None:
         explanation = list(result.story)
@@ -107,7 +106,6 @@ def _finding(
         ADVISORY.id,
         evidence,
         nothing=nothing,
-        justification=NOT_REACHED if no_legacy else NOT_PRESENT,
         explanation=explanation,
-        doubt=result is not None and result.doubt,
+        doubts=result.doubts if result is not None else (),
     )

@@ -9,12 +9,15 @@ device is the list of queues.
 from collections.abc import Callable
 from functools import cached_property
 
+import msgspec
+
 from ejectable.advisories.cve_2024_42134.declarations import member_at
 from ejectable.kernel import Program, Types
-from ejectable.kernel.machine import Load, Machine, Object, Outcome
+from ejectable.kernel.machine import Bounds as MachineBounds
+from ejectable.kernel.machine import Fault, Load, Machine, Object, Outcome
 from ejectable.kernel.program import NotMapped, Symbol
 
-__all__ = ["DEVICE_SIZE", "QUEUES", "Scene"]
+__all__ = ["DEFAULT", "DEVICE_SIZE", "QUEUES", "Bounds", "Scene", "calls_null"]
 
 # Of an object whose type is not known: more than any struct virtio_pci_device so far (1.1 KiB in v6.8).
 DEVICE_SIZE = 0x2000
@@ -26,8 +29,8 @@ LIST, CALLBACK, NAME, VDEV, INDEX = 0, 16, 24, 32, 40
 # The device's record of one queue, and where a legacy function's identity stands (include/uapi/linux/pci_ids).
 PCI_VENDOR, PCI_DEVICE = 0x1AF4, 0x1001
 NEAR_NULL = 0x1_0000
-MASK = (1 << 64) - 1
-MOST_REPAIRS = 40
+PAGE = 4096
+HASH = (1 << 64) - 64  # where kCFI looks for the hash of a function at address 0
 PASSES_ON = frozenset(("free_irq", "devm_free_irq", "request_irq", "request_threaded_irq"))
 MARK = 0x5EED_0000_0000_0000  # no canonical address
 ENODEV = 19
@@ -35,14 +38,36 @@ ENODEV = 19
 IOADDR = 16
 
 
+def calls_null(fault: Fault) -> bool:
+    """Whether it is the call of a null pointer: of address 0 or, of a table that is not there, of one near it."""
+    # kCFI reads the hash in front of the callee (4 bytes before it) and faults on that.
+    return (fault.access == "fetch" and fault.address < PAGE) or (fault.access == "read" and fault.address >= HASH)
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How much is tried for one kernel. Whatever comes to one of these keeps a safe word from being said."""
+
+    repairs: int = 40  # places where a run follows a null pointer and is given an object
+    functions: int = 256  # of the driver that are read for their indirect calls
+    conditions: int = 64  # values that a run read and that are changed
+    numbers: int = 64  # that the code compares something with
+    runs: int = 1200  # with one value changed
+    machine: MachineBounds = MachineBounds()
+
+
+DEFAULT = Bounds()
+
+
 class Scene:
     """The objects of the experiment. Addresses stay the same from run to run; the contents are put back before each."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, bounds: Bounds = DEFAULT) -> None:
         self.program = program
+        self.bounds = bounds
+        self.reached: dict[str, None] = {}  # what ran out, one phrase each: less was seen than there is
         self.followed: list[tuple[Symbol, tuple[int, ...]]] = []
         self.met: dict[int, Symbol] = {}  # all that were ever followed, or called as the legacy probe's, by address
-        self.machine = Machine(program, step_into=self._step_into, stubs=self._stubs())
+        self.machine = Machine(program, step_into=self._step_into, stubs=self._stubs(), bounds=bounds.machine)
         types = program.types
         struct = types.struct("virtio_pci_device") if types else None
         # Without the kernel's own types (a module alone has only its part of them) the inner structs are missing.
@@ -170,7 +195,7 @@ class Scene:
                 continue
             self._probing, self._extras = True, {}
             try:
-                outcome = self._settled(symbol.name, {})
+                outcome = self._noted(self._settled(symbol.name, {}))
             finally:
                 self._probing = False
             if outcome.exit == "returned" and not (outcome.value or 0) & 0xFFFF_FFFF and self._take_over():
@@ -213,7 +238,7 @@ class Scene:
         self._base, self._probing = self._fresh, True
         machine.stubs.update(stubs)
         try:
-            outcome = self._once(self.probed_by or "virtio_pci_probe", {}, pokes=pokes)
+            outcome = self._poked(self.probed_by or "virtio_pci_probe", pokes)
             return outcome, machine.memory.read(self.device, DEVICE_SIZE)
         finally:
             self._base, self._probing, machine.stubs = base, False, kept
@@ -237,11 +262,23 @@ class Scene:
         Where memory is missing that a real device would have, it is given and the run repeated. `pokes` are the same
         for addresses anywhere, and nothing is repeated for them.
         """
-        return self._once(function, patches or {}, pokes=pokes) if pokes else self._settled(function, patches or {})
+        return self._poked(function, pokes) if pokes else self._noted(self._settled(function, patches or {}))
+
+    def _poked(self, function: str | Symbol, pokes: dict[int, tuple[int, int]]) -> Outcome:
+        outcome = self._once(function, {}, pokes=pokes)
+        if outcome.bounds and any(value > 1 for value, _ in pokes.values()):
+            # A count that was made huge is a loop that hides what is behind it: one time round shows that.
+            outcome = self._once(function, {}, pokes={address: (1, size) for address, (_, size) in pokes.items()})
+        return self._noted(outcome)
+
+    def _noted(self, outcome: Outcome) -> Outcome:
+        for name in outcome.bounds:
+            self.reached.setdefault(f"a run of {outcome.function}() came to the bound of its {name}")
+        return outcome
 
     def _settled(self, function: str | Symbol, patches: dict[int, tuple[int, int]]) -> Outcome:
         outcome = self._once(function, patches)
-        for _ in range(MOST_REPAIRS):
+        for _ in range(self.bounds.repairs):
             fault = outcome.fault
             if fault is None or fault.access == "fetch" or fault.address >= NEAR_NULL:
                 return outcome
@@ -254,6 +291,7 @@ class Scene:
             else:
                 self._extras[followed] = self.machine.alloc()
             outcome = self._once(function, patches)
+        self.reached.setdefault(f"memory was missing in more than {self.bounds.repairs} places")
         return outcome
 
     def _followed_from(
@@ -336,14 +374,9 @@ class Scene:
         `any_queue`: whatever number it was asked about.
         """
         fault = outcome.fault
-        if fault is None or not (
-            self.asks(fault.arguments) or (any_queue and fault.arguments[0] == self.device + self.vdev_offset)
-        ):
+        if fault is None or not calls_null(fault) or (fault.access == "fetch" and fault.address):
             return None
-        # kCFI reads the hash in front of the callee (4 bytes before it) and faults on that.
-        if not (fault.access == "fetch" and fault.address == 0) and not (
-            fault.access == "read" and fault.address >= MASK - 63
-        ):
+        if not (self.asks(fault.arguments) or (any_queue and fault.arguments[0] == self.device + self.vdev_offset)):
             return None
         return next((slot for load in fault.loads if not load.value and (slot := self.slot(load)) is not None), None)
 

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ejectable.errors import Missing
+from ejectable.kernel.machine.bounds import Bounds
 from ejectable.kernel.machine.bugs import warnings_of
 from ejectable.kernel.machine.cpu import SILENT, cpu_of, return_thunks, thunk_registers
 from ejectable.kernel.machine.memory import DOOR, PAGE, PERCPU, STACK, STACK_SIZE, TASK, Memory
@@ -30,11 +31,8 @@ from ejectable.kernel.program import SUFFIX, NotMapped, Program, Symbol, Types
 
 __all__ = ["Machine", "StepInto"]
 
-BUDGET = 100_000  # instructions; vp_del_vqs with two queues takes some 200
-MOST_CALLS = 4096
-TRACE = 20_000
-LOADS = 4096
-RECENT = 12  # pointer-sized reads that may have led to a fault
+DEFAULT = Bounds()
+CFI_CHECK = 16  # bytes in front of the trap that kCFI's check takes
 EXIT = DOOR
 NOWHERE = DOOR + PAGE - 8
 FIRST_CALLBACK, CALLBACK_SIZE = 0x40, 0x20
@@ -68,7 +66,7 @@ class Machine:
         types: Types | None = None,
         step_into: StepInto | None = None,
         stubs: Mapping[str, Stub] | None = None,
-        budget: int = BUDGET,
+        bounds: Bounds = DEFAULT,
     ) -> None:
         from unicorn import unicorn_const as uc
 
@@ -76,14 +74,14 @@ class Machine:
         self._types = types if types is not None else program.types
         self.step_into = step_into
         self.stubs: dict[str, Stub] = dict(stubs or {})
-        self._budget = budget
+        self.bounds = bounds
         self._cpu = cpu_of(program.arch)
         self._engine = self._cpu.open()
-        self.memory = Memory(self._engine, program.image)
+        self._run = _Run("", bounds)
+        self.memory = Memory(self._engine, program.image, bounds, self.reached)
         self._thunks = thunk_registers(program.symbols) if program.arch == "x86_64" else {}
         self._returns = return_thunks(program.symbols) if program.arch == "x86_64" else frozenset()
         self._callbacks: dict[int, tuple[str, Stub]] = {}
-        self._run = _Run("")
         self._prepare()
         self._engine.hook_add(uc.UC_HOOK_CODE, self._step)
         self._engine.hook_add(uc.UC_HOOK_MEM_READ, self._loaded)
@@ -151,6 +149,10 @@ class Machine:
         self._callbacks[address] = (name, answer)
         return address
 
+    def reached(self, bound: str) -> None:
+        """Note that the present run came to a bound: it shows less than there is."""
+        self._run.bounds.add(bound)
+
     # Running
 
     def call(self, function: str | int | Symbol, *arguments: "int | Object") -> Outcome:
@@ -162,7 +164,7 @@ class Machine:
         elif symbol is None and isinstance(function, str):
             raise Missing(f"{self.program.name} has no function {function}.")
         start = symbol.address if symbol else int(function)  # type: ignore[arg-type]  # no string any more
-        run = self._run = _Run(symbol.name if symbol else symbols.describe(start))
+        run = self._run = _Run(symbol.name if symbol else symbols.describe(start), self.bounds)
         self._admit(symbol, start)
         cpu, engine = self._cpu, self._engine
         # Both calling conventions put what finds no register on the stack, in order, above the return address.
@@ -201,6 +203,8 @@ class Machine:
                 # Neither a hook of ours stopped it, nor did it come to an end: an instruction that Unicorn does not
                 # know, or the clock.
                 run.exit = "left-image" if run.refused else "budget"
+                if not run.refused:
+                    self.reached("instructions")
             following = run.following()
             if following is None:
                 return
@@ -221,7 +225,8 @@ class Machine:
         if run.resume is not None or run.exit is not None:
             return
         run.count += 1
-        if run.count > self._budget:
+        if run.count > self.bounds.instructions:
+            self.reached("instructions")
             self._stop("budget")
             return
         # One that follows the last, inside of a function that runs, is nothing to think about.
@@ -235,6 +240,8 @@ class Machine:
         if trap:
             self._trapped(address, trap)
             return
+        if len(run.trace) >= self.bounds.trace:
+            self.reached("trace")
         run.trace.append(address)
         run.last, run.next = address, address + size
 
@@ -352,7 +359,8 @@ class Machine:
         run = self._run
         arguments = self._arguments()
         value = (answer if isinstance(answer, int) else answer(self, arguments)) & MASK
-        if len(run.calls) >= MOST_CALLS:
+        if len(run.calls) >= self.bounds.calls:
+            self.reached("calls")
             self._stop("budget")
             return
         site = run.last
@@ -370,18 +378,21 @@ class Machine:
 
     def _trapped(self, address: int, size: int) -> None:
         # kCFI compares the hash in front of the callee with the expected one and traps if they differ. Our callbacks,
-        # and the functions that a module takes from elsewhere, have none: that is no finding.
-        run = self._run
-        for register in self._cpu.general.values():
-            value = self._engine.reg_read(register)
+        # and the functions that a module takes from elsewhere, have none: that is no finding. Every other trap is one.
+        code = self.memory.read(address, size)
+        start = address - CFI_CHECK
+        before = self.memory.read(start, CFI_CHECK) if self.memory.holds(start) else b""
+        register = self._cpu.cfi_register(before, code)
+        if register is not None and register in self._cpu.general:
+            value = self._engine.reg_read(self._cpu.general[register])
             if value in self._callbacks or self._is_undefined(value):
                 self._resume(address + size)
                 return
-        if address in self._warnings:
-            run.warnings.append(self._trap_at("warning", address))
+        if register is None and address in self._warnings:
+            self._run.warnings.append(self._trap_at("warning", address))
             self._resume(address + size)
             return
-        run.trap = self._trap_at("bug", address)
+        self._run.trap = self._trap_at("cfi" if register else "bug", address)
         self._stop("trap")
 
     @cached_property
@@ -398,6 +409,8 @@ class Machine:
         address &= MASK
         if size <= 8 and not STACK <= address < STACK + STACK_SIZE and self.memory.holds(address):
             value = int.from_bytes(self._engine.mem_read(address, size), "little")
+            if len(self._run.loads) >= self.bounds.loads:
+                self.reached("loads")
             self._run.loads.append(Load(address, size, value, self._run.last))
 
     def _absent(self, _engine: Any, access: int, address: int, size: int, _value: int, _data: Any) -> bool:
@@ -408,7 +421,8 @@ class Machine:
         ):
             return True
         kind: Any = self._kinds[access]
-        recent = tuple(load for load in tuple(run.loads)[: -2 * RECENT : -1] if load.size == 8)[:RECENT]
+        most = self.bounds.recent
+        recent = tuple(load for load in tuple(run.loads)[: -2 * most - 1 : -1] if load.size == 8)[:most]
         if kind == "fetch":
             if run.next:
                 self._note_call()
@@ -445,14 +459,16 @@ class Machine:
             trace=tuple(run.trace),
             loads=tuple(run.loads),
             warnings=tuple(run.warnings),
+            bounds=tuple(sorted(run.bounds)),
         )
 
 
 class _Run:
     """What one call of a function has done so far."""
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, bounds: Bounds) -> None:
         self.function = function
+        self.bounds: set[str] = set()  # names of those that were reached
         self.exit: str | None = None
         self.why = ""
         self.value: int | None = None
@@ -461,8 +477,8 @@ class _Run:
         self.calls: list[Call] = []
         self.warnings: list[Trap] = []
         self.frames: list[_Frame] = []
-        self.trace: deque[int] = deque(maxlen=TRACE)
-        self.loads: deque[Load] = deque(maxlen=LOADS)
+        self.trace: deque[int] = deque(maxlen=bounds.trace)
+        self.loads: deque[Load] = deque(maxlen=bounds.loads)
         self.entered: set[int] = set()
         self.names: set[str] = set()
         self.inside: dict[int, bool] = {}

@@ -32,6 +32,8 @@ THUNK_REGISTERS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{n}" fo
 RETURN_THUNKS = ("__x86_return_thunk", "zen_return_thunk", "retbleed_return_thunk", "srso_return_thunk",
                  "srso_alias_return_thunk", "call_depth_return_thunk", "its_return_thunk")  # fmt: skip
 
+# Registers in the order of their numbers in x86-64 instructions.
+ENCODED = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 TRANSLATED = 16 << 20  # bytes for translated code: a run of one function takes some hundred KiB
 
 
@@ -77,6 +79,32 @@ class CPU(msgspec.Struct, frozen=True):
         if opcode == b"\x0f\xb9":  # ud1, with a register or a byte of displacement (UBSan; kCFI since v6.16)
             return 3 + prefix + (code[prefix + 2] >> 6 == 1)
         return 0
+
+    def cfi_register(self, before: bytes, code: bytes) -> str | None:
+        """The register whose target a trap of kCFI has found to have the wrong hash; `None` for every other trap.
+
+        `before` ends where the trap, `code`, begins. Clang's KCFI_CHECK: on x86-64
+        `mov r10d, -HASH; add r10d, [TARGET - 4]; je over the trap; ud2`, on arm64 the BRK's number says what it is
+        (CFI_BRK_IMM_BASE, arch/arm64/include/asm/brk-imm.h).
+        """
+        if self.arch == "aarch64":
+            number = int.from_bytes(code[:4], "little") >> 5 & 0xFFFF
+            return f"x{number & 31}" if self.trap_size(code) and number & 0xFC00 == 0x8000 else None
+        size = self.trap_size(code)
+        near, far = bytes((0x74, size)), b"\x0f\x84" + size.to_bytes(4, "little")  # je over the trap
+        if not before.endswith((near, far)):
+            return None
+        before = before[: -len(near if before.endswith(near) else far)]
+        # add r10d or r11d, [register + 8 or 32 bits]: Intel's manual, volume 2, 2.1.5. rsp and r12 take one byte more.
+        for mode, displacement in ((0x40, 1), (0x80, 4)):
+            for more in (b"", b"\x24"):
+                place = len(before) - displacement - len(more) - 3
+                prefix, opcode, operands = before[place : place + 3] if place >= 0 else b"\0\0\0"
+                base = operands & 7
+                is_add = prefix & 0xFE == 0x44 and opcode == 3 and operands & 0xF0 == mode | 0x10
+                if is_add and (base == 4) is bool(more) and before[place + 3 : place + 3 + len(more)] == more:
+                    return ENCODED[base + 8 * (prefix & 1)]
+        return None
 
 
 @cache

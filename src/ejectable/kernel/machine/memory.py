@@ -11,9 +11,11 @@ Addresses of our own are canonical, far apart, and in no kernel's image, so that
 """
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from ejectable.errors import DamagedInput
+from ejectable.kernel.machine.bounds import Bounds
 from ejectable.kernel.program import Image
 
 __all__ = ["DOOR", "PAGE", "PERCPU", "STACK", "STACK_SIZE", "TASK", "Memory"]
@@ -25,15 +27,14 @@ PERCPU, PERCPU_SIZE = 0xFFFF_8890_0000_0000, 1 << 22
 TASK, TASK_SIZE = 0xFFFF_8880_0C00_0000, 0x8000
 DOOR = 0xFFFF_8880_0E00_0000
 MASK = (1 << 64) - 1
-# No function that is worth running touches more: a bound for hostile images.
-MOST_PAGES = 8192
-MOST_HEAP = 16 << 20
 
 
 class Memory:
-    """What one engine has mapped."""
+    """What one engine has mapped. `reached` is told the name of a bound that is in the way."""
 
-    def __init__(self, engine: Any, image: Image) -> None:
+    def __init__(self, engine: Any, image: Image, bounds: Bounds, reached: Callable[[str], None]) -> None:
+        self._bounds = bounds
+        self._reached = reached
         self._engine = engine
         self._image = image
         self._mapped: set[int] = set()
@@ -49,7 +50,10 @@ class Memory:
         if page in self._mapped:
             return True
         content = self._content(page)
-        if content is None or len(self._mapped) >= MOST_PAGES:
+        if content is None:
+            return False
+        if len(self._mapped) >= self._bounds.pages:
+            self._reached("pages")
             return False
         self._engine.mem_map(page, PAGE)
         self._mapped.add(page)
@@ -81,7 +85,8 @@ class Memory:
     def allocate(self, size: int) -> int:
         """The address of `size` zero bytes, followed by a page that is not there."""
         pages = max(1, -(-size // PAGE))
-        if size < 0 or self._heap + pages * PAGE - HEAP > MOST_HEAP:
+        if size < 0 or self._heap + pages * PAGE - HEAP > self._bounds.heap:
+            self._reached("heap")
             raise DamagedInput(f"an object of {size} bytes is more than this experiment has room for")
         address = self._heap
         self._engine.mem_map(address, pages * PAGE)
@@ -91,7 +96,7 @@ class Memory:
         return address
 
     def discard(self, address: int) -> int | None:
-        """Take away the object that begins at `address`: whoever touches it faults. Its size, or `None` if none does."""
+        """Take away the object that begins at `address`, so that touching it faults; its size, `None` if none does."""
         size = self._objects.pop(address, None)
         if size is not None:
             self._engine.mem_unmap(address, size)

@@ -65,6 +65,7 @@ class Outcome(msgspec.Struct, frozen=True):
     instructions: int
     trace: tuple[int, ...]  # addresses of the instructions run, the last ones where there were very many
     loads: tuple[Load, ...] = ()  # every read outside of the stack, in order, bounded likewise
+    bounds: tuple[str, ...] = ()  # names of `Bounds` that were reached: there is more than is told here
 
     warnings: tuple[Trap, ...] = ()  # WARN(), and reports of corrupt lists and counts: the kernel went on
 

@@ -26,24 +26,29 @@ ALLOCATOR = re.compile(
 APPROVED = frozenset(
     ("__list_add_valid", "__list_del_entry_valid", "__list_add_valid_or_report", "__list_del_entry_valid_or_report")
 )
-MOST_MOVED = 1 << 16
 
 
 def _allocate(machine: "Machine", arguments: Arguments) -> int:
     # The size is the first argument of some and the third of others; a page is more than either here needs.
-    sizes = [value for value in (arguments[0], arguments[2]) if 0 < value <= MOST_MOVED]
+    sizes = [value for value in (arguments[0], arguments[2]) if 0 < value <= machine.bounds.moved]
     return machine.memory.allocate(max([4096, *sizes]))
+
+
+def _size(machine: "Machine", size: int) -> int:
+    if size > machine.bounds.moved:
+        machine.reached("moved")
+    return min(size, machine.bounds.moved)
 
 
 def _memset(machine: "Machine", arguments: Arguments) -> int:
     target, value, size = arguments[:3]
-    machine.memory.write(target, bytes([value & 0xFF]) * min(size, MOST_MOVED))
+    machine.memory.write(target, bytes([value & 0xFF]) * _size(machine, size))
     return target
 
 
 def _memmove(machine: "Machine", arguments: Arguments) -> int:
     target, source, size = arguments[:3]
-    machine.memory.write(target, machine.memory.read(source, min(size, MOST_MOVED)))
+    machine.memory.write(target, machine.memory.read(source, _size(machine, size)))
     return target
 
 

@@ -127,7 +127,7 @@ class BtfTypes:
         return found[0] if found is not None else None
 
     def homonyms(self, name: str, having: Sequence[str] = ()) -> tuple[str, ...]:
-        """As `Types.homonyms`: `name` itself where there is one, else `name#ID`. Two that are laid out alike are one."""
+        """As `Types.homonyms`: `name` itself where it is the only one, else `name#ID`; those laid out alike are one."""
         found: dict[tuple[int, tuple[tuple[str, int, int], ...]], str] = {}
         for record in self._named(name, (STRUCT, UNION)):
             one = f"{name}#{record.id}"
