@@ -13,7 +13,7 @@ import msgspec
 from ejectable.experiment.observations import Observation
 from ejectable.experiment.scene import Scene
 from ejectable.kernel.machine import Bounds, Outcome, Stub
-from ejectable.kernel.program import Program
+from ejectable.kernel.program import Program, Types
 from ejectable.model import Doubt, DoubtKind, Status
 
 __all__ = ["Bench", "Result"]
@@ -35,9 +35,15 @@ class Bench:
     """Scenes on one program. `find` gives other pieces of the same kernel by the function that they must have."""
 
     def __init__(
-        self, program: Program, *, bounds: Bounds = DEFAULT, find: Callable[[str], Program | None] | None = None
+        self,
+        program: Program,
+        *,
+        bounds: Bounds = DEFAULT,
+        find: Callable[[str], Program | None] | None = None,
+        types: Types | None = None,
     ) -> None:
         self.program = program
+        self._types = types
         self.bounds = bounds
         self._find = find
         self._story: list[str] = []
@@ -52,7 +58,9 @@ class Bench:
         program: Program | None = None,
     ) -> Scene:
         """A fresh machine with nothing in it; see `Scene`."""
-        return Scene(program or self.program, bounds=self.bounds, follow=follow, stubs=stubs, free=free)
+        return Scene(
+            program or self.program, bounds=self.bounds, types=self._types, follow=follow, stubs=stubs, free=free
+        )
 
     def has(self, function: str) -> bool:
         """Whether the program has this function."""

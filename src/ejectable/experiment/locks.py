@@ -39,7 +39,7 @@ OWN = {
 }
 # What returns only when somebody else has done something.
 WAITS = re.compile(
-    r"blk_mq_freeze_queue(?:_wait|_nomemsave)?|blk_freeze_queue|__?flush_work(?:_sync)?|flush_workqueue|drain_workqueue"
+    r"blk_mq_freeze_queue(?:_wait|_nomemsave)?|blk_freeze_queue|(?:__)?flush_work(?:_sync)?|flush_workqueue|drain_workqueue"
     r"|cancel_(?:delayed_)?work_sync|wait_for_completion\w*|napi_disable|synchronize_\w+|kthread_stop|del_timer_sync"
     r"|timer_delete_sync|blk_mq_wait_quiesce_done|__synchronize_srcu|schedule_timeout\w*|wait_woken|msleep"
     r"|invalidate_bdev|sync_blockdev\w*|filemap_write_and_wait_range|filemap_fdatawait_range"

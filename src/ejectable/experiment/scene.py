@@ -16,7 +16,7 @@ import msgspec
 
 from ejectable.errors import Missing
 from ejectable.kernel.machine import Bounds, Machine, Object, Outcome, Stub
-from ejectable.kernel.program import NotMapped, Program, Symbol
+from ejectable.kernel.program import NotMapped, Program, Symbol, Types
 
 __all__ = ["Grave", "Scene", "answers"]
 
@@ -49,8 +49,8 @@ def answers(*values: int, then: int = 0) -> Stub:
 class Scene:
     """One machine and what stands in it. `follow` are patterns of functions that are run, and not answered.
 
-    With `free`, what is freed is unmapped: whoever touches it later ends the run. With `own`, a call that hands on one
-    of the scene's objects is followed too, unless it is a service of the kernel's (locks, allocators, printing).
+    With `free`, what is freed is unmapped: whoever touches it later ends the run. `types` stand in for the
+    program's own.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Scene:
         program: Program,
         *,
         bounds: Bounds,
+        types: Types | None = None,
         follow: Sequence[str] = (),
         stubs: Mapping[str, Stub] | None = None,
         free: bool = False,
@@ -68,7 +69,7 @@ class Scene:
         self.bad_frees: list[Grave] = []
         self._names: dict[int, tuple[int, str]] = {}
         self._now_ns = TICK_NS
-        self.machine = Machine(program, bounds=bounds, step_into=self._steps_into if follow else None)
+        self.machine = Machine(program, types=types, bounds=bounds, step_into=self._steps_into if follow else None)
         self.machine.stubs.update({**self._clock(), **(self._freeing() if free else {}), **(stubs or {})})
         self._one_processor()
 
