@@ -208,7 +208,7 @@ class TestPersist:
 
 
 def test_a_name_that_no_header_can_hold_is_refused() -> None:
-    layout = Layout(1096, 0, 816, 1104)
+    layout = Layout(1096, 0, 816, 1104, ((1088, "vp_config_vector"),))
     for release, version in (('6.1"', "#1"), ("6.1", '#1 "; int x;'), ("6.1", "#1 \\"), ("6.1\n#define X", "#1")):
         with pytest.raises(Missing, match="no module can be built"):
             Target(release, version, "ab" * 20, None, layout).header()

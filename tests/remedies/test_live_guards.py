@@ -62,6 +62,11 @@ WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "live patch": (live_patch, "A live patch is there already (lkp_1: virtio_pci/vp_del_vqs)", "ejectable check"),
     "modules disabled": (write("proc/sys/kernel/modules_disabled", "1\n"), "kernel.modules_disabled=1", "reboot"),
     "no modules": (gone("proc/modules"), "takes no modules", "reboot"),
+    "no tracing": (
+        write("proc/sys/kernel/ftrace_enabled", "0\n"),
+        "kernel.ftrace_enabled=0",
+        "sysctl kernel.ftrace_enabled=1",
+    ),
     "panic on taint": (write("proc/cmdline", "ro panic_on_taint=0x1000,nousertaint"), "panic_on_taint=1000", "Remove"),
     "Secure Boot": (
         write("sys/kernel/security/lockdown", "none [integrity] confidentiality\n"),

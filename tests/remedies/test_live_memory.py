@@ -4,7 +4,9 @@
 import json
 import struct
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -34,6 +36,39 @@ def opened(tree: Path) -> MemoryKernel:
     return open_memory(looked.root, looked.facts.running, DEFAULT_LIMITS)
 
 
+def guarded(tree: Path) -> bool:
+    """Whether the hook stands, and every legacy device with it."""
+    looked = situation(tree)
+    assert looked.facts.running is not None
+    with closing(opened(tree)) as kernel:
+        modules = (tree / "proc/modules").read_text()
+        found = live.repairs(kernel, modules, looked.facts.running.module_build_id)
+    assert found.guarded == (found.repaired == LEGACY)
+    return found.guarded
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repaired machine whose memory is written to, and put back: copies of it take their time."""
+    return copy_of("repaired", tmp_path_factory.mktemp("shared") / "tree", own_memory=True)
+
+
+def overwrite(tree: Path, place: int, content: bytes) -> bytes:
+    """Write into the tree's memory; what was there."""
+    path = tree / "proc/kcore"
+    raw = path.read_bytes()[:4096]
+    for number in range(struct.unpack_from("<H", raw, 56)[0]):
+        _, _, offset, vaddr, _, size, _, _ = struct.unpack_from("<IIQQQQQQ", raw, 64 + 56 * number)
+        if vaddr <= place < vaddr + size:
+            with path.open("r+b") as file:
+                file.seek(offset + place - vaddr)
+                before = file.read(len(content))
+                file.seek(offset + place - vaddr)
+                file.write(content)
+            return before
+    raise AssertionError(f"{place:#x} is not in the memory that was kept")
+
+
 def poke(tree: Path, address: str, value: Callable[[live.Memory], int]) -> None:
     """Write a pointer into the member is_avq of one device, in the tree's memory."""
     kernel = opened(tree)
@@ -42,16 +77,17 @@ def poke(tree: Path, address: str, value: Callable[[live.Memory], int]) -> None:
     place = device.device + memory.offset("virtio_pci_device", "is_avq")
     word = struct.pack("<Q", value(memory))
     kernel.close()
-    path = tree / "proc/kcore"
-    raw = path.read_bytes()[:4096]
-    for number in range(struct.unpack_from("<H", raw, 56)[0]):
-        _, _, offset, vaddr, _, size, _, _ = struct.unpack_from("<IIQQQQQQ", raw, 64 + 56 * number)
-        if vaddr <= place < vaddr + size:
-            with path.open("r+b") as file:
-                file.seek(offset + place - vaddr)
-                file.write(word)
-            return
-    raise AssertionError(f"{place:#x} is not in the memory that was kept")
+    overwrite(tree, place, word)
+
+
+def change(tree: Path, name: str, content: bytes, *, member: str | None = None) -> Callable[[], object]:
+    """Write at a symbol of the tree's memory, or into a member of the struct kprobe there; what puts it back."""
+    kernel = opened(tree)
+    memory = live.Memory(kernel)
+    place = symbol(name)(memory) + (memory.offset("kprobe", member) if member else 0)
+    kernel.close()
+    before = overwrite(tree, place, content)
+    return lambda: overwrite(tree, place, before)
 
 
 def symbol(name: str) -> Callable[[live.Memory], int]:
@@ -78,7 +114,6 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("what", "value"),
         [
-            ("nothing", lambda _: 0),
             ("a function that answers true or works on something else", symbol("vp_del_vqs")),
             ("the middle of a function", lambda memory: symbol("ejectable_no_avq")(memory) + 1),
             ("no function at all", lambda _: 0x1234),
@@ -95,6 +130,51 @@ class TestCheck:
         poke(tree, LEGACY[1], value)
         status, devices = check(tree, capsys)
         assert (status, devices[LEGACY[0]], devices[LEGACY[1]]) == ("affected", "safe", "would_oops"), what
+
+    def test_a_device_whose_pointer_is_filled_just_now_is_guarded(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        tree = copy_of("repaired", tmp_path / "tree", own_memory=True)
+        poke(tree, LEGACY[1], symbol("ejectable_no_avq"))
+        assert check(tree, capsys)[0] == "mitigated"
+
+    # Each alone takes the guard away: (symbol, member of struct kprobe, what is written there).
+    UNGUARDED: ClassVar[dict[str, tuple[str, str | None, bytes]]] = {
+        "the code of the function calls nobody": ("vp_del_vqs", None, bytes.fromhex("0f1f440000")),
+        "all probes are switched off (debugfs)": ("kprobes_all_disarmed", None, b"\1"),
+        "tracing is switched off (kernel.ftrace_enabled)": ("ftrace_enabled", None, bytes(4)),
+        "no probe is in the table": ("kprobe_table", None, bytes(8 * 64)),
+        "the probe is disabled": ("ejectable_kprobe", "flags", b"\2"),
+        "the probe's code is gone": ("ejectable_kprobe", "flags", b"\1"),
+        "the probe calls another handler": ("ejectable_kprobe", "pre_handler", bytes(8)),
+        "the handler does nothing": ("ejectable_fill", None, bytes.fromhex("31c0c3")),
+        "the function that it gives answers true": ("ejectable_no_avq", None, bytes.fromhex("b801000000c3")),
+        "it was built for another kernel": ("ejectable_target", None, b"00" * 20),
+    }
+
+    @pytest.mark.parametrize("what", UNGUARDED)
+    def test_a_guard_that_lacks_anything_is_none(self, shared: Path, what: str) -> None:
+        name, member, content = self.UNGUARDED[what]
+        put_back = change(shared, name, content, member=member)
+        try:
+            assert not guarded(shared)
+        finally:
+            put_back()
+        assert guarded(shared)
+
+    @pytest.mark.parametrize("state", ["Unloading", "Loading"])
+    def test_a_module_on_its_way_guards_nothing(self, tmp_path: Path, state: str) -> None:
+        tree = copy_of("repaired", tmp_path / "tree")
+        modules = tree / "proc/modules"
+        modules.write_text(modules.read_text().replace(" Live ", f" {state} ", 1))
+        assert not guarded(tree)
+
+    def test_another_build_of_the_driver_is_not_guarded(self, tmp_path: Path) -> None:
+        tree = copy_of("repaired", tmp_path / "tree")
+        note = tree / "sys/module/virtio_pci/notes/.note.gnu.build-id"
+        content = note.read_bytes()
+        note.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert not guarded(tree)
 
     def test_a_module_that_is_loaded_proves_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         tree = copy_of("bare", tmp_path / "tree")

@@ -7,6 +7,7 @@ import msgspec
 
 from ejectable.host.devices import read_devices
 from ejectable.host.identity import container, read_host
+from ejectable.host.live_repair import LiveRepair, read_live_repair
 from ejectable.host.policy import Policy, forced_legacy, read_policy
 from ejectable.host.root import Root
 from ejectable.host.running import Running, read_running
@@ -29,6 +30,7 @@ class Facts(msgspec.Struct, frozen=True):
     live: bool  # this very machine, not a tree
     superuser: bool
     denied: tuple[str, ...]  # what this user could not read
+    live_repair: LiveRepair = LiveRepair()  # what `fix live` has left
 
 
 def read(root: Root) -> Facts:
@@ -39,6 +41,7 @@ def read(root: Root) -> Facts:
         "host": read_host(root, running),
         "policy": read_policy(root),
         "container": container(root),
+        "live_repair": read_live_repair(root),
         "forced_legacy": forced_legacy(root, running.command_line if running else None),
     }
     return Facts(

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The devices of a kernel that runs, out of its memory: does the pointer of each legacy one lead somewhere harmless?
+"""The devices of a kernel that runs, out of its memory, and whether the hook of `fix live` stands guard for them.
 
-The kernel's own tree of PCI buses is walked (`pci_root_buses`), by its own types. Of each device that virtio-pci
-drives, the pointer is_avq is read, and vp_del_vqs(), as it stands in memory, is run on a legacy device that has just
-this pointer: repaired is a device only if the function there answers false, was asked, and every queue was deleted.
-That a module is loaded proves nothing.
+The kernel's own tree of PCI buses is walked (`pci_root_buses`), by its own types. A legacy device is guarded if the
+module's hook is (see `hook`), and vp_del_vqs(), as it stands in memory, comes through with the function that the hook
+puts there: it answers false, was asked, and every queue was deleted. That a module is loaded proves nothing.
 """
 
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from functools import cached_property
 import msgspec
 
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION
+from ejectable.advisories.cve_2024_42134.hook import MODULE, find_hook
 from ejectable.advisories.cve_2024_42134.probe import program_of
 from ejectable.advisories.cve_2024_42134.scene import QUEUES, Scene
 from ejectable.errors import Missing
@@ -21,7 +21,6 @@ from ejectable.kernel.memory import MemoryKernel
 
 __all__ = ["MODULE", "Driven", "Memory", "Repairs", "loaded", "repairs"]
 
-MODULE = "ejectable_live"  # the module of `ejectable fix live`
 DRIVER = "virtio-pci"
 MODERN = "vp_is_avq"  # what the modern probe puts there
 INDICES = (0, 1, 2, 0xFFFF)  # of queues, besides those of the scene
@@ -39,39 +38,59 @@ class Driven(msgspec.Struct, frozen=True):
 
 
 class Repairs(msgspec.Struct, frozen=True):
-    """What was found. `repaired` and `bare` are addresses of PCI devices."""
+    """What was found. `guarded`: the hook stands; `repaired` and `bare` are addresses of PCI devices."""
 
+    guarded: bool
     repaired: tuple[str, ...]
     bare: tuple[str, ...]  # legacy, and not repaired
     detail: str
 
 
-def repairs(kernel: MemoryKernel) -> Repairs:
-    """Look at every device; raises an `EjectableError` where memory or types do not let it be decided."""
+def repairs(kernel: MemoryKernel, modules: str, driver_build_id: str | None) -> Repairs:
+    """Look at the hook and every device; raises an `EjectableError` where memory or types do not let it be decided.
+
+    `modules` is /proc/modules, `driver_build_id` that of the virtio_pci that is loaded.
+    """
     memory = Memory(kernel)
-    harmless = {pointer: memory.harmless(pointer) for pointer in {d.is_avq for d in memory.devices if d.is_avq}}
     legacy = [device for device in memory.devices if device.function is None or not _is(device.function, MODERN)]
-    repaired = [device for device in legacy if harmless.get(device.is_avq)]
-    bare = tuple(device.address for device in legacy if not harmless.get(device.is_avq))
-    names = sorted({f"{d.function} [{d.module}]" if d.module else f"{d.function}" for d in repaired})
-    detail = (
-        f"of {len(repaired)} legacy device(s) the pointer leads to {', '.join(names)}: {FUNCTION}() was run with it and"
-        " deleted all queues"
-        if repaired
-        else "no legacy device holds a function that answers"
-    )
+    addresses = tuple(device.address for device in legacy)
+    state = _state(modules)
+    if state != "Live":
+        return Repairs(
+            guarded=False, repaired=(), bare=addresses, detail=f"{MODULE} is in state {state}: devices are not guarded"
+        )
+    is_avq = memory.offset("virtio_pci_device", "is_avq")
+    try:
+        hook = find_hook(kernel, memory.program, memory.scene, driver_build_id, is_avq)
+    except Missing as error:
+        return _unguarded(addresses, error.message.rstrip("."))
+    if not memory.harmless(hook.answer):
+        return Repairs(
+            guarded=False,
+            repaired=(),
+            bare=addresses,
+            detail=f"{FUNCTION}() does not come through with the function of {MODULE}",
+        )
+    # While vp_del_vqs() works on a device its pointer is filled; anything else there is somebody else's.
+    guarded = [device.address for device in legacy if device.is_avq in (0, hook.answer)]
+    bare = tuple(address for address in addresses if address not in guarded)
+    detail = f"{hook.detail}; with it {FUNCTION}() was run and deleted all queues"
     if bare:
-        detail += f"; not repaired: {', '.join(bare)}"
-    return Repairs(tuple(device.address for device in repaired), bare, detail)
+        detail += f"; something else is in the pointer of {', '.join(bare)}"
+    return Repairs(guarded=True, repaired=tuple(guarded), bare=bare, detail=detail)
+
+
+def _unguarded(legacy: tuple[str, ...], why: str) -> Repairs:
+    return Repairs(guarded=False, repaired=(), bare=legacy, detail=why)
 
 
 class Memory:
     """The PCI devices in a kernel's memory. Raises `Missing` where the kernel does not have what is needed."""
 
     def __init__(self, kernel: MemoryKernel) -> None:
-        program = program_of(kernel)
+        program, _ = program_of(kernel)
         vmlinux = kernel.vmlinux
-        if program is None or vmlinux is None or vmlinux.types is None or program.types is None:
+        if program is None or vmlinux.types is None or program.types is None:
             raise Missing(f"{FUNCTION}() or the kernel's types were not found in memory.")
         self._kernel = kernel
         self.program: Program = program
@@ -176,6 +195,12 @@ class Memory:
 
 def _is(found: str, name: str) -> bool:
     return found.partition(".")[0] == name
+
+
+def _state(modules: str) -> str:
+    """The module's state by /proc/modules (kernel/module/procfs.c, m_show): Live, Loading, Unloading."""
+    fields = next((line.split() for line in modules.splitlines() if line.partition(" ")[0] == MODULE), [])
+    return fields[4] if len(fields) > 4 else "unknown"
 
 
 def loaded(modules: str) -> bool:

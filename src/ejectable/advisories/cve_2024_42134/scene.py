@@ -319,15 +319,7 @@ class Scene:
         pokes: dict[int, tuple[int, int]] | None = None,
     ) -> Outcome:
         memory = self.machine.memory
-        memory.restore(self._base)
-        self.followed.clear()
-        self._created = False
-        for address, extra in self._extras.items():
-            memory.write(address, extra.to_bytes(8, "little"))
-        if not self._probing:
-            self._line_up()
-        for offset, (value, size) in patches.items():
-            memory.write(self.device + offset, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+        self.lay_out(patches)
         for address, value in (marks or {}).items():
             memory.write(address, value.to_bytes(8, "little"))
         argument = self.device + self.vdev_offset
@@ -342,6 +334,19 @@ class Scene:
         finally:
             for address, content in before.items():
                 memory.write(address, content)
+
+    def lay_out(self, patches: dict[int, tuple[int, int]]) -> None:
+        """Put every object back as it is before a run. `patches`: offset in the device → (value, size)."""
+        memory = self.machine.memory
+        memory.restore(self._base)
+        self.followed.clear()
+        self._created = False
+        for address, extra in self._extras.items():
+            memory.write(address, extra.to_bytes(8, "little"))
+        if not self._probing:
+            self._line_up()
+        for offset, (value, size) in patches.items():
+            memory.write(self.device + offset, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
 
     def _line_up(self) -> None:
         """Put the queues on the device's list."""

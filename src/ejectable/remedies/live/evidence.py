@@ -16,6 +16,8 @@ from ejectable.remedies.situation import Situation
 
 __all__ = ["Proof", "prove"]
 
+WATCH = "register_kretprobe"  # what the module stands on
+
 
 class Proof(msgspec.Struct, frozen=True):
     """What holds, and so what the module may be built for; `details` say what was compared."""
@@ -36,6 +38,8 @@ def prove(situation: Situation) -> Proof:
         raise Missing("The loaded virtio_pci shows no build-id: it cannot be told from others.")
     with closing(open_memory(situation.root, running, situation.limits)) as kernel:
         memory = live.Memory(kernel)
+        if memory.program.symbols.get(WATCH) is None:
+            raise Missing(f"This kernel has no {WATCH}() (CONFIG_KPROBES is off): its functions cannot be watched.")
         layout, details = _faulty(memory)
         details += _means_what_it_says(memory, layout)
         details += _devices(memory, situation.facts.devices or ())

@@ -33,6 +33,7 @@ def obstacles(situation: Situation, *, lasting: bool = False) -> tuple[Ejectable
         oopsed,
         _live_patch,
         _modules_taken,
+        _probes,
         _tainting,
         _signed,
         _crashed_before,
@@ -72,7 +73,7 @@ def oopsed(situation: Situation) -> None:
 def _live_patch(situation: Situation) -> None:
     running = situation.facts.running
     for patch in running.patched if running else ():
-        if patch.rpartition("/")[2] in (FUNCTION, "virtio_pci_probe", "virtio_pci_remove"):
+        if patch.function in (FUNCTION, "virtio_pci_probe", "virtio_pci_remove"):
             raise Missing(
                 f"A live patch is there already ({patch}): two repairs of one place are none.",
                 hint="`ejectable check` (as root) tells whether it helped; else disable it first.",
@@ -87,6 +88,15 @@ def _modules_taken(situation: Situation) -> None:
         raise Missing(
             "Loading modules was switched off until the next boot (kernel.modules_disabled=1).",
             hint="Remove the setting, reboot, and repair it before it is set again.",
+        )
+
+
+def _probes(situation: Situation) -> None:
+    """The module watches a function by a kprobe, which on x86 is called by the function tracer."""
+    if situation.root.text("/proc/sys/kernel/ftrace_enabled", 16) == "0":
+        raise Missing(
+            "Tracing of functions is switched off (kernel.ftrace_enabled=0): the module could watch nothing.",
+            hint="sudo sysctl kernel.ftrace_enabled=1",
         )
 
 

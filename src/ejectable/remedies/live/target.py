@@ -17,6 +17,8 @@ MODULE = "ejectable_live"
 HEADER = "ejectable_target.h"
 SOURCES = (f"{MODULE}.c", "Kbuild", "Makefile")
 STRUCT = "virtio_pci_device"
+# The members beside is_avq, and what virtio_pci_{legacy,modern}.c both put there: functions of these names.
+NEIGHBOURS = (("setup_vq", "setup_vq"), ("del_vq", "del_vq"), ("config_vector", "vp_config_vector"))
 # The running kernel's own words (utsname: 64 characters) become C strings: nothing may stand in them that C reads.
 PLAIN = re.compile(r"[ !#-\[\]-~]{1,64}")
 HEX = re.compile(r"(?:[0-9a-f]{2}){4,64}")
@@ -29,6 +31,7 @@ class Layout(msgspec.Struct, frozen=True):
     vdev: int
     pci_dev: int
     size: int
+    neighbours: tuple[tuple[int, str], ...]  # of the members beside is_avq, and the function that each holds
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -48,6 +51,7 @@ class Target(msgspec.Struct, frozen=True):
         for build_id in filter(None, (self.build_id, self.driver_build_id)):
             if not HEX.fullmatch(build_id):
                 raise Missing(f"{build_id!r} is no build-id.")
+        beside = [f'{{ {offset}, "{name}" }}' for offset, name in self.layout.neighbours]
         lines = [
             "/* SPDX-License-Identifier: GPL-2.0-or-later */",
             f"/* Written by ejectable {__version__}, from the BTF of this kernel; good for no other one. */",
@@ -60,6 +64,7 @@ class Target(msgspec.Struct, frozen=True):
             f"#define EJECTABLE_VDEV_OFFSET {self.layout.vdev}",
             f"#define EJECTABLE_PCI_DEV_OFFSET {self.layout.pci_dev}",
             f"#define EJECTABLE_DEVICE_SIZE {self.layout.size}",
+            f"#define EJECTABLE_NEIGHBOURS {', '.join(beside)}",
             "",
         ]
         return "\n".join(lines).encode()
@@ -69,14 +74,17 @@ def layout_of(types: Types) -> Layout:
     """The layout by the kernel's own types; raises `Missing` where they do not have what is needed."""
     struct = types.struct(STRUCT)
     places = {}
-    for name in ("is_avq", "vdev", "pci_dev"):
+    pointers = ("is_avq", "pci_dev", *(member for member, _ in NEIGHBOURS))
+    for name in ("vdev", *pointers):
         member = types.member(STRUCT, name) if struct else None
         if member is None or member.is_bitfield:
             raise Missing(f"The kernel's types have no {STRUCT}.{name}.", hint="The layout must be known exactly.")
         places[name] = member
-    if places["is_avq"].size != 8 or places["pci_dev"].size != 8 or struct is None:
-        raise Missing(f"{STRUCT}.is_avq or .pci_dev is no pointer by the kernel's types.")
-    return Layout(places["is_avq"].offset, places["vdev"].offset, places["pci_dev"].offset, struct.size)
+    odd = [name for name in pointers if places[name].size != 8]
+    if odd or struct is None:
+        raise Missing(f"{STRUCT}.{' and .'.join(odd)} is no pointer by the kernel's types.")
+    neighbours = tuple((places[member].offset, function) for member, function in NEIGHBOURS)
+    return Layout(places["is_avq"].offset, places["vdev"].offset, places["pci_dev"].offset, struct.size, neighbours)
 
 
 def copy_sources(folder: Path, target: Target) -> None:

@@ -4,47 +4,47 @@
  *
  * Since fd27ef6b44be ("virtio-pci: Introduce admin virtqueue") vp_del_vqs() calls the pointer is_avq of struct
  * virtio_pci_device for each virtqueue, and only the modern probe sets it: taking a legacy device away calls
- * address 0. This module puts a function there that answers what is true of every legacy device: no queue of it is
- * an admin virtqueue.
+ * address 0. This module stands where that happens. At the entry of vp_del_vqs() it puts a function into the empty
+ * pointer that answers what is true of every legacy device (no queue of it is an admin virtqueue), and at its end the
+ * pointer is empty again.
+ *
+ * No list is walked for it, no notifier of a bus is used, and no lock is taken: whoever calls vp_del_vqs() holds the
+ * device, and the function itself is the witness that it is virtio-pci's. Whatever plugs, unplugs, binds or unbinds,
+ * and when, nothing else can reach the empty pointer.
+ *
+ * What is believed
  *
  * The struct is private to drivers/virtio, so its layout is a constant of the build, taken from the BTF of one
- * kernel (ejectable_target.h, which `ejectable fix live` writes). It is believed only as far as it can be tested:
- * on that kernel alone, and on a device alone of which three things hold that no other layout would give by chance
- * (see examine()).
+ * kernel (ejectable_target.h, which `ejectable fix live` writes). It is believed only as far as it can be tested: on
+ * that kernel and that virtio_pci alone (build-ids), and on a device alone that is what the layout says, see
+ * ejectable_examine(). At any other one nothing is written.
  *
- * How it reaches every device in time
+ * Two probes at one address
  *
- * A device's queues exist from its virtio driver's probe() to its remove(), and vp_del_vqs() can run from the first
- * moment on: a failing probe calls it too. The virtio bus tells of a device (BUS_NOTIFY_ADD_DEVICE) after it is on
- * the bus's list and before any driver is offered it. So whoever listens first and walks the list afterwards misses
- * none: it was on the list, or is told of. Events of the PCI bus would not do, as the first after the PCI device is
- * known to be virtio's is BUS_NOTIFY_BOUND_DRIVER, when the virtio driver's probe() is already over.
- *
- * Writing takes no lock. Whoever holds a virtio device by reference holds its virtio_pci_device, which is freed by
- * the device's release() (virtio_pci_release_dev()); the walk and the notifier hold one. A worker that an earlier
- * Oops killed may hold device locks for ever, and loading must not wait for those.
+ * The kprobe fills, and the kretprobe empties. A kretprobe needs a free instance for each call that has not returned;
+ * a kprobe needs none. So if the instances ever ran out, the call would go through all the same: only the pointer
+ * would stay filled, and this module pinned, until the next call for that device.
  *
  * How it goes away
  *
- * Two things must not happen: that a pointer becomes NULL again while vp_del_vqs() walks the queues of that very
- * device, and that this code is unmapped while it is called. vp_del_vqs() runs below the lock of the virtio device
- * (its driver's probe() and remove()) or of its PCI device (virtio_pci_remove(), suspend and resume, reset). So each
- * pointer is put back with both held, the parent's first, as the driver core does it. The walk is over the PCI bus:
- * a virtio device that is being removed is off its own bus's list before its driver's remove() runs
- * (bus_remove_device()), but its PCI device is on the list, and locked, until virtio_pci_remove() is through
- * (pci_stop_dev(), then pci_destroy_dev()). When the walk is over, nobody is between vp_del_vqs() and the end of our
- * function, and nobody can get there. synchronize_rcu_tasks() then waits for whatever was in the middle of
- * something without having slept since: for callers that are not known.
+ * Each filled pointer holds a reference on this module. While there is one, rmmod is refused, at once; and once the
+ * module is on its way out, it can fill no more (try_module_get() fails). So no pointer into it is left behind, and
+ * unloading waits for nobody: not for a device's lock, not for a thread that an Oops has killed in the middle of
+ * vp_del_vqs(); that one keeps its reference for ever.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #define dev_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/atomic.h>
 #include <linux/device.h>
+#include <linux/fs.h>
 #include <linux/kallsyms.h>
+#include <linux/kprobes.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/notifier.h>
 #include <linux/pci.h>
-#include <linux/rcupdate.h>
+#include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/stringify.h>
 #include <linux/utsname.h>
@@ -53,10 +53,18 @@
 
 #include "ejectable_target.h"
 
+#define DRIVER "virtio_pci"
+#define FUNCTION "vp_del_vqs"
+#define IN_MODULE (sizeof(EJECTABLE_DRIVER_BUILD_ID) > 1)
+/* Calls that may be under way at the same time before pointers stay filled: devices that go at once. */
+#define INSTANCES 256
+
 static_assert(EJECTABLE_IS_AVQ_OFFSET % sizeof(void *) == 0);
 static_assert(EJECTABLE_IS_AVQ_OFFSET + sizeof(void *) <= EJECTABLE_DEVICE_SIZE);
 static_assert(EJECTABLE_PCI_DEV_OFFSET + sizeof(void *) <= EJECTABLE_DEVICE_SIZE);
 static_assert(EJECTABLE_VDEV_OFFSET + sizeof(struct virtio_device) <= EJECTABLE_DEVICE_SIZE);
+
+static atomic_long_t acted, refused, missed;
 
 /* The member's own type, to the letter: kCFI compares a hash of it with one in front of the function. */
 typedef bool (*is_avq_fn)(struct virtio_device *vdev, unsigned int index);
@@ -65,14 +73,6 @@ static bool ejectable_no_avq(struct virtio_device *vdev, unsigned int index)
 {
 	return false;
 }
-
-enum state {
-	OTHER,		/* not virtio-pci's, or on its way out */
-	MODERN,		/* its probe set the pointer */
-	BARE,		/* legacy: the pointer is NULL */
-	REPAIRED,	/* by us */
-	STRANGE,	/* not what the layout says: hands off */
-};
 
 static void *vp_dev_of(struct virtio_device *vdev)
 {
@@ -85,10 +85,10 @@ static is_avq_fn *is_avq_of(struct virtio_device *vdev)
 }
 
 /*
- * Whether `pointer` is the start of the function `name`, which the kernel exports to nobody but kallsyms. Link-time
- * optimisation appends ".llvm.<hash>" to names of static functions.
+ * Whether `pointer` is the start of the function `name`, which the kernel exports to nobody but kallsyms. Compilers
+ * append to names of static functions: ".llvm.<hash>", ".constprop.0".
  */
-static noinline bool is_function(const void *pointer, const char *name)
+static noinline bool ejectable_is_function(const void *pointer, const char *name)
 {
 	char found[KSYM_SYMBOL_LEN];
 	size_t length = strlen(name);
@@ -101,105 +101,266 @@ static noinline bool is_function(const void *pointer, const char *name)
 	return rest && !strncmp(rest, "+0x0/", 5);
 }
 
+/* The functions that each probe, legacy and modern, puts into the members beside is_avq. */
+static const struct {
+	size_t offset;
+	const char *name;
+} neighbours[] = { EJECTABLE_NEIGHBOURS };
+
+enum state {
+	OTHER,		/* not virtio-pci's, or on its way out */
+	MODERN,		/* its probe set the pointer */
+	BARE,		/* legacy: the pointer is NULL */
+	REPAIRED,	/* by us */
+	STRANGE,	/* not what the layout says: hands off */
+};
+
 /*
- * What this device is. Three witnesses say that it is a virtio_pci_device of the layout that we know: its del_vqs()
- * is the function with the defect, its pci_dev is the parent in the device tree, and the parent's drvdata leads back.
+ * What this device is. These witnesses say that it is a virtio_pci_device of the layout that we know: its del_vqs()
+ * is the function with the defect, its pci_dev is the parent in the device tree, the parent's drvdata leads back, and
+ * the members beside is_avq hold the functions of those names. The caller holds a reference on the device.
  */
-static enum state examine(struct virtio_device *vdev)
+static enum state ejectable_examine(struct virtio_device *vdev)
 {
 	struct device *parent = vdev->dev.parent;
 	const struct virtio_config_ops *config = READ_ONCE(vdev->config);
 	void *vp_dev = vp_dev_of(vdev), *drvdata;
 	is_avq_fn is_avq;
+	size_t i;
 
-	if (!parent || !dev_is_pci(parent) || !config || !is_function(config->del_vqs, "vp_del_vqs"))
+	if (!parent || !dev_is_pci(parent) || !config || !ejectable_is_function(config->del_vqs, FUNCTION))
 		return OTHER;
 	drvdata = pci_get_drvdata(to_pci_dev(parent));
 	if (!drvdata)
 		return OTHER;
 	if (drvdata != vp_dev || *(struct pci_dev **)(vp_dev + EJECTABLE_PCI_DEV_OFFSET) != to_pci_dev(parent))
 		return STRANGE;
+	for (i = 0; i < ARRAY_SIZE(neighbours); i++)
+		if (!ejectable_is_function(*(void **)(vp_dev + neighbours[i].offset), neighbours[i].name))
+			return STRANGE;
 	is_avq = READ_ONCE(*is_avq_of(vdev));
 	if (is_avq == ejectable_no_avq)
 		return REPAIRED;
 	/* Negotiated by now, or not yet: a modern device has its function in either case, a legacy one never does. */
 	if (!is_avq)
 		return virtio_has_feature(vdev, VIRTIO_F_VERSION_1) ? STRANGE : BARE;
-	return is_function(is_avq, "vp_is_avq") ? MODERN : STRANGE;
+	return ejectable_is_function(is_avq, "vp_is_avq") ? MODERN : STRANGE;
 }
 
-static void repair(struct virtio_device *vdev)
+static struct virtio_device *argument(struct pt_regs *regs)
 {
-	switch (examine(vdev)) {
+	return (struct virtio_device *)regs_get_kernel_argument(regs, 0);
+}
+
+/* At the entry of vp_del_vqs(). */
+static int ejectable_fill(struct kprobe *unused, struct pt_regs *regs)
+{
+	struct virtio_device *vdev = argument(regs);
+
+	switch (ejectable_examine(vdev)) {
 	case BARE:
-		if (!cmpxchg(is_avq_of(vdev), (is_avq_fn)NULL, ejectable_no_avq))
-			dev_info(&vdev->dev, "a legacy device: it can be unplugged now\n");
+		if (!try_module_get(THIS_MODULE))
+			break;
+		if (cmpxchg(is_avq_of(vdev), (is_avq_fn)NULL, ejectable_no_avq)) {
+			module_put(THIS_MODULE);
+			break;
+		}
+		atomic_long_inc(&acted);
+		dev_info(&vdev->dev, "a legacy device lets go of its queues: the empty pointer was filled\n");
 		break;
 	case STRANGE:
+		atomic_long_inc(&refused);
 		dev_warn(&vdev->dev, "not as this module was built for: left alone\n");
 		break;
 	default:
 		break;
 	}
-}
-
-static int repair_each(struct device *dev, void *unused)
-{
-	repair(dev_to_virtio(dev));
 	return 0;
 }
 
-static int refuse_strange(struct device *dev, void *unused)
+/* Which of the calls have to be followed to their end; 0 follows. Before or after ejectable_fill(), as it comes. */
+static int ejectable_entry(struct kretprobe_instance *call, struct pt_regs *regs)
 {
-	if (examine(dev_to_virtio(dev)) != STRANGE)
-		return 0;
-	dev_err(dev, "not as this module was built for: nothing was changed\n");
-	return -EINVAL;
+	struct virtio_device *vdev = argument(regs);
+	enum state state = ejectable_examine(vdev);
+
+	*(struct virtio_device **)call->data = vdev;
+	return state != BARE && state != REPAIRED;
 }
 
-/* Binding and unbinding a driver are last lines: a device that had none when we looked has one or loses it. */
-static int virtio_bus_event(struct notifier_block *unused, unsigned long event, void *dev)
+/* At the end of vp_del_vqs(). */
+static int ejectable_empty(struct kretprobe_instance *call, struct pt_regs *unused)
 {
-	if (event == BUS_NOTIFY_ADD_DEVICE || event == BUS_NOTIFY_BIND_DRIVER || event == BUS_NOTIFY_UNBIND_DRIVER)
-		repair(dev_to_virtio(dev));
+	struct virtio_device *vdev = *(struct virtio_device **)call->data;
+
+	if (cmpxchg(is_avq_of(vdev), ejectable_no_avq, (is_avq_fn)NULL) == ejectable_no_avq)
+		module_put(THIS_MODULE);
+	return 0;
+}
+
+static DEFINE_MUTEX(arming);
+static bool armed;
+static struct kprobe ejectable_kprobe;
+static struct kretprobe ejectable_kretprobe;
+
+static int counter_get(char *buffer, const struct kernel_param *param)
+{
+	return sysfs_emit(buffer, "%ld\n", atomic_long_read((atomic_long_t *)param->arg));
+}
+
+static int missed_get(char *buffer, const struct kernel_param *unused)
+{
+	return sysfs_emit(buffer, "%ld\n", atomic_long_read(&missed) + READ_ONCE(ejectable_kretprobe.nmissed));
+}
+
+static const struct kernel_param_ops counter_ops = { .get = counter_get };
+static const struct kernel_param_ops missed_ops = { .get = missed_get };
+module_param_cb(acted, &counter_ops, &acted, 0444);
+MODULE_PARM_DESC(acted, "how often vp_del_vqs() would have called address 0, and did not");
+module_param_cb(refused, &counter_ops, &refused, 0444);
+MODULE_PARM_DESC(refused, "how often a device was not what the layout says, and was left alone");
+module_param_cb(missed, &missed_ops, NULL, 0444);
+MODULE_PARM_DESC(missed, "how often the end of a call was not watched: the pointer stays filled");
+module_param(armed, bool, 0444);
+MODULE_PARM_DESC(armed, "whether vp_del_vqs() is watched now");
+
+static int arm_locked(void)
+{
+	/* Within the module where it is one: another module may have a function of that name. */
+	const char *where = IN_MODULE ? DRIVER ":" FUNCTION : FUNCTION;
+	int error;
+
+	if (armed)
+		return 0;
+	memset(&ejectable_kprobe, 0, sizeof(ejectable_kprobe));
+	ejectable_kprobe.symbol_name = where;
+	ejectable_kprobe.pre_handler = ejectable_fill;
+	memset(&ejectable_kretprobe, 0, sizeof(ejectable_kretprobe));
+	ejectable_kretprobe.kp.symbol_name = where;
+	ejectable_kretprobe.entry_handler = ejectable_entry;
+	ejectable_kretprobe.handler = ejectable_empty;
+	ejectable_kretprobe.data_size = sizeof(struct virtio_device *);
+	ejectable_kretprobe.maxactive = INSTANCES;
+	/* What empties comes first: no pointer is filled that nobody empties. */
+	error = register_kretprobe(&ejectable_kretprobe);
+	if (error)
+		return error;
+	error = register_kprobe(&ejectable_kprobe);
+	if (error)
+		unregister_kretprobe(&ejectable_kretprobe);
+	armed = !error;
+	return error;
+}
+
+static void disarm_locked(void)
+{
+	if (!armed)
+		return;
+	armed = false;
+	unregister_kprobe(&ejectable_kprobe);
+	unregister_kretprobe(&ejectable_kretprobe);
+	atomic_long_add(ejectable_kretprobe.nmissed, &missed);
+}
+
+static int arm(void)
+{
+	int error;
+
+	mutex_lock(&arming);
+	error = arm_locked();
+	mutex_unlock(&arming);
+	return error;
+}
+
+static void disarm(void)
+{
+	mutex_lock(&arming);
+	disarm_locked();
+	mutex_unlock(&arming);
+}
+
+/* Whether a file of sysfs holds these bytes (in hexadecimal): where the kernel shows build-ids. */
+static bool shows(const char *path, const char *hexadecimal)
+{
+	size_t size = strlen(hexadecimal) / 2;
+	u8 wanted[64], *found;
+	struct file *file;
+	ssize_t count;
+	loff_t at = 0;
+	bool same = false;
+
+	if (!size || size > sizeof(wanted) || hex2bin(wanted, hexadecimal, size))
+		return false;
+	file = filp_open(path, O_RDONLY, 0);
+	if (IS_ERR(file))
+		return false;
+	found = kmalloc(PAGE_SIZE, GFP_KERNEL);
+	count = found ? kernel_read(file, found, PAGE_SIZE, &at) : 0;
+	for (at = 0; count > 0 && !same && at + size <= count; at++)
+		same = !memcmp(found + at, wanted, size);
+	kfree(found);
+	filp_close(file, NULL);
+	return same;
+}
+
+/* A virtio_pci that comes: before its first device is probed. One of another build is not watched. */
+static bool is_same_build(struct module *driver)
+{
+#ifdef CONFIG_STACKTRACE_BUILD_ID
+	u8 wanted[BUILD_ID_SIZE_MAX];
+	size_t size = min(strlen(EJECTABLE_DRIVER_BUILD_ID) / 2, sizeof(wanted));
+
+	return !hex2bin(wanted, EJECTABLE_DRIVER_BUILD_ID, size) && !memcmp(driver->build_id, wanted, size);
+#else
+	return true; /* sysfs does not show it yet: the witnesses of ejectable_examine() have to do */
+#endif
+}
+
+static int module_event(struct notifier_block *unused, unsigned long event, void *data)
+{
+	struct module *module = data;
+	int error;
+
+	if (strcmp(module->name, DRIVER))
+		return NOTIFY_DONE;
+	if (event == MODULE_STATE_GOING) {
+		disarm();
+	} else if (event == MODULE_STATE_COMING) {
+		error = is_same_build(module) ? arm() : -ENOEXEC;
+		if (error)
+			pr_err("a " DRIVER " that this module was not built for is not watched (%d)\n", error);
+	}
 	return NOTIFY_DONE;
 }
 
-static struct notifier_block virtio_bus_events = { .notifier_call = virtio_bus_event };
+static struct notifier_block module_events = { .notifier_call = module_event };
 
-/* The bus is not exported, but every driver is told it. This one takes no device: its table is empty. */
-static const struct virtio_device_id no_device[] = { { 0 } };
-
-static int no_probe(struct virtio_device *vdev)
+static int is_virtio(struct device *dev, void *unused)
 {
-	return -ENODEV;
+	return dev->bus && !strcmp(dev->bus->name, "virtio");
 }
 
-static struct virtio_driver bus_finder = {
-	.driver.name = KBUILD_MODNAME,
-	.driver.owner = THIS_MODULE,
-	.driver.suppress_bind_attrs = true,
-	.id_table = no_device,
-	.probe = no_probe,
-};
-
-static int withdraw_each(struct device *dev, void *count)
+/*
+ * Whether each device that is there now is one that the layout fits. Nothing is written, and no lock of a device is
+ * taken. A reference on the PCI device alone would not do: the virtio device below it is what is freed.
+ */
+static int look_at_all(void)
 {
-	struct virtio_device *vdev;
-	void *vp_dev;
+	struct pci_dev *pdev = NULL;
+	struct device *child;
+	int error = 0;
 
-	device_lock(dev);
-	vp_dev = dev->driver && !strcmp(dev->driver->name, "virtio-pci") ? pci_get_drvdata(to_pci_dev(dev)) : NULL;
-	if (vp_dev) {
-		vdev = vp_dev + EJECTABLE_VDEV_OFFSET;
-		device_lock(&vdev->dev);
-		if (examine(vdev) == REPAIRED &&
-		    cmpxchg(is_avq_of(vdev), ejectable_no_avq, (is_avq_fn)NULL) == ejectable_no_avq)
-			++*(unsigned int *)count;
-		device_unlock(&vdev->dev);
+	for_each_pci_dev(pdev) {
+		child = device_find_child(&pdev->dev, NULL, is_virtio);
+		if (!child)
+			continue;
+		if (ejectable_examine(dev_to_virtio(child)) == STRANGE) {
+			dev_err(child, "not as this module was built for: nothing was changed\n");
+			error = -EINVAL;
+		}
+		put_device(child);
 	}
-	device_unlock(dev);
-	return 0;
+	return error;
 }
 
 static int __init ejectable_live_init(void)
@@ -211,36 +372,41 @@ static int __init ejectable_live_init(void)
 		pr_err("built for %s %s: refused\n", EJECTABLE_RELEASE, EJECTABLE_VERSION);
 		return -ENOEXEC;
 	}
-	error = register_virtio_driver(&bus_finder);
+	error = look_at_all();
 	if (error)
 		return error;
-	error = bus_for_each_dev(bus_finder.driver.bus, NULL, NULL, refuse_strange);
-	if (!error)
-		error = bus_register_notifier(bus_finder.driver.bus, &virtio_bus_events);
+	error = register_module_notifier(&module_events);
+	if (error)
+		return error;
+	error = arm();
+	if (error == -ENOENT && IN_MODULE) {
+		pr_info(DRIVER " is not loaded: it is watched from when it comes\n");
+		return 0;
+	}
 	if (error) {
-		unregister_virtio_driver(&bus_finder);
+		unregister_module_notifier(&module_events);
+		pr_err(FUNCTION "() cannot be watched (%d)\n", error);
 		return error;
 	}
-	bus_for_each_dev(bus_finder.driver.bus, NULL, NULL, repair_each);
 	pr_info("legacy virtio devices can be unplugged while this is loaded (CVE-2024-42134)\n");
 	return 0;
 }
 
 static void __exit ejectable_live_exit(void)
 {
-	unsigned int count = 0;
-
-	bus_unregister_notifier(bus_finder.driver.bus, &virtio_bus_events);
-	bus_for_each_dev(&pci_bus_type, NULL, &count, withdraw_each);
-	synchronize_rcu_tasks();
-	unregister_virtio_driver(&bus_finder);
-	pr_warn("unloaded, the danger is back: unplugging a legacy virtio device crashes this kernel (%u now)\n", count);
+	unregister_module_notifier(&module_events);
+	disarm();
+	pr_warn("unloaded, the danger is back: unplugging a legacy virtio device crashes this kernel\n");
 }
 
 module_init(ejectable_live_init);
 module_exit(ejectable_live_exit);
 
-/* What it was built for, for `modinfo` and for whoever loads it. */
+/* What it was built for, for whoever looks at the kernel's memory: `ejectable check`. */
+static const char ejectable_target[] __used = EJECTABLE_BUILD_ID " " EJECTABLE_DRIVER_BUILD_ID
+	" " __stringify(EJECTABLE_IS_AVQ_OFFSET);
+
+/* The same for `modinfo`, and for whoever loads it. */
 MODULE_INFO(ejectable_release, EJECTABLE_RELEASE);
 MODULE_INFO(ejectable_version, EJECTABLE_VERSION);
 MODULE_INFO(ejectable_build_id, EJECTABLE_BUILD_ID);
