@@ -35,7 +35,7 @@ class Evidence:
     def named(cls, wanted: str) -> Self:
         """The folder that somebody asked for. Raises `Missing` where there can be none."""
         try:
-            Path(wanted).mkdir(parents=True, exist_ok=True)
+            Directory.make(wanted, mode=0o755).close()
         except OSError as error:
             raise Missing(
                 f"{wanted}: no folder can be made there: {error.strerror}.", hint="Choose another with --evidence."
