@@ -77,7 +77,7 @@ def _link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]
 
 ARTEFACTS = (
     Artefact("running machine", "tree", _running),
-    Artefact("mounted image", "tree", _mounted),
+    Artefact("mounted image", "tree", _mounted, code=3),
     Artefact("guest with memory", "tree", _guest),
     Artefact("package", "file", _package),
     Artefact("module", "file", _module),

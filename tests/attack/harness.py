@@ -36,6 +36,7 @@ class Artefact(msgspec.Struct, frozen=True):
     name: str
     kind: Kind  # a root tree for `check`; a folder or a file for `kernel`
     build: Callable[[Path, str], Path]
+    code: int = 2  # as it is; 3 where it shows an affected kernel and not which devices there are
 
     def command(self, path: Path) -> list[str]:
         """The command line that asks about it."""
