@@ -13,7 +13,7 @@ from ejectable.assess.machine import assess
 from ejectable.assess.running_kernel import RunningKernel
 from ejectable.host.devices import Found, read_devices
 from ejectable.host.slots import Slots
-from ejectable.model import Device, Evidence, EvidenceKind, Finding, KernelReport, Status
+from ejectable.model import SAFE, Device, DoubtKind, Evidence, EvidenceKind, Finding, KernelReport, Status
 from tests.host.trees import LEGACY_DISK, RELEASE, Machine
 
 ADVISORY = "CVE-2024-42134"
@@ -82,6 +82,14 @@ def test_a_live_patch_that_memory_does_not_explain_leaves_no_word_standing(said:
         "memory decides later"
     )
     assert _status(memory.downgrade_live_patched(_report(said), ("livepatch_1: vmlinux/do_exit",), None)) is said
+
+
+@pytest.mark.parametrize("said", list(Status))
+def test_no_safe_word_is_said_while_a_live_patch_is_in_transition(said: Status) -> None:
+    report = memory.doubt_transitions(_report(said), ("livepatch_1",))
+    assert _status(report) is (Status.UNKNOWN if said in SAFE else said)
+    assert report.findings[0].doubts[0].kind is DoubtKind.CHANGING
+    assert memory.doubt_transitions(_report(said), ()) == _report(said)
 
 
 def _facts(tree: Path) -> host.Facts:

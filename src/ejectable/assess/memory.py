@@ -14,13 +14,13 @@ from ejectable.assess.kernels import judge
 from ejectable.assess.verdicts import Verdicts
 from ejectable.errors import EjectableError, Missing
 from ejectable.intake.limits import Limits
-from ejectable.model import Device, Evidence, EvidenceKind, Finding, KernelReport, Status
+from ejectable.model import Device, Doubt, DoubtKind, Evidence, EvidenceKind, Finding, KernelReport, Status
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
     from ejectable.kernel.memory import MemoryKernel
 
-__all__ = ["downgrade_live_patched", "judged", "merged", "open_memory", "repaired"]
+__all__ = ["doubt_transitions", "downgrade_live_patched", "judged", "merged", "open_memory", "repaired"]
 
 KCORE, KALLSYMS = "/proc/kcore", "/proc/kallsyms"
 
@@ -171,6 +171,19 @@ def downgrade_live_patched(
             )
         findings.append(finding)
     return msgspec.structs.replace(report, findings=tuple(findings))
+
+
+def doubt_transitions(report: KernelReport, in_transition: Sequence[str]) -> KernelReport:
+    """The report while live patches come or go: memory shows the new code, and threads may still run the old."""
+    doubts = tuple(
+        Doubt(
+            DoubtKind.CHANGING,
+            f"/sys/kernel/livepatch/{patch}/transition",
+            f"The live patch {patch} is in transition: some threads run the old code, and some the new.",
+        )
+        for patch in in_transition
+    )
+    return msgspec.structs.replace(report, findings=tuple(finding.doubted(*doubts) for finding in report.findings))
 
 
 def _one(disk: Finding, memory: Finding | None) -> Finding:

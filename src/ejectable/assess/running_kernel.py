@@ -82,6 +82,7 @@ class _Search:
             found, repaired = memory.repaired(
                 self.root, running, found, self.facts.devices, self.advisories, self.limits, self.notes
             )
+            found = memory.doubt_transitions(found, running.in_transition)
         return RunningKernel(found, on_disk=self._boots_next(running), repaired=repaired)
 
     def mounted(self) -> RunningKernel:

@@ -6,7 +6,7 @@ from ejectable.host.installed import Candidate, boots_next, candidates, module_f
 from ejectable.host.live_repair import LiveRepair, read_live_repair
 from ejectable.host.policy import Policy
 from ejectable.host.root import Root
-from ejectable.host.running import Running, build_id, read_running
+from ejectable.host.running import Running, build_id, oopsed, read_running
 
 __all__ = [
     "Candidate",
@@ -19,6 +19,7 @@ __all__ = [
     "build_id",
     "candidates",
     "module_files",
+    "oopsed",
     "read",
     "read_live_repair",
     "read_running",

@@ -8,10 +8,12 @@ import msgspec
 
 from ejectable.host.root import Root
 
-__all__ = ["Running", "build_id", "read_running"]
+__all__ = ["Running", "build_id", "oopsed", "read_running"]
 
 NT_GNU_BUILD_ID = 3  # include/uapi/linux/elf.h
 MAX_PATCHES = 64
+LIVE_PATCHES = "/sys/kernel/livepatch"
+TAINT_DIE = 1 << 7
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -28,6 +30,7 @@ class Running(msgspec.Struct, frozen=True):
     force_legacy: bool | None  # the parameter as the kernel has it now
     patched: tuple[str, ...] = ()  # functions that an enabled live patch replaces: "kpatch-1: virtio_pci/vp_del_vqs"
     has_memory: bool = False  # /proc/kcore is there; root may read it
+    in_transition: tuple[str, ...] = ()  # live patches that some threads run with and others still without
 
 
 def read_running(root: Root) -> Running | None:
@@ -51,8 +54,14 @@ def read_running(root: Root) -> Running | None:
         lockdown=_chosen(root.text("/sys/kernel/security/lockdown", 256)),
         force_legacy=_boolean(root.text("/sys/module/virtio_pci/parameters/force_legacy", 16)),
         patched=_live_patches(root),
+        in_transition=tuple(patch for patch in _patches(root) if _in_transition(root, patch)),
         has_memory=root.file("/proc/kcore") is not None,
     )
+
+
+def oopsed(root: Root) -> bool:
+    """Whether this kernel has had an Oops: taint D (Documentation/admin-guide/tainted-kernels.rst)."""
+    return bool((root.number("/proc/sys/kernel/tainted") or 0) & TAINT_DIE)
 
 
 def build_id(notes: bytes) -> str | None:
@@ -91,15 +100,24 @@ def _arch(root: Root, banner: str) -> str | None:
 def _live_patches(root: Root) -> tuple[str, ...]:
     """What enabled live patches replace: /sys/kernel/livepatch/PATCH/OBJECT/FUNCTION,N (Documentation/livepatch)."""
     found = []
-    base = "/sys/kernel/livepatch"
-    for patch in (root.list(base) or ())[:MAX_PATCHES]:
-        if root.text(f"{base}/{patch}/enabled", 16) == "0":
+    for patch in _patches(root):
+        # One that is on its way out is switched off at once, and there until its transition is over.
+        if root.text(f"{LIVE_PATCHES}/{patch}/enabled", 16) == "0" and not _in_transition(root, patch):
             continue
-        for unit in root.list(f"{base}/{patch}") or ():
-            if root.is_dir(f"{base}/{patch}/{unit}"):
-                functions = root.list(f"{base}/{patch}/{unit}") or ()
+        for unit in root.list(f"{LIVE_PATCHES}/{patch}") or ():
+            if root.is_dir(f"{LIVE_PATCHES}/{patch}/{unit}"):
+                functions = root.list(f"{LIVE_PATCHES}/{patch}/{unit}") or ()
                 found += [f"{patch}: {unit}/{function.partition(',')[0]}" for function in functions]
     return tuple(found[:4096])
+
+
+def _patches(root: Root) -> tuple[str, ...]:
+    return (root.list(LIVE_PATCHES) or ())[:MAX_PATCHES]
+
+
+def _in_transition(root: Root, patch: str) -> bool:
+    """Documentation/livepatch/livepatch.rst, consistency model: until then each thread runs the old or the new code."""
+    return root.text(f"{LIVE_PATCHES}/{patch}/transition", 16) == "1"
 
 
 def _chosen(text: str | None) -> str | None:

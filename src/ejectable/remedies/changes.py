@@ -82,6 +82,24 @@ class Changes:
             write_atomically(there, data, mode=mode if mode_before is None else mode_before)
         self.done.append(f"{'Wrote' if before is None else 'Changed'} {path}.")
 
+    def adopt(self, path: str, data: bytes) -> None:
+        """Write a file that earlier changes wrote, in their name: undoing them takes it away, and nothing else does."""
+        there, before, mode = self._look(path)
+        inside = self._inside(there)
+        for record in self._records.all():
+            steps = tuple(
+                msgspec.structs.replace(step, after=data)
+                if isinstance(step, FileStep) and step.path == inside and step.after == before
+                else step
+                for step in record.steps
+            )
+            if steps != record.steps:
+                self._records.keep(msgspec.structs.replace(record, steps=steps))
+        try:
+            write_atomically(there, data, mode=0o644 if mode is None else mode)
+        except OSError as error:
+            raise Missing(f"{path} could not be changed: {error.strerror}.", hint="Is there room?") from error
+
     def remove(self, path: str) -> None:
         """Remove a file of the machine."""
         there, before, mode_before = self._look(path)
@@ -224,6 +242,9 @@ class Changes:
     def _command_back(self, step: CommandStep) -> str:
         if not step.undo or (step.while_there and not self.root.exists(step.while_there)):
             return ""
+        if step.undo[0] == "rmmod" and host.oopsed(self.root):
+            # A thread that died may be in the middle of the module, or hold what unloading waits for.
+            raise Missing(f"Not undone: {step.what}. This kernel has had an Oops: nothing is unloaded from it.")
         finished = run(step.undo, timeout_s=UNDO_TIMEOUT_S)
         if not finished.ok:
             raise Missing(f"Not undone: {step.what}. `{paste(step.undo)}` failed: {finished.last}")

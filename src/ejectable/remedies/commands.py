@@ -17,8 +17,12 @@ from ejectable.errors import Missing
 __all__ = ["Finished", "paste", "run", "which"]
 
 MAX_OUTPUT = 8 << 20  # bytes of each stream that are kept
+REAPING_S = 10.0
 # Package managers translate, colour and page what they say; we read it.
 PLAIN = {"LC_ALL": "C.UTF-8", "LANGUAGE": "C", "TERM": "dumb", "PAGER": "cat", "SYSTEMD_COLORS": "0"}
+
+
+_left_at_work: list[subprocess.Popen[bytes]] = []  # subprocess warns of one that nobody knows any more
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -63,7 +67,8 @@ def run(
 ) -> Finished:
     """Run a program to its end. It gets no standard input, and a process group of its own that ends with it.
 
-    `unbroken`: Ctrl-C waits until it is done; a package manager that is killed half-way leaves what nobody can remove.
+    `unbroken`: Ctrl-C waits until it is done, and nothing ends it before: a package manager that is killed half-way
+    leaves what nobody can remove. It goes on by itself where it takes too long.
     Raises `Missing` where there is no such program (`hint` says how to get it) and where it takes too long.
     """
     program = which(argv[0])
@@ -88,12 +93,18 @@ def run(
                     process.wait(timeout_s)
             raise
         except subprocess.TimeoutExpired:
-            raise Missing(f"`{paste(argv)}` did not end within {timeout_s:.0f} s.", hint=hint) from None
+            left = ""
+            if unbroken:
+                _left_at_work.append(process)
+                left = f" It is still at work (process {process.pid})."
+            raise Missing(f"`{paste(argv)}` did not end within {timeout_s:.0f} s.{left}", hint=hint) from None
         finally:
-            if process.poll() is None:
+            if process.poll() is None and not unbroken:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                # A process that waits in the kernel without end outlives even that.
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(REAPING_S)
         texts = []
         for file in (out, err):
             file.seek(0)

@@ -116,7 +116,7 @@ def _is_owned(manager: str, folder: str) -> bool:
 
 def _checked(argv: list[str]) -> None:
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
-    done = run(argv, timeout_s=REMOVE_S - WAIT_S)
+    done = run(argv, timeout_s=REMOVE_S - WAIT_S, unbroken=True)
     if not done.ok:
         raise Missing(f"`{argv[0]}` failed: {done.last}")
 
