@@ -60,7 +60,10 @@ def test_applying_and_undoing_answer_0_and_are_documents_of_the_schema(
     affected: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = set(affected.rglob("*"))
-    for option, undo in (("--apply", "ejectable fix panic-policy --undo"), ("--undo", None)):
+    for option, undo in (
+        ("--apply", f"sudo ejectable fix panic-policy --undo --root {affected}"),
+        ("--undo", None),
+    ):
         assert run(["fix", "panic-policy", option, "--root", str(affected), "--format", "json"]) == 0
         done = json.loads(capsys.readouterr().out)
         jsonschema.validate(done, json.loads(document.schema("fix")), cls=jsonschema.Draft202012Validator)
@@ -101,13 +104,20 @@ def test_without_root_applying_says_how(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert run(["fix", "panic-policy", "--apply", "--root", str(affected)]) == 69
-    assert "sudo ejectable fix panic-policy --apply" in capsys.readouterr().err
+    assert f"sudo ejectable fix panic-policy --apply --root {affected}" in capsys.readouterr().err
 
 
 def test_an_interrupted_change_is_told(affected: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = state.folder_of(host.Root(affected)) / "changes"
     changes.mkdir(parents=True)
-    record = {"number": 1, "remedy": "panic-policy", "started": "2026-01-01T00:00:00Z", "state": "open", "steps": []}
+    record = {
+        "format": 2,
+        "number": 1,
+        "remedy": "panic-policy",
+        "started": "2026-01-01T00:00:00Z",
+        "state": "open",
+        "steps": [],
+    }
     (changes / "000001.json").write_text(json.dumps(record))
     run(["fix", "--offline", "--root", str(affected)])
     assert "A change was interrupted (`fix panic-policy`" in " ".join(capsys.readouterr().out.split())

@@ -13,7 +13,7 @@ from ejectable.advisories import registry
 from ejectable.errors import WrongUsage
 from ejectable.model import Device as Virtio
 from ejectable.model import Remedy, Status
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.detach.attachments import Attachment, attachments, named
 from ejectable.remedies.detach.hosts import Place, recipe
 from ejectable.remedies.detach.remedy import DetachWhileStopped
@@ -49,7 +49,7 @@ def tree(tmp_path: Path) -> Tree:
 
 def planned(root: Path, request: Request = ANY) -> Remedy:
     situation = Situation(host.Root(root), registry(), cache=False)
-    (line,) = carry_out.plan(situation, request, ["detach-while-stopped"])
+    (line,) = execute.plan(situation, request, ["detach-while-stopped"])
     return line
 
 
@@ -188,13 +188,13 @@ def test_for_another_instance_it_says_what_cannot_be_seen_from_here(tmp_path: Pa
     line = planned(tmp_path, Request(instance=INSTANCE, region=REGION, device="eni-bp1ejectable00000000"))
     assert verbs(line)[2] == "DetachNetworkInterface"
     situation = Situation(host.Root(tmp_path), registry(), cache=False)
-    assert carry_out.status(situation, "detach-while-stopped", request) is Status.UNKNOWN
+    assert execute.status(situation, "detach-while-stopped", request) is Status.UNKNOWN
 
 
 def test_it_is_for_people(tmp_path: Path) -> None:
     situation = Situation(host.Root(tmp_path), registry(), cache=False)
     with pytest.raises(WrongUsage, match="for people to carry out"):
-        carry_out.apply(situation, "detach-while-stopped", Request())
+        execute.apply(situation, "detach-while-stopped", Request())
 
 
 def attachment(kind: str = "disk", node: str | None = "vdb", **known: str) -> Attachment:

@@ -12,7 +12,7 @@ from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import WrongUsage
 from ejectable.model import Remedy
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.upgrade import upgrade
 from ejectable.remedies.upgrade.choice import manager_of
 from tests.host.trees import RELEASE, Machine, affected_module, boot_image
@@ -51,7 +51,7 @@ def _rpm(root: Path, system: str) -> None:
 
 def planned(root: Path) -> Remedy:
     situation = Situation(host.Root(root), registry(), cache=False)
-    (line,) = carry_out.plan(situation, Request(), ["upgrade"])
+    (line,) = execute.plan(situation, Request(), ["upgrade"])
     return line
 
 
@@ -145,5 +145,5 @@ def test_a_tree_is_never_installed_into(tree: Tree) -> None:
     root = tree()
     _dpkg(root)
     with pytest.raises(WrongUsage, match="on the machine that it runs on only"):
-        carry_out.apply(Situation(host.Root(root), registry(), cache=False), "upgrade", Request())
+        execute.apply(Situation(host.Root(root), registry(), cache=False), "upgrade", Request())
     assert not (root / "var/lib/ejectable/changes").exists()

@@ -10,6 +10,7 @@ import msgspec
 
 from ejectable.errors import BadInput, EjectableError, OurFault
 from ejectable.intake.limits import Limits
+from ejectable.intake.reasons import as_ours
 from ejectable.model import Finding, KernelReport, Status, worst
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def judge_path(path: str, ids: Sequence[str], limits: Limits) -> Judged:
                 unreadable.append(_unreadable(kernel.path, kernel.error))
         except EjectableError as error:
             unreadable.append(_unreadable(path, error))
+        except OSError as error:
+            unreadable.append(_unreadable(path, as_ours(error, os.fspath(error.filename or path))))
         except Exception as error:  # noqa: BLE001  (a bug of ours in one input must not cost the answers of the others)
             if os.environ.get(DEBUG):
                 traceback.print_exc()
@@ -148,8 +151,6 @@ def _virtio_pci(kernel: "Kernel") -> Literal["builtin", "module", "absent"] | No
         return "builtin"
     if kernel.builtin("virtio_pci"):
         return "builtin"
-    config = kernel.config or {}
-    if "CONFIG_VIRTIO_PCI" in config:
-        return {"y": "builtin", "m": "module"}.get(config["CONFIG_VIRTIO_PCI"], "absent")  # type: ignore[return-value]  # the three words
-    # A configuration that does not even name an option has it off; without any configuration nothing is known.
-    return "absent" if config else None
+    says = kernel.config.says("CONFIG_VIRTIO_PCI", "CONFIG_PCI", "CONFIG_VIRTIO_MENU") if kernel.config else None
+    words: dict[str | None, Literal["builtin", "module", "absent"]] = {"y": "builtin", "m": "module", "n": "absent"}
+    return words.get(says)

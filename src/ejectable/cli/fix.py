@@ -41,18 +41,25 @@ def _remedies(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     "target",
     required=False,
     metavar="[TREE]",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="With source-patch: the kernel source tree.",
 )
 @click.option("--apply", is_flag=True, help="Carry the remedy out, and verify it.")
 @click.option("--undo", is_flag=True, help="Take the remedy back.")
 @click.option("--offline", is_flag=True, help="Ask nothing over the network.")
 @click.option(
-    "--root", metavar="DIR", type=click.Path(), default="/", help="Plan for a mounted image or a captured tree instead."
+    "--root",
+    metavar="DIR",
+    type=click.Path(readable=False),
+    default="/",
+    help="Plan for a mounted image or a captured tree instead.",
 )
 @click.option("--persist", is_flag=True, help="With live: after a reboot too, through DKMS.")
 @click.option(
-    "--build", metavar="HEADERS", type=click.Path(), help="With source-patch: build and judge virtio_pci.ko as well."
+    "--build",
+    metavar="HEADERS",
+    type=click.Path(readable=False),
+    help="With source-patch: build and judge virtio_pci.ko as well.",
 )
 @click.option("--to", metavar="TYPE", help="With instance-type: this type.")
 @click.option("--instance", metavar="ID", help="With the cloud's remedies: this instance.")
@@ -84,7 +91,7 @@ def fix(
     from ejectable import host
     from ejectable.advisories import registry
     from ejectable.model import EXIT_OK, Status, exit_code
-    from ejectable.remedies import REMEDIES, Request, Situation, carry_out
+    from ejectable.remedies import REMEDIES, Request, Situation, execute
     from ejectable.report import document
     from ejectable.report.fix import Answer, as_document, as_text
 
@@ -111,18 +118,18 @@ def fix(
             tell=lambda label: progress.advance(0, label),
         )
         if remedy is not None and (apply or undo):
-            applied = (carry_out.apply if apply else carry_out.undo)(situation, remedy, request)
+            applied = (execute.apply if apply else execute.undo)(situation, remedy, request)
             after = situation.again()
-            answer = Answer(carry_out.status(after, remedy, request), applied.why, (), applied)
+            answer = Answer(execute.status(after, remedy, request), applied.why, (), applied)
             # What was done but could not be verified is never nothing to fear.
             code = EXIT_OK if applied.verified else exit_code([answer.status, Status.UNKNOWN])
         else:
-            plan = carry_out.plan(situation, request, (remedy,) if remedy else ())
-            status = carry_out.status(situation, remedy, request)
+            plan = execute.plan(situation, request, (remedy,) if remedy else ())
+            status = execute.status(situation, remedy, request)
             # A tree or another instance was asked about: this machine's own state is no answer to that.
             asked_of_another = target is not None or (instance is not None and remedy is not None)
             about = plan[0].why if asked_of_another else situation.assessment.summary
-            notes = carry_out.left_open(situation)
+            notes = execute.left_open(situation)
             answer = Answer(status, about, plan, notes=notes, one=remedy is not None)
             code = exit_code([status])
     if common.json:

@@ -22,8 +22,6 @@ __all__ = ["CherryPick", "cherry_pick"]
 
 ASK_S = 3.0
 QUIET = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "core.sshCommand=false", "protocol.allow=never")
-# What a shell may have set for another repository: githooks(5) sets them for every hook.
-ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES")
 ENVIRONMENT = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
 
 
@@ -60,8 +58,7 @@ def cherry_pick(tree: SourceTree) -> CherryPick | None:
 
 def _git(folder: Path, *arguments: str, **environment: str) -> Finished:
     settings = [word for setting in QUIET for word in ("-c", setting)]
-    without = [word for name in ELSEWHERE for word in ("-u", name)]
-    argv = ["env", *without, "git", *settings, "--no-pager", "-C", str(folder), *arguments]
+    argv = ["git", *settings, "--no-pager", "-C", str(folder), *arguments]
     return run(argv, timeout_s=ASK_S, env={**ENVIRONMENT, **environment})
 
 

@@ -5,19 +5,28 @@ import datetime as dt
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import ClassVar, Literal
 
 from ejectable.errors import BadInput, Missing, WrongUsage
 from ejectable.model import Applied, Device, Remedy
-from ejectable.remedies.boot_images import initramfs_program, initramfs_that_asks, menu_program, renewing
+from ejectable.remedies.boot_images import initramfs_program, initramfs_that_asks, menu_program
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.commands import paste, which
-from ejectable.remedies.legacy_places import Place, command_lines, edited, find_places, in_unified_images, override_of
+from ejectable.remedies.legacy_places import (
+    FILES,
+    Place,
+    command_lines,
+    edited,
+    find_places,
+    in_unified_images,
+    override_of,
+)
 from ejectable.remedies.records import Records
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
+from ejectable.remedies.steps import Reach, RenewInitramfs, RenewMenu
 from ejectable.remedies.transitional import can_be_modern
 
 __all__ = ["ForceLegacy"]
@@ -33,6 +42,7 @@ class ForceLegacy(Remediation):
     name: ClassVar[str] = "force-legacy"
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "tree"
+    reach: ClassVar[Reach] = Reach(RenewMenu, RenewInitramfs, files=FILES)
 
     def plan(self, situation: Situation, request: Request) -> Remedy:
         """Possible where a place asks for it and a device would be modern without it."""
@@ -82,8 +92,10 @@ class ForceLegacy(Remediation):
         menu, images, asking = self._programs(situation, places)
         diffs: list[str] = []
         with ExitStack() as stack:
-            stack.enter_context(renewing(changes, menu, "the boot menu"))
-            stack.enter_context(renewing(changes, images, "the initramfs of every kernel"))
+            if menu:
+                stack.enter_context(_renewing(changes, RenewMenu()))
+            if images:
+                stack.enter_context(_renewing(changes, RenewInitramfs()))
             for place in places:
                 if place.kind == "menu" and menu:
                     continue
@@ -169,6 +181,14 @@ class ForceLegacy(Remediation):
             "another kind gives it, the hypervisor does, or it was typed when the machine was booted."
         )
         return self.impossible(why, commands=("cat /proc/cmdline",))
+
+
+@contextmanager
+def _renewing(changes: Changes, step: RenewMenu | RenewInitramfs) -> Iterator[None]:
+    """Make it anew after what the block changes. Recorded first, it is made anew after the files are back as well."""
+    with changes.step(step):
+        yield
+        step.renew(changes.root)
 
 
 def _effective(situation: Situation, places: Sequence[Place]) -> tuple[Place, ...]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """For those who build their own kernel: find the condition in the source, repair it, prove it."""
 
-import os
+import re
 import shlex
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -15,6 +15,7 @@ from ejectable.remedies.cherry_pick import cherry_pick
 from ejectable.remedies.remediation import Remediation, Request, undone
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.source_tree import ENCODING, SourceTree, open_tree
+from ejectable.remedies.steps import Reach
 
 __all__ = ["SourcePatch"]
 
@@ -28,6 +29,7 @@ class SourcePatch(Remediation):
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "anywhere"
     needs_root: ClassVar[bool] = False
+    reach: ClassVar[Reach] = Reach(files=[rf"/.*/{FOLDER}/{re.escape(COMMON)}", r"/.*/built/virtio_pci-[\w.+~-]+\.ko"])
 
     def status(self, situation: Situation, request: Request) -> Status:
         """The tree's word; the machine's where none was named. Raises for what is no kernel source tree."""
@@ -91,7 +93,7 @@ class SourcePatch(Remediation):
         if tree.reading.status is Status.AFFECTED:
             text = tree.repaired()
             diff = tree.diff(text)
-            changes.write(os.path.realpath(tree.common), text.encode(*ENCODING))
+            changes.write(str(tree.common), text.encode(*ENCODING))
             tree = tree.again()
             if tree.reading.status is not Status.FIXED:
                 raise OurFault(f"{tree.common}: after the change it still reads: {tree.reading.detail}.")

@@ -14,7 +14,7 @@ from ejectable import host
 from ejectable.errors import DamagedInput, Missing
 from ejectable.remedies.ownership import other_writer
 
-__all__ = ["checked", "folder_of"]
+__all__ = ["checked", "folder_of", "make"]
 
 SYSTEM = Path("/var/lib/ejectable")
 
@@ -55,6 +55,13 @@ def checked(folder: Path) -> Path:
                 hint="Look at it; then move it out of the way, or give it to root alone (chown, chmod 0755).",
             )
     return folder
+
+
+def make(folder: Path, *, mode: int = 0o755) -> None:
+    """Make a folder and those above it, writable by nobody else whatever the umask is. Raises `OSError`."""
+    for path in reversed(folder.parents):
+        path.mkdir(mode=0o755, exist_ok=True)
+    folder.mkdir(mode=mode, exist_ok=True)
 
 
 def _of_this_user() -> Path:

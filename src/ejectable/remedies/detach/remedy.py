@@ -14,8 +14,8 @@ from ejectable.model import Applied, Device, Remedy, Status
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.detach.attachments import Attachment, attachments, named
 from ejectable.remedies.detach.hosts import Place, recipe
+from ejectable.remedies.ecs.instance import CLOUD, Subject, subject_of
 from ejectable.remedies.ecs.metadata import MetadataService
-from ejectable.remedies.ecs.whereabouts import CLOUD, Subject, subject_of
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
 

@@ -5,7 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -76,7 +76,7 @@ class Effect(msgspec.Struct, frozen=True):
 class Backend(ABC):
     """One package manager on the machine that this runs on. Every method may raise `Missing` or `BadInput`."""
 
-    name: ClassVar[str]  # apt, dnf, zypper
+    name: ClassVar[Literal["apt", "dnf", "zypper"]]
 
     def __init__(self, root: host.Root, *, offline: bool) -> None:
         self.root = root

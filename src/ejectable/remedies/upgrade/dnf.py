@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ejectable import host
 from ejectable.errors import Missing
@@ -36,7 +36,7 @@ KEEPING = ("--setopt=installonly_limit=0", "--setopt=clean_requirements_on_remov
 class Dnf(Backend):
     """See the module's text."""
 
-    name: ClassVar[str] = "dnf"
+    name: ClassVar[Literal["apt", "dnf", "zypper"]] = "dnf"
 
     def __init__(self, root: host.Root, *, offline: bool) -> None:
         super().__init__(root, offline=offline)

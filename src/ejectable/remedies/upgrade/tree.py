@@ -12,6 +12,7 @@ from ejectable import host
 from ejectable.model import Remedy
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.upgrade.apt import owner_in
+from ejectable.remedies.upgrade.boot import instead
 from ejectable.remedies.upgrade.choice import manager_of
 from ejectable.remedies.upgrade.flavour import flavour
 from ejectable.remedies.upgrade.installed import ready
@@ -26,14 +27,14 @@ def plan(situation: Situation, remedy: "Remediation") -> Remedy:
     """Which package manager and flavour it is, what is installed already, and the commands to run over there."""
     root = situation.root
     running = situation.facts.host.kernel_release
-    release = running or host.boots_next(root)
+    release = running or host.boots_next(root).release
     if release is None:
         return remedy.impossible("This tree shows neither a running kernel nor an installed one.")
     found, said = ready(situation, running) if running else (None, ())
     if found is not None:
         why = f"{found.release} is installed there and was not booted yet. Its code was read: {found.judged.why}."
         after = "" if found.next else f" But {found.boots.release or 'an unknown one'} boots next ({found.boots.how})."
-        commands = (*(() if found.next else found.boots.instead(found.release)), "sudo systemctl reboot")
+        commands = (*(() if found.next else instead(found.boots, found.release)), "sudo systemctl reboot")
         return Remedy(remedy.name, "possible", why + after, commands, verified=True, cost="a reboot", details=said)
     manager = manager_of(root, release)
     if manager is None:
