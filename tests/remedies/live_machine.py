@@ -23,7 +23,7 @@ from tests.host.trees import RELEASE
 from tests.remedies.live_guest import captured, copy_of
 from tests.remedies.own_state import IN_A_CHILD
 
-__all__ = ["MARK", "STATE", "apply", "change_headers", "machine", "programs", "run_aside", "said", "situation", "undo"]
+__all__ = ["MARK", "apply", "change_headers", "machine", "programs", "run_aside", "said", "situation", "undo"]
 
 MARK = "var/lib/ejectable/live-loaded"
 # What becomes of the kernel: `state TREE FROM` takes memory, symbols and modules from another capture of it.

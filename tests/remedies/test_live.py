@@ -2,7 +2,6 @@
 """`fix live --apply` repairs and verifies; whatever fails half-way leaves the machine as it was, and says so."""
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -19,7 +18,7 @@ from ejectable.remedies.live import Live, persist
 from ejectable.remedies.live.persist import dkms_conf
 from ejectable.remedies.live.target import HEADER, Layout, Target, modinfo
 from tests.host.trees import RELEASE
-from tests.remedies.live_machine import MARK, STATE, apply, machine, programs, run_aside, said, situation, undo
+from tests.remedies.live_machine import MARK, apply, machine, programs, run_aside, said, situation, undo
 
 pytestmark = [pytest.mark.kernels, pytest.mark.guest]
 
@@ -133,7 +132,7 @@ def test_a_module_that_will_not_go_is_not_called_gone(tree: Path, monkeypatch: p
 
 def next_boot(tree: Path, number: int) -> None:
     """The machine went down hard, and is up again: another boot, nothing loaded."""
-    subprocess.run(["sh", "-c", f"{STATE}\nstate $BARE"], env={**os.environ, "TREE": str(tree)}, check=True)
+    subprocess.run([str(tree.parent / "bin/rmmod")], check=True)  # the kernel's memory is as before
     boot = tree / "proc/sys/kernel/random/boot_id"
     boot.unlink()
     boot.write_text(f"{number:08}-0000-4000-8000-000000000000\n")
