@@ -8,12 +8,12 @@ import pytest
 
 from ejectable import host
 from ejectable.assess import memory
-from ejectable.assess.downgrade import downgrade_refuted
+from ejectable.assess.downgrade import downgrade_in_transition, downgrade_live_patched, downgrade_refuted
 from ejectable.assess.machine import assess
 from ejectable.assess.running_kernel import RunningKernel
 from ejectable.host.devices import Found, read_devices
 from ejectable.host.slots import Slots
-from ejectable.model import SAFE, Device, DoubtKind, Evidence, EvidenceKind, Finding, KernelReport, Status
+from ejectable.model import Device, Evidence, EvidenceKind, Finding, KernelReport, Status
 from tests.host.trees import LEGACY_DISK, RELEASE, Machine
 
 ADVISORY = "CVE-2024-42134"
@@ -37,7 +37,7 @@ def _report(status: Status, justification: str | None = None, detail: str = "vp_
         status,
         justification,
         "It was read.",
-        (Evidence(EvidenceKind.DISASSEMBLY, status, detail),),
+        (Evidence(EvidenceKind.DISASSEMBLY, status, detail, functions=("vp_del_vqs",)),),
         conflict=False,
     )
     return KernelReport(
@@ -73,23 +73,73 @@ def test_a_legacy_device_refutes_a_kernel_that_could_not_drive_it() -> None:
     assert downgrade_refuted(never, (DISK,)) == never
 
 
+def _patched(function: str, *, in_transition: bool = False) -> tuple[host.PatchedFunction, ...]:
+    return (host.PatchedFunction("livepatch_1", "virtio_pci", function, in_transition),)
+
+
 @pytest.mark.parametrize("said", [Status.AFFECTED, Status.FIXED])
 def test_a_live_patch_that_memory_does_not_explain_leaves_no_word_standing(said: Status) -> None:
-    patched = ("livepatch_1: virtio_pci/vp_del_vqs",)
-    assert _status(memory.downgrade_live_patched(_report(said), patched, None)) is Status.UNKNOWN
-    assert _status(memory.downgrade_live_patched(_report(said), patched, _report(Status.UNKNOWN))) is Status.UNKNOWN
-    assert _status(memory.downgrade_live_patched(_report(said), patched, _report(Status.FIXED))) is said, (
+    for name in ("vp_del_vqs", "vp_del_vqs.isra.0"):
+        assert _status(downgrade_live_patched(_report(said), _patched(name), None)) is Status.UNKNOWN
+    patched = _patched("vp_del_vqs")
+    assert _status(downgrade_live_patched(_report(said), patched, _report(Status.UNKNOWN))) is Status.UNKNOWN
+    assert _status(downgrade_live_patched(_report(said), patched, _report(Status.FIXED))) is said, (
         "memory decides later"
     )
-    assert _status(memory.downgrade_live_patched(_report(said), ("livepatch_1: vmlinux/do_exit",), None)) is said
+    # Functions are compared, not words in a sentence.
+    assert _status(downgrade_live_patched(_report(said), _patched("vp_del"), None)) is said
+    assert _status(downgrade_live_patched(_report(said), _patched("do_exit"), None)) is said
 
 
-@pytest.mark.parametrize("said", list(Status))
-def test_no_safe_word_is_said_while_a_live_patch_is_in_transition(said: Status) -> None:
-    report = memory.doubt_transitions(_report(said), ("livepatch_1",))
-    assert _status(report) is (Status.UNKNOWN if said in SAFE else said)
-    assert report.findings[0].doubts[0].kind is DoubtKind.CHANGING
-    assert memory.doubt_transitions(_report(said), ()) == _report(said)
+def test_a_live_patch_in_transition_repairs_nothing_yet() -> None:
+    found = memory.merged(_report(Status.AFFECTED), _report(Status.FIXED))
+    assert found is not None
+    assert _status(downgrade_in_transition(found, _patched("vp_del_vqs"))) is Status.MITIGATED
+    going_in = downgrade_in_transition(found, _patched("vp_del_vqs", in_transition=True))
+    assert _status(going_in) is Status.UNKNOWN
+    assert [doubt.kind for doubt in going_in.findings[0].doubts] == ["changing"]
+    bad = downgrade_in_transition(_report(Status.AFFECTED), _patched("vp_del_vqs", in_transition=True))
+    assert _status(bad) is Status.AFFECTED
+
+
+def test_a_tree_tells_which_functions_are_patched_and_whether_that_is_done(tmp_path: Path) -> None:
+    tree = Machine(image=False, running_build_id="ab").build(tmp_path)
+    for number, (enabled, transition) in enumerate((("1", "0"), ("1", "1"), ("0", "1"), ("0", "0"))):
+        patch = tree / f"sys/kernel/livepatch/p{number}"
+        (patch / "virtio_pci/vp_del_vqs,1").mkdir(parents=True)
+        (patch / "enabled").write_text(f"{enabled}\n")
+        (patch / "transition").write_text(f"{transition}\n")
+    running = _facts(tree).running
+    assert running is not None
+    assert [(one.patch, one.function, one.in_transition) for one in running.patched] == [
+        ("p0", "vp_del_vqs", False),
+        ("p1", "vp_del_vqs", True),
+        ("p2", "vp_del_vqs", True),  # going out
+    ]
+
+
+def _of_kind(status: Status, kind: EvidenceKind) -> KernelReport:
+    report = _report(status)
+    evidence = (Evidence(kind, status, "It was seen.", functions=("vp_del_vqs",)),)
+    finding = msgspec.structs.replace(report.findings[0], evidence=evidence)
+    return msgspec.structs.replace(report, findings=(finding,))
+
+
+@pytest.mark.parametrize("said", [Status.FIXED, Status.NOT_AFFECTED])
+def test_what_was_executed_outranks_weaker_evidence_wherever_it_was_read(said: Status) -> None:
+    executed, symbols = EvidenceKind.EXECUTED, EvidenceKind.SYMBOLS
+
+    def word(disk: EvidenceKind, running: EvidenceKind) -> Finding:
+        found = memory.merged(_of_kind(Status.AFFECTED, disk), _of_kind(said, running))
+        assert found is not None
+        return found.findings[0]
+
+    assert word(executed, executed).status is Status.MITIGATED
+    assert word(symbols, executed).status is Status.MITIGATED
+    assert (word(executed, symbols).status, word(executed, symbols).conflict) == (Status.AFFECTED, True)
+    both = memory.merged(_of_kind(said, executed), _of_kind(Status.AFFECTED, symbols))
+    assert both is not None
+    assert both.findings[0].status is Status.AFFECTED, "a bad word needs no strength"
 
 
 def _facts(tree: Path) -> host.Facts:

@@ -292,3 +292,16 @@ def test_an_unprivileged_plan_of_this_machine_asks_nothing(monkeypatch: pytest.M
     line = DetachWhileStopped().plan(Situation(host.Root("/"), registry(), cache=False, offline=True), Request())
     assert line.state in ("possible", "impossible")
     assert line.why
+
+
+@pytest.mark.parametrize("hide", ["everything", "sys"])
+def test_where_the_devices_were_not_seen_none_is_said_to_be_safe(tmp_path: Path, hide: str) -> None:
+    root = tmp_path / "empty"
+    root.mkdir()
+    if hide != "everything":
+        root = Machine(module=affected_module(), sysfs=hide != "sys").build(tmp_path / "machine")
+    for request in (ANY, Request(device="vdb")):
+        line = planned(root, request)
+        assert line.state == "impossible"
+        assert "is not known" in line.why
+        assert "each can go" not in line.why

@@ -62,9 +62,15 @@ def test_a_debian_tree_names_apt_the_package_and_the_flavour(tree: Tree) -> None
     assert (line.state, line.verified) == ("impossible", False)
     assert "What apt offers cannot be asked from here" in line.why
     assert f"package linux-image-{RELEASE}, flavour cloud-amd64" in line.details[0]
-    assert line.commands[0] == "sudo apt-get update"
+    assert line.commands[0] == "ssh -t web-1 'sudo apt-get update'"
     assert "apt-cache depends --recurse --important linux-image-cloud-amd64 | grep" in line.commands[1]
-    assert line.commands[2:] == ("ejectable kernel .", "sudo apt-get install linux-image-cloud-amd64  # if it is fixed")
+    assert line.commands[2:] == (
+        "scp -r web-1:kernel . && ejectable kernel kernel",
+        "ssh -t web-1 'sudo apt-get install linux-image-cloud-amd64'  # if it is fixed",
+    )
+    assert not [one for one in line.commands if not one.startswith(("ssh -t web-1 ", "scp -r web-1:"))], (
+        "none is for here"
+    )
     for command in line.commands:
         assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0
 

@@ -16,6 +16,8 @@ from ejectable.assess import memory
 from ejectable.assess.disk import unread
 from ejectable.assess.downgrade import (
     downgrade_doubted,
+    downgrade_in_transition,
+    downgrade_live_patched,
     downgrade_refuted,
     downgrade_unlocated,
     downgrade_unproven,
@@ -82,16 +84,17 @@ class _Search:
     def running(self, running: host.Running) -> RunningKernel:
         on_disk = self._on_disk(running)
         in_memory = memory.judged(self.root, running, self.advisories, self.limits, self.verdicts, self.notes)
-        if on_disk and running.patched:
-            on_disk = memory.downgrade_live_patched(on_disk, running.patched, in_memory)
+        if on_disk:
+            on_disk = downgrade_doubted(on_disk, running.doubts)
+            on_disk = downgrade_live_patched(on_disk, running.patched, in_memory)
         found = memory.merged(on_disk, in_memory)
         repaired: tuple[str, ...] = ()
         if found:
+            found = downgrade_in_transition(found, running.patched)
             found = downgrade_refuted(found, self.facts.devices or ())
             found, repaired = memory.repaired(
                 self.root, running, found, self.facts.devices, self.advisories, self.limits, self.notes
             )
-            found = memory.doubt_transitions(found, running.in_transition)
         boots = host.boots_next(self.root)
         return RunningKernel(found, on_disk=self._next(boots, on_disk), certain=boots.certain, repaired=repaired)
 

@@ -7,13 +7,14 @@ from ejectable.host.installed import Candidate, candidates, installed_images, mo
 from ejectable.host.live_repair import LiveRepair, read_live_repair
 from ejectable.host.policy import Policy
 from ejectable.host.root import Root
-from ejectable.host.running import Running, build_id, oopsed, read_running
+from ejectable.host.running import PatchedFunction, Running, build_id, oopsed, read_running
 
 __all__ = [
     "Candidate",
     "Facts",
     "LiveRepair",
     "NextBoot",
+    "PatchedFunction",
     "Policy",
     "Root",
     "Running",

@@ -33,6 +33,7 @@ class InstanceType(Remediation):
     """
 
     name: ClassVar[str] = "instance-type"
+    options: ClassVar[tuple[str, ...]] = ("to", "instance", "region")
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "anywhere"
     needs_root: ClassVar[bool] = False

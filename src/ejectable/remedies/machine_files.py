@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Looking at, writing and removing the files of a machine, below its root and by the descriptors of their folders."""
 
-import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,6 @@ __all__ = ["Found", "drop_folders", "look", "missing_folders", "remove", "set_va
 
 MAX_FILE = 4 << 20  # bytes: what is changed are settings and sources
 PERMISSIONS = 0o777  # a set-user-id bit is nothing that a change of ours brings back
-NODE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -116,23 +114,18 @@ def _folder(root: host.Root, real: str, *, make: bool = False) -> Iterator[tuple
     No link on the way is followed: one that has come since the path was resolved would lead elsewhere.
     """
     *parts, name = real.strip("/").split("/")
-    here = os.open(root.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    here = root.directory("/")
     try:
         for part in parts:
-            if make:
-                with suppress(FileExistsError):
-                    os.mkdir(part, 0o755, dir_fd=here)
             try:
-                inner = os.open(part, NODE, dir_fd=here)
+                inner = here.enter(part, make=make)
             except OSError as error:
-                # With O_NOFOLLOW and O_DIRECTORY a link is ENOTDIR, as a file is.
-                if error.errno in (errno.ENOTDIR, errno.ELOOP) and _is_link(os.lstat(part, dir_fd=here)):
+                about = here.lstat(part)
+                if about is not None and _is_link(about):
                     raise BadInput("expected a folder, found a link to nothing", path=real) from error
                 raise
-            os.close(here)
+            here.close()
             here = inner
-        opened = Directory(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here), real)
+        yield here, name
     finally:
-        os.close(here)
-    with opened:
-        yield opened, name
+        here.close()

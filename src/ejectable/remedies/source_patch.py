@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from ejectable.advisories.cve_2024_42134.source import COMMON, FOLDER
 from ejectable.errors import BadInput, OurFault, WrongUsage
 from ejectable.kernel.containers.folder import is_source_tree, source_release
-from ejectable.model import Applied, Remedy, Status
+from ejectable.model import SAFE, Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.cherry_pick import cherry_pick
 from ejectable.remedies.remediation import Remediation, Request, undone
@@ -26,6 +26,7 @@ class SourcePatch(Remediation):
     """Put the test of the pointer in front of the call, in a kernel source tree."""
 
     name: ClassVar[str] = "source-patch"
+    options: ClassVar[tuple[str, ...]] = ("target", "build")
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "anywhere"
     needs_root: ClassVar[bool] = False
@@ -47,7 +48,7 @@ class SourcePatch(Remediation):
         reading, release = tree.reading, source_release(tree.top)
         details = [f"{FOLDER}/{COMMON}: {reading.detail}"]
         details += [f"The tree is of Linux {release}."] if release else []
-        if reading.status in (Status.FIXED, Status.NOT_AFFECTED):
+        if reading.status in SAFE:
             return Remedy(self.name, "done", _no_need(tree), (), verified=True, cost="nothing", details=tuple(details))
         if reading.status is not Status.AFFECTED:
             return self.impossible(f"The condition in {given} is not understood: {reading.detail}.", details=details)

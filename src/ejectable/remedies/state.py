@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ejectable import host
 from ejectable.errors import DamagedInput, Missing
+from ejectable.intake import Directory
 from ejectable.remedies.ownership import other_writer
 
 __all__ = ["checked", "folder_of", "make"]
@@ -59,9 +60,8 @@ def checked(folder: Path) -> Path:
 
 def make(folder: Path, *, mode: int = 0o755) -> None:
     """Make a folder and those above it, writable by nobody else whatever the umask is. Raises `OSError`."""
-    for path in reversed(folder.parents):
-        path.mkdir(mode=0o755, exist_ok=True)
-    folder.mkdir(mode=mode, exist_ok=True)
+    with Directory.make(folder.parent, mode=0o755) as above:
+        above.enter(folder.name, make=True, mode=mode).close()
 
 
 def _of_this_user() -> Path:

@@ -31,6 +31,7 @@ class Live(Remediation):
     """Load a module that puts a harmless function where vp_del_vqs() would call address 0."""
 
     name: ClassVar[str] = "live"
+    options: ClassVar[tuple[str, ...]] = ("persist",)
     durable: ClassVar[bool] = True
     survives_reboot: ClassVar[bool] = False
     reach: ClassVar[Reach] = Reach(LoadModule, ReloadUnits, EnableUnits, StartUnits, AddToDkms, files=persist.FILES)

@@ -50,7 +50,7 @@ class Apt(Backend):
 
     def __init__(self, root: host.Root, *, offline: bool) -> None:
         super().__init__(root, offline=offline)
-        self._lists = apt_lists.Lists(root, offline=offline, notes=self.notes)
+        self._lists = apt_lists.Lists(root, offline=offline, notes=self.notes, stale=self.stale)
         self._installed = _installed()
 
     def owner(self, release: str) -> Owner | None:

@@ -14,7 +14,7 @@ from ejectable.remedies.commands import run
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.steps import InstallPackages
 from ejectable.remedies.upgrade import precautions
-from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, telling
+from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, not_newer, telling
 from ejectable.remedies.upgrade.boot import instead
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
@@ -86,7 +86,7 @@ def _offered(situation: Situation, release: str) -> tuple[Backend, Offer]:
     situation.tell(f"asking {backend.name} for the newest kernel")
     offer = backend.offer(owner)
     if offer.current:
-        raise Missing(f"{owner.label} is the newest kernel that {backend.name} offers.", hint=OTHERS)
+        raise Missing(not_newer(backend, owner), hint=OTHERS)
     if offer.held:
         raise Missing(
             f"{offer.image.label} is on offer, but {'; '.join(offer.held)}.",

@@ -7,10 +7,9 @@ leaves half configured nobody can remove.
 """
 
 import re
-import shutil
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 
 from ejectable import host
 from ejectable.errors import Missing
@@ -80,12 +79,12 @@ def _sweep(root: host.Root, release: str) -> None:
     """Remove the files of a release that belong to no package: those that were unpacked when everything stopped."""
     if not RELEASE.fullmatch(release) or release == root.text("/proc/sys/kernel/osrelease", 256):
         return
-    boot, modules = root.resolve("/boot"), root.resolve(f"/lib/modules/{release}")
-    for name in (root.list("/boot") or ()) if boot else ():
-        if re.fullmatch(rf"[A-Za-z.]+-{re.escape(release)}(?:\.img)?(?:\.dpkg-\w+|\.new)?", name):
-            Path(root.outside(f"{boot}/{name}")).unlink(missing_ok=True)
-    if modules and modules.endswith(f"/modules/{release}"):
-        shutil.rmtree(root.outside(modules), ignore_errors=True)
+    left = re.compile(rf"[A-Za-z.]+-{re.escape(release)}(?:\.img)?(?:\.dpkg-\w+|\.new)?")
+    with suppress(OSError), root.directory("/boot") as boot:
+        for name in filter(left.fullmatch, boot.list()):
+            boot.remove(name)
+    with suppress(OSError), root.directory("/lib/modules") as modules:
+        modules.remove_folder(release, filled=True)
 
 
 def _is_installed(manager: str, name: str) -> bool:

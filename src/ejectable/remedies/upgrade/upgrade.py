@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from ejectable.errors import BadInput, EjectableError, WrongUsage
-from ejectable.model import Applied, Remedy, Status
+from ejectable.model import SAFE, Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.records import Records
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.steps import InstallPackages, Reach
 from ejectable.remedies.upgrade import tree
-from ejectable.remedies.upgrade.backend import Backend, Offer, Owner, Package
+from ejectable.remedies.upgrade.backend import Backend, Offer, Owner, Package, not_newer
 from ejectable.remedies.upgrade.boot import instead
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
@@ -68,7 +68,7 @@ class Upgrade(Remediation):
             return self.impossible(
                 f"This is a container ({situation.facts.container}): the kernel is its host's, and is upgraded there."
             )
-        if report is not None and status in (Status.FIXED, Status.NOT_AFFECTED):
+        if report is not None and status in SAFE - {Status.MITIGATED}:
             has = "has the fix" if status is Status.FIXED else "does not have the faulty code"
             why = f"The kernel in use, {report.release or report.path}, {has}."
             return Remedy(self.name, "done", why, (), verified=True, cost="nothing")
@@ -100,13 +100,10 @@ class Upgrade(Remediation):
             *said,
         ]
         if offer.current:
-            return self.impossible(
-                f"{owner.label}, which is in use, is the newest kernel that {backend.name} offers: "
-                "there is none to upgrade to yet.",
-                details=(*details, *backend.notes),
-            )
+            why = not_newer(backend, owner)
+            return self.impossible(why, details=(*details, *backend.notes, *backend.stale))
         judged, trouble = self._judged(situation, backend, offer)
-        details += [*backend.notes]
+        details += [*backend.notes, *backend.stale]
         return self._line(backend, offer, judged, trouble, details)
 
     def _judged(self, situation: Situation, backend: Backend, offer: Offer) -> tuple[Judged | None, str]:
@@ -135,7 +132,7 @@ class Upgrade(Remediation):
         if judged is not None and judged.word == "affected":
             return self.impossible(
                 f"The newest kernel that {backend.name} offers, {label}, still has the defect. Its code was read: "
-                f"{judged.why}. Until a fixed one is published, another remedy has to do.",
+                f"{judged.why}. {_until(backend)}, another remedy has to do.",
                 details=details,
             )
         if judged is not None and judged.word in ("unknown", "unfit"):
@@ -181,3 +178,9 @@ class Upgrade(Remediation):
             if isinstance(step, InstallPackages) and (why := refusal(situation.root, step.manager, step.new)):
                 raise WrongUsage(f"It cannot be taken back now: {why}", hint="Boot another kernel first.")
         return super().undo(situation, request, changes)
+
+
+def _until(backend: Backend) -> str:
+    if backend.stale:
+        return f"Whether a fixed one was published since is not known ({backend.stale[0].rstrip('.')}); until then"
+    return "Until a fixed one is published"

@@ -48,7 +48,7 @@ class Zypper(Backend):
         if age < FRESH_S:
             return ()
         if self.offline:
-            self.notes.append(
+            self.stale.append(
                 "zypper's metadata is old or absent, and --offline forbids fetching it: `sudo zypper refresh` does."
             )
             return ()
@@ -56,7 +56,7 @@ class Zypper(Backend):
         done = run(["zypper", *ours, "--non-interactive", "--quiet", "refresh"], timeout_s=DOWNLOAD_S)
         if done.ok:
             return ours
-        self.notes.append(f"zypper's metadata is old or absent, and could not be fetched: {done.last}")
+        self.stale.append(f"zypper's metadata is old or absent, and could not be fetched: {done.last}")
         return ()
 
     @staticmethod
