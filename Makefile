@@ -50,7 +50,7 @@ fuzz: .venv/dev.stamp ## fuzz each parser with atheris, FUZZ_SECONDS=60 each (FU
 	@set -e; for target in $(FUZZ_TARGETS); do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 	    $(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0; done
 
-.PHONY: demo lab-matrix lab-verdicts lkdtm lab-soak
+.PHONY: demo lab-matrix lab-verdicts lab-false-alarms lkdtm lab-soak
 demo: .venv/dev.stamp ## the whole story with real parts: one kernel lives, the same with the defect dies
 	@$(BIN)/python -m corpus.demo
 
@@ -62,6 +62,9 @@ lab-verdicts: .venv/dev.stamp ## a score of kernels: is what their code says wha
 
 lkdtm: .venv/dev.stamp ## the kernel's own crash tests in guests, read by `crash`; writes docs/lkdtm.md
 	$(BIN)/python -m corpus.lkdtm $(ARGS)
+
+lab-false-alarms: .venv/dev.stamp ## stock kernels, unplugged over and over: does the lab ever cry wolf? writes docs/lab-false-alarms.md
+	$(BIN)/python -m corpus.lab_false_alarms $(ARGS)
 
 lab-soak: .venv/dev.stamp ## the lab a hundred times in a row, and a hundred cycles in a run: no leak, no flake
 	$(BIN)/python -m corpus.lab_soak $(ARGS)
