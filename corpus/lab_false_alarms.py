@@ -149,8 +149,8 @@ PAGE = """<!-- Written by `make lab-false-alarms`: do not edit. -->
 Debian's stock kernels do not have CVE-2024-42134. Each run boots one of them under emulation, takes a device away that
 is driven as legacy, and should find nothing; device, trigger and I/O take turns.
 
-**{runs} runs, {alarms} false alarms** (an answer `affected`). {twice} runs needed a second attempt. {low} to {high} processes
-wanted to run meanwhile, on {cores} cores.
+**{runs} runs, {alarms} false alarms** (an answer `affected`). {twice} runs needed a second attempt.
+{low} to {high} processes wanted to run meanwhile, on {cores} cores.
 
 | kernel | runs | not affected | unknown | affected |
 |---|---|---|---|---|
