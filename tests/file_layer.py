@@ -40,7 +40,6 @@ EXCEPTIONS = {
     "remedies/upgrade/apt.py": "hands a folder to apt's own user and takes it back, within a private folder",
     "remedies/upgrade/apt_lists.py": "lays out apt's lists within the cache, whose owner was checked",
     "remedies/upgrade/dnf.py": "empties dnf's own part of the cache, whose owner was checked",
-    "remedies/upgrade/precautions.py": "asks for a lock of the package manager, as fcntl(2) wants it",
 }
 
 
