@@ -25,6 +25,7 @@ FUNCTIONS = {
 # Option → the module that its code may be in instead: then the image says nothing of it.
 MODULES = {"CONFIG_HOTPLUG_PCI_SHPC": "shpchp", "CONFIG_VIRTIO_PCI_LEGACY": "virtio_pci"}
 DEPENDENCIES = {option: ("CONFIG_HOTPLUG_PCI",) for option in FUNCTIONS if option.startswith("CONFIG_HOTPLUG_PCI_")}
+EVERYWHERE = ("start_kernel", "kernel_init")  # init/main.c: the one is global, the other is not
 # Module → its probe function, which the driver is registered with.
 PROBES = {
     "virtio_pci": "virtio_pci_probe",
@@ -80,6 +81,8 @@ class Features:
         if self._code is None:
             return None
         try:
-            return self._code.vmlinux.symbols if len(self._code.vmlinux.symbols) else None
+            symbols = self._code.vmlinux.symbols
         except EjectableError:
             return None
+        # What is missing from a table says something only where the table is whole, local functions included.
+        return symbols if all(symbols.function(name) is not None for name in EVERYWHERE) else None
