@@ -41,7 +41,8 @@ bench: .venv/dev.stamp ## measure whole processes against their limits (ARGS="ke
 lock: .venv/dev.stamp ## renew the locked lists of dependencies
 	scripts/lock
 
-FUZZ_TARGETS := decompression streams archive kernel_file module config btf dwarf kallsyms source crash
+FUZZ_TARGETS := decompression streams archive kernel_file module config btf dwarf kallsyms source crash json_console \
+    record verdict qmp guest
 FUZZ_SECONDS ?= 60
 
 .PHONY: fuzz
