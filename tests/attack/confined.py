@@ -141,7 +141,8 @@ def _of_run(code: int, seconds: float, memory: int, said: str) -> list[str]:
 def _of_notes(notes: Sequence[Sequence[str]], own: tuple[str, ...], allowed: frozenset[str]) -> list[str]:
     faults = []
     for kind, what in notes:
-        if kind == "write" and not what.startswith((*own, "/dev/null", "/proc/self/")) and not what.isdigit():
+        # What is opened below a descriptor has a name without a folder: there the read-only mount is the judge.
+        if kind == "write" and what.startswith("/") and not what.startswith((*own, "/dev/null", "/proc/self/")):
             faults.append(f"it opened {what} for writing")
         if kind == "process" and Path(what).name not in allowed:
             faults.append(f"it started {what}")
