@@ -24,7 +24,7 @@ TRY = re.compile(r"mutex_trylock|down_(?:read|write)_trylock|_raw_spin_trylock(?
 DROP = re.compile(
     r"(?:rt_)?mutex_unlock|up(?:_read|_write)?"
     r"|_raw_(?:spin|read|write)_unlock(?:_irq|_irqrestore|_bh)?|rt_spin_unlock"
-    r"|(?:__raw_callee_save_)?_*native_queued_spin_unlock|__raw_callee_save___native_queued_spin_unlock"
+    r"|(?:__raw_callee_save_)?_{0,3}native_queued_spin_unlock"
 )
 # Functions that take or drop a lock of their own: (take, drop) → the lock's name.
 OWN = {

@@ -18,7 +18,7 @@ __all__ = ["CAPTURE", "Coverage", "coverage", "reason"]
 
 BUSES = "/sys/bus"
 DEVICES = "/sys/devices"
-PCI_ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 VIRTIO = re.compile(r"virtio\d{1,9}")
 MOST_NAMES = 1 << 17
 MOST_SHOWN = 3  # doubts of one kind: one of a hundred links that dangle tells as much as all

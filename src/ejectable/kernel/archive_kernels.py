@@ -29,7 +29,7 @@ IMAGE = re.compile(
 CONFIG = "(?:boot/config-{0}|(?:usr/)?lib/modules/{0}/config)"
 # The modules that are worth being reported alone, where their kernel is not there.
 ALONE = ("virtio_pci",)
-ALONE_FILE = re.compile(rf"(?:.*/)?(?:{'|'.join(name.replace('_', '[-_]') for name in ALONE)}){MODULE_SUFFIX}")
+ALONE_FILE = re.compile(rf"(?:{'|'.join(name.replace('_', '[-_]') for name in ALONE)}){MODULE_SUFFIX}")
 MODULES = re.compile(r"modules\.builtin|kernel/.*")
 NO_KERNEL_HINT = "Headers and metapackages have none; give the package of the image itself, or the image."
 
@@ -124,7 +124,9 @@ def _releases(archive: Archive, *, alone_only: bool) -> Iterator[str]:
     """The releases that there are modules of; beside an image only those with a module that is worth it."""
     for member in archive.find_all(TREE):
         found = TREE.fullmatch(member)
-        if found and (ALONE_FILE.fullmatch(member) or (not alone_only and MODULES.fullmatch(found[2]))):
+        if found and (
+            ALONE_FILE.fullmatch(member.rpartition("/")[2]) or (not alone_only and MODULES.fullmatch(found[2]))
+        ):
             yield found[1]
 
 

@@ -14,7 +14,7 @@ __all__ = ["IndirectCall", "Instruction", "function_parts", "indirect_calls", "l
 # A function longer than this is none, but a symbol table without an end.
 MOST_CODE = 1 << 16
 WINDOW = 16  # instructions in front of a call that may load its target or test it
-LOAD_X86 = re.compile(r"(r\w+), qword ptr \[(r\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
+LOAD_X86 = re.compile(r"(r\w{1,3}), qword ptr \[(r\w{1,3})(?: \+ (0x[0-9a-f]{1,16}|\d{1,20}))?\]")
 MEMORY_X86 = re.compile(r"qword ptr \[(r\w+)(?: \+ (0x[0-9a-f]+|\d+))?\]")
 LOAD_ARM = re.compile(r"(x\d+), \[(x\d+)(?:, #(-?0x[0-9a-f]+|-?\d+))?\]")
 

@@ -13,7 +13,7 @@ __all__ = ["Config", "embedded_config", "parse_config"]
 
 START, END = b"IKCFG_ST", b"IKCFG_ED"
 MOST = 4 << 20
-LINE = re.compile(r"(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)")
+LINE = re.compile(r"(?:(CONFIG_\w{1,128})=(.*)|# (CONFIG_\w{1,128}) is not set)")
 
 
 class Config(dict[str, str]):

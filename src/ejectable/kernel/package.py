@@ -20,7 +20,7 @@ MOST_CHANGELOG = 64 << 20
 DEB_NAME = re.compile(
     r"linux-(?:image|binary|modules|signed-image)(?:-(?:unsigned|uc|extra|core))*-(\d.*?)(?:-unsigned|-dbg|-dbgsym)?"
 )
-RPM_PART = re.compile(r"-(?:core|modules(?:-\w+)*|extra|optional|base|debuginfo|uki-\w+)$")
+RPM_PART = re.compile(r"-(?:core|modules(?:-\w{1,32}){0,4}|extra|optional|base|debuginfo|uki-\w{1,32})$")
 DEPENDENCY = re.compile(r"(?:linux-(?:image|binary|modules)|kernel)(?:-[\w.+~-]+)?")
 
 

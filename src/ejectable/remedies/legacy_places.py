@@ -60,8 +60,8 @@ LIMIT = 4 << 20  # a grub.cfg of a machine with many kernels has some 50 KiB
 UNIFIED_LIMIT = 256 << 20
 WORD = re.compile(r"(?<![\w./$-])virtio[-_]pci\.force[-_]legacy(?:=([^\s\"'\\;]*))?(?![\w=.-])")
 OPTION = re.compile(r"(?<![\w./$-])force[-_]legacy(?:=(\S*))?(?!\S)")
-OPTIONS = re.compile(r"[ \t]*options[ \t]+virtio[-_]pci(?=[ \t\\]|$)")
-INSTALL = re.compile(r"[ \t]*install[ \t]+virtio[-_]pci\b.*\bforce[-_]legacy")
+OPTIONS = re.compile(r"[ \t]{0,200}+options[ \t]{1,200}+virtio[-_]pci(?=[ \t\\]|$)")
+INSTALL = re.compile(r"[ \t]{0,200}+install[ \t]{1,200}+virtio[-_]pci\b.{0,2000}\bforce[-_]legacy")
 GRUBENV = 1024  # grub's environment block is this long, padded with # (grub manual, "Environment block")
 
 

@@ -19,7 +19,7 @@ REBOOT_AFTER_S = 10
 SYSCTL = "/proc/sys/kernel"
 # sysctl.d(5): of files with the same name the first folder wins; of settings, the file whose name comes last.
 FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
-SETTING = re.compile(r"\s*-?\s*kernel[./](panic_on_oops|panic)\s*=\s*(-?\d{1,9})\s*$")
+SETTING = re.compile(r"\s{0,99}+-?\s{0,99}+kernel[./](panic_on_oops|panic)\s{0,99}+=\s{0,99}+(-?\d{1,9})\s{0,99}+$")
 
 
 class PanicPolicy(Remediation):

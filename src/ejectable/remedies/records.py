@@ -29,7 +29,7 @@ __all__ = ["Record", "Records", "check_reach", "read_record"]
 MAX_RECORD = 32 << 20
 MAX_RECORDS = 4096
 FOLDER = "changes"
-FILE = re.compile(r"(\d{6,})\.json", re.ASCII)
+FILE = re.compile(r"(\d{6,12})\.json", re.ASCII)
 NAME = re.compile(r"[a-z][a-z-]{0,63}")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 

@@ -22,7 +22,7 @@ OWN = ("vp_", "virtio_pci_")
 HIGH, LOW = 0xFFFF_FFFF_0000_0000, 0xFFFF_FFFF
 # What compares, or puts a number where something is compared with it next.
 COMPARES = re.compile(r"cmp|cmn|sub|subs|test|tst|and|ands|xor|eor|mov|movz|ccmp")
-NUMBER = re.compile(r"#?(-?0x[0-9a-f]+|-?\d+)$")
+NUMBER = re.compile(r"#?(-?0x[0-9a-f]{1,16}|-?\d{1,20})$")
 
 
 class Condition(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from ejectable.model import Evidence, EvidenceKind, Status
 
 __all__ = ["changelog", "version"]
 
-RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+RELEASE = re.compile(r"(\d{1,4})\.(\d{1,5})(?:\.(\d{1,5}))?")
 # /proc/version_signature's part in Ubuntu's banner: "(Ubuntu 6.8.0-31.31-generic 6.8.1)".
 UBUNTU = re.compile(r"\(Ubuntu (\d\S*?)-([a-z][\w.-]*) \d")
 NUMBERS = re.compile(r"\d+")

@@ -8,9 +8,11 @@ from ejectable.host.bootloader.entry import Entry, release_of
 
 __all__ = ["chosen", "default_of", "entries", "environment"]
 
-MENU = re.compile(r"\s*(menuentry|submenu)\s+(?:'([^']*)'|\"([^\"]*)\")(.*)\{\s*$")
+MENU = re.compile(
+    r"\s{0,99}+(menuentry|submenu)\s{1,99}+(?:'([^']{0,1000})'|\"([^\"]{0,1000})\")(.{0,4000})\{\s{0,99}+$"
+)
 ID = re.compile(r"(?:\$menuentry_id_option|--id)\s+(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
-LINUX = re.compile(r"\s*linux(?:16|efi)?\s+(\S+)")
+LINUX = re.compile(r"\s{0,99}+linux(?:16|efi)?\s{1,99}+(\S{1,4096})")
 DEFAULT = re.compile(r"^\s*set\s+default=(?:\"([^\"]*)\"|'([^']*)'|(\S+))\s*$", re.MULTILINE)
 VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 MAX_DEPTH = 8

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Layouts", "Object"]
 
-AGGREGATE = re.compile(r"(?:const |volatile )*(?:struct|union)\b[^*(]*$|.*\]$")
+AGGREGATE = re.compile(r"(?:const |volatile ){0,4}(?:struct|union)\b[^*(]{0,1024}$")
 MASK = (1 << 64) - 1
 
 
@@ -85,7 +85,7 @@ class Object:
 
     def __getattr__(self, name: str) -> "int | Object":
         member, address = self._find(name)
-        if AGGREGATE.match(member.type_name) or member.size not in (1, 2, 4, 8):
+        if member.type_name.endswith("]") or AGGREGATE.match(member.type_name) or member.size not in (1, 2, 4, 8):
             return Object(self._machine, self._struct, address, self._at(name))
         value = int.from_bytes(self._machine.memory.read(address, member.size), "little")
         if member.is_bitfield:

@@ -20,7 +20,7 @@ Stub = int | Callable[["Machine", Arguments], int]
 
 # mm/slab_common.c; the names' tails changed in v6.10 (_noprof) and v6.11 (__kmalloc_cache).
 ALLOCATOR = re.compile(
-    r"_*(?:kmalloc|kzalloc|kcalloc|kmem_cache_alloc|kvmalloc|vmalloc|vzalloc|kvzalloc)(?!.*_bulk)\w*"
+    r"_{0,4}(?:kmalloc|kzalloc|kcalloc|kmem_cache_alloc|kvmalloc|vmalloc|vzalloc|kvzalloc)(?!\w{0,64}_bulk)\w{0,64}"
 )
 # CONFIG_DEBUG_LIST and CONFIG_LIST_HARDENED (v6.6): true lets the list operation happen.
 APPROVED = frozenset(

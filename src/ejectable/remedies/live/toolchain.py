@@ -15,7 +15,7 @@ from ejectable.remedies.ownership import tree_writer
 
 __all__ = ["Compiler", "Headers", "compiler_for", "find_headers", "headers_package", "read_headers"]
 
-CONF_LINE = re.compile(r'(CONFIG_\w+)="?(.*?)"?$', re.MULTILINE)
+CONF_LINE = re.compile(r'(CONFIG_\w{1,128})="?(.*?)"?$', re.MULTILINE)
 UTS_RELEASE = re.compile(r'#define UTS_RELEASE "(.*)"')
 MAX_CONF = 4 << 20
 ASKING_S = 10.0

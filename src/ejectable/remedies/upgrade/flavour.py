@@ -10,7 +10,10 @@ __all__ = ["concrete", "flavour", "newer"]
 # Upstream version, ABI and whatever a distribution mixes in, as far as it begins with a digit; then the flavour:
 # 6.1.0-50-cloud-amd64, 6.12.117+deb12-cloud-amd64, 6.1.0-0.deb11.21-amd64, 6.8.0-1009-aws, 6.8.4-2-pve,
 # 6.4.0-150600.23.25-default. Fedora's and Red Hat's say nothing there (6.8.5-301.fc40.x86_64): their packages do.
-RELEASE = re.compile(r"\d+(?:\.\d+)+(?:[~+][\w.~+]*)?(?:-rc\d+)?(?:-\d[\w.~+]*)*-([a-z][\w.+-]*)", re.ASCII)
+RELEASE = re.compile(
+    r"\d{1,5}(?:\.\d{1,5}){1,4}(?:[~+][\w.~+]{0,40})?(?:-rc\d{1,3})?(?:-\d[\w.~+]{0,40}){0,4}-([a-z][\w.+-]{0,64})",
+    re.ASCII,
+)
 # Packages that hold one kernel each, with its release in the name: Debian, Ubuntu (signed and not), Proxmox. Two
 # numbers alone are a series (linux-image-6.12-cloud-amd64, proxmox-kernel-6.8), which is a metapackage.
 CONCRETE = re.compile(
