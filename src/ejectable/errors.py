@@ -6,7 +6,8 @@
     ├── BadInput            65  the input is not what was asked for
     │   └── DamagedInput    65  it is the right kind of thing, but broken or cut off
     ├── Missing             69  a tool, a package, a file or a permission is needed
-    │   └── Denied          69  it is there, and this user may not have it
+    │   ├── Denied          69  it is there, and this user may not have it
+    │   └── Ended           69  a confined process ended before it had an answer
     └── OurFault            70  a bug in ejectable
 
 Every message is a whole sentence that names the thing, what was expected and what was found; the hint says
@@ -15,7 +16,7 @@ what to do next. Exit codes 0, 2 and 3 are verdicts, not errors: see `ejectable.
 
 from typing import ClassVar
 
-__all__ = ["BadInput", "DamagedInput", "Denied", "EjectableError", "Missing", "OurFault", "WrongUsage"]
+__all__ = ["BadInput", "DamagedInput", "Denied", "EjectableError", "Ended", "Missing", "OurFault", "WrongUsage"]
 
 
 class EjectableError(Exception):
@@ -66,6 +67,10 @@ class Missing(EjectableError, LookupError):
 
 class Denied(Missing):
     """It is there, and this user may not read or write it; the hint says who may."""
+
+
+class Ended(Missing):
+    """The process that read foreign bytes, or ran foreign code, ended before it had an answer."""
 
 
 class OurFault(EjectableError, RuntimeError):

@@ -7,6 +7,7 @@ For a path that the user gave; below a folder that somebody else may change, use
 import os
 from typing import BinaryIO
 
+from ejectable.confine import confined, open_outside
 from ejectable.errors import BadInput
 from ejectable.intake.directory import Directory, open_here
 from ejectable.intake.reasons import as_ours
@@ -20,6 +21,8 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     Raises `BadInput` if it is something else, `Missing` if it is not there, `Denied` if it may not be read.
     """
     name = os.fspath(path)
+    if confined():
+        return os.fdopen(open_outside(name), "rb")
     try:
         descriptor = open_here(name, os.O_RDONLY, links=True)
     except BadInput:  # it is a ValueError too

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One piece of work in a confined child: forked, fenced in, waited for, and its answer checked."""
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+
+from ejectable import errors
+from ejectable.confine import fences, seccomp
+from ejectable.confine.imports import Absent, NeedsImport, bring_in
+from ejectable.errors import EjectableError, Ended, OurFault
+
+__all__ = ["Fence", "confined", "open_outside", "run"]
+
+T = TypeVar("T")
+OpenFile = Callable[[str], BinaryIO]
+# Each start brings in one more module that the work turned out to need.
+MOST_STARTS = 64
+LONGEST_REQUEST = 1 << 14  # bytes: a path
+DEBUG = "EJECTABLE_DEBUG"
+# Lone surrogates, by which Python spells bytes that are no UTF-8, travel as characters for private use.
+THERE = {0xDC80 + byte: 0x10_DC80 + byte for byte in range(0x80)}
+BACK = {there: here for here, there in THERE.items()}
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """How much a child may take."""
+
+    memory: int = 3 << 30  # bytes of address space
+    cpu: int = 600  # seconds of computing
+    seconds: int = 1200  # by the clock on the wall
+    answer: int = 64 << 20  # bytes that come back
+    descriptors: int = 64
+    lists: bool = True  # folders may be listed, whoever owns them
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What the child sends: the value, unless one of the other fields says how it went."""
+
+    value: bytes = b""  # what the work returned
+    escaped: bool = False  # its texts hold what stands for lone surrogates, which no encoding can carry
+    error: str | None = None  # the class of an EjectableError
+    message: str = ""
+    hint: str | None = None
+    needs: str | None = None  # a module that has to be imported before the fence is closed
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    """The parent's answer to a request for a file; the file comes beside it."""
+
+    error: str | None = None
+    message: str = ""
+    hint: str | None = None
+
+
+_to_parent: socket.socket | None = None
+
+
+def confined() -> bool:
+    """Whether this process is a confined child: it opens files by `open_outside` only."""
+    return _to_parent is not None
+
+
+def open_outside(path: str) -> int:
+    """A descriptor of the file at `path`, opened by the parent. Raises what the parent's opening raised."""
+    if _to_parent is None:
+        raise OurFault("Nobody outside opens files for a process that is not confined.")
+    _to_parent.send(os.fsencode(path)[:LONGEST_REQUEST])
+    data, descriptors, _, _ = socket.recv_fds(_to_parent, LONGEST_REQUEST, 1)
+    reply = msgspec.msgpack.decode(data, type=_Reply)
+    if reply.error is not None or not descriptors:
+        raise _error(reply.error or "Missing", reply.message, reply.hint)
+    return descriptors[0]
+
+
+def run(work: Callable[[], T], *, into: Any, open_file: OpenFile | None = None, fence: Fence | None = None) -> T:
+    """What `work` returns, done in a confined child; `into` is its type. In a confined child it is just called.
+
+    `open_file` opens what the work asks for by `open_outside`. Raises what the work raises of `EjectableError`, and
+    `Ended` where the child died, ran out of memory or time, or answered nonsense.
+    """
+    if confined():
+        return work()
+    absent = Absent()
+    for _ in range(MOST_STARTS):
+        answer = _once(work, open_file, fence or Fence(), absent)
+        if answer.needs is not None:
+            bring_in(answer.needs, absent)
+        elif answer.error is not None:
+            raise _error(answer.error, answer.message, answer.hint)
+        else:
+            try:
+                value: T = _value(answer, into)
+            except ValueError as error:
+                raise Ended(f"The confined process gave no proper answer ({error}).", hint=TRY) from error
+            return value
+    raise Ended("The confined process asked for one module after the other.", hint=TRY)
+
+
+def _value(answer: _Answer, into: Any) -> Any:
+    if not answer.escaped:
+        return msgspec.msgpack.decode(answer.value, type=into)
+    return msgspec.convert(_texts(msgspec.msgpack.decode(answer.value), BACK), into)
+
+
+def _texts(value: Any, table: dict[int, int]) -> Any:
+    """The same plain value with other characters in its texts."""
+    if isinstance(value, str):
+        return value.translate(table)
+    if isinstance(value, dict):
+        return {_texts(key, table): _texts(item, table) for key, item in value.items()}
+    return [_texts(item, table) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _once(work: Callable[[], object], open_file: OpenFile | None, fence: Fence, absent: Absent) -> _Answer:
+    """Start one child and hear it to its end."""
+    answers, to_answers = os.pipe()
+    requests, to_requests = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    parent = os.getpid()
+    try:
+        with warnings.catch_warnings():
+            # A thread that draws a progress bar is not copied; the child draws nothing and takes none of its locks.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+    except OSError as error:
+        for descriptor in (answers, to_answers):
+            os.close(descriptor)
+        requests.close()
+        to_requests.close()
+        raise Ended(f"No process could be started ({error.strerror}).", hint=TRY) from error
+    if not child:
+        code = 1
+        try:
+            _close_in(parent, to_answers, to_requests, fence)
+            _talk(work, to_answers, to_requests, absent)
+            code = 0
+        except BaseException:  # noqa: BLE001  (nothing may run on behind the fork)
+            if os.environ.get(DEBUG):
+                traceback.print_exc()
+                sys.stderr.flush()
+        finally:
+            os._exit(code)
+    os.close(to_answers)
+    to_requests.close()
+    try:
+        data, late = _listen(answers, requests, open_file, fence)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        os.close(answers)
+        requests.close()
+    try:
+        return msgspec.msgpack.decode(data, type=_Answer)
+    except ValueError:
+        raise Ended(_how(status, fence, late=late), hint=TRY) from None
+
+
+TRY = "Is there enough memory? The same file may be judged on another machine: ejectable kernel FILE."
+
+
+def _how(status: int, fence: Fence, *, late: bool) -> str:
+    """How a child ended that gave no answer, as a sentence."""
+    if late:
+        return f"The process that read it was stopped after {fence.seconds} seconds."
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGXCPU:
+        return f"The process that read it was stopped after {fence.cpu} seconds of computing."
+    if code < 0:
+        return f"The process that read it was killed by {_signal(-code)} before it had an answer."
+    return f"The process that read it ended with code {code} before it had an answer."
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _listen(answers: int, requests: socket.socket, open_file: OpenFile | None, fence: Fence) -> tuple[bytes, bool]:
+    """All that the child answers, its requests served meanwhile; and whether it took too long."""
+    deadline = time.monotonic() + fence.seconds
+    data = bytearray()
+    poll = select.poll()
+    poll.register(answers, select.POLLIN)
+    poll.register(requests, select.POLLIN)
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return b"", True
+        for descriptor, _ in poll.poll(left * 1000):
+            if descriptor == answers:
+                piece = os.read(answers, 1 << 16)
+                data += piece
+                if not piece or len(data) > fence.answer:
+                    return bytes(data[: fence.answer]), False
+            elif not _serve(requests, open_file):
+                poll.unregister(requests)
+
+
+def _serve(requests: socket.socket, open_file: OpenFile | None) -> bool:
+    """Open what was asked for and hand it over; whether the child still asks."""
+    try:
+        asked = requests.recv(LONGEST_REQUEST)
+        if not asked:
+            return False
+        try:
+            if open_file is None:
+                raise errors.Missing("Nothing is opened for this work.")
+            with open_file(os.fsdecode(asked)) as file:
+                socket.send_fds(requests, [msgspec.msgpack.encode(_Reply())], [file.fileno()])
+        except EjectableError as error:
+            requests.send(msgspec.msgpack.encode(_Reply(type(error).__name__, error.message, error.hint)))
+    except OSError:  # it died in between
+        return False
+    return True
+
+
+def _error(name: str, message: str, hint: str | None) -> EjectableError:
+    kind = getattr(errors, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, EjectableError)):
+        kind = OurFault
+    return kind(message, hint=hint)
+
+
+# In the child
+
+
+def _talk(work: Callable[[], object], answers: int, requests: socket.socket, absent: Absent) -> None:
+    global _to_parent  # noqa: PLW0603  (this process is another one from here on)
+    _to_parent = requests
+    absent.watch()
+    view = memoryview(msgspec.msgpack.encode(_answer(work)))
+    while view:
+        view = view[os.write(answers, view) :]
+
+
+def _close_in(parent: int, answers: int, requests: socket.socket, fence: Fence) -> None:
+    """Give up everything but the two ways out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which kills this process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    fences.die_with_parent(parent)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1) if os.environ.get(DEBUG) else (0, 1, 2):
+        os.dup2(null, standard)
+    kept = sorted((2, answers, requests.fileno()))
+    for low, high in zip(kept, [*kept[1:], _most_descriptors()], strict=True):
+        os.closerange(low + 1, high)
+    fences.limit(memory=fence.memory, cpu=fence.cpu, descriptors=fence.descriptors)
+    fences.drop_privileges(search=fence.lists)
+    fences.no_new_privileges()
+    fences.restrict_paths(lists=fence.lists)
+    seccomp.allow_only(writes=(answers, 2), asks=requests.fileno(), lists=fence.lists)
+
+
+def _most_descriptors() -> int:
+    """One more than the highest descriptor that is open."""
+    try:
+        return 1 + max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208  (names are wanted)
+    except (OSError, ValueError):
+        return min(os.sysconf("SC_OPEN_MAX"), 1 << 16)
+
+
+def _answer(work: Callable[[], object]) -> _Answer:
+    try:
+        value = work()
+        try:
+            return _Answer(value=msgspec.msgpack.encode(value))
+        except UnicodeEncodeError:  # the name of a file that is no UTF-8
+            plain = _texts(msgspec.to_builtins(value), THERE)
+            return _Answer(value=msgspec.msgpack.encode(plain), escaped=True)
+    except NeedsImport as needed:
+        return _Answer(needs=needed.name)
+    except MemoryError:
+        return _Answer(error="Ended", message="The process that read it ran out of memory.", hint=TRY)
+    except EjectableError as error:
+        return _Answer(error=type(error).__name__, message=error.message, hint=error.hint)
+    except BaseException as error:  # noqa: BLE001  (whatever it is: nobody above this knows it)
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+            sys.stderr.flush()
+        return _Answer(
+            error="OurFault",
+            message=f"This is a bug in ejectable: {type(error).__name__}: {error}",
+            hint="Run the same command with --debug and report what it prints.",
+        )
