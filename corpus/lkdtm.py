@@ -35,6 +35,8 @@ from corpus.archive import cache_folder, fetch
 from corpus.builds import Manifest, build_once, run_logged
 from corpus.kernels import CONFIGS, build_tree, crash_test_kernel, small_kernel
 from corpus.trees import architecture_of, headers, source, source_version
+from ejectable.advisories import registry
+from ejectable.assess.crashes import judge as judgement
 from ejectable.crash.logs import read_bytes
 from ejectable.lab.busybox import busybox
 from ejectable.lab.initramfs import Initramfs
@@ -276,10 +278,11 @@ def judge(subject: str, test: str, said: bytes, events: Sequence[Event]) -> Read
     trace = re.split(rb"(?:Allocated|Freed) by task ", said)[0]  # KASAN shows what others did before, too
     blamed = tuple(dict.fromkeys(name.decode() for name in IN_TRACE.findall(trace)))
     first = events[0] if events else None
+    advisories = [judgement(event, registry()).advisory for event in events]
     wrong = ""
     if crashed != bool(events):
         wrong = "not seen" if crashed else "nothing happened"
-    elif any(event.advisory for event in events):
+    elif any(advisories):
         wrong = "taken for the defect"
     elif first is not None and blamed:
         right = {name for name in blamed if name != ENTRY} or {ENTRY}
@@ -296,7 +299,7 @@ def judge(subject: str, test: str, said: bytes, events: Sequence[Event]) -> Read
         first.kind if first else None,
         first.function if first else None,
         first.title if first else None,
-        next((event.advisory for event in events if event.advisory), None),
+        next((advisory for advisory in advisories if advisory), None),
         wrong,
     )
 

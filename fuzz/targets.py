@@ -129,9 +129,8 @@ def crash(data: bytes) -> None:
     from ejectable.report.crash import as_document, as_text
 
     log = read_bytes(data, "input")
-    judged = [judge(event, registry()) for event in log.events]
-    events, statuses = tuple(event for event, _ in judged), tuple(status for _, status in judged)
-    reading = Reading((log.source,), events, statuses, left_out=log.left_out)
+    judgements = tuple(judge(event, registry()) for event in log.events)
+    reading = Reading((log.source,), tuple(log.events), judgements, left_out=log.left_out)
     as_text(reading, colour=False, width=80, everything=True)
     as_document(reading)
 

@@ -31,6 +31,7 @@ __all__ = [
     "Finding",
     "Frame",
     "Host",
+    "Judgement",
     "Justification",
     "KernelReport",
     "Outcome",
@@ -310,9 +311,6 @@ class Event(msgspec.Struct, frozen=True):
     corrupted: bool
     fingerprint: str
     trace: tuple[Frame, ...]
-    advisory: str | None = None
-    confidence: float = 0.0
-    why: str = ""
     # Beyond the contract's core.
     last_line: int | None = None  # of the report
     follows: int | None = None  # the line of the event that this one is a consequence of
@@ -326,7 +324,27 @@ class Event(msgspec.Struct, frozen=True):
     workqueue: str | None = None
     hardware: str | None = None
     device: str | None = None  # which one it was about, as far as the log tells
-    known_as: str | None = None  # another known defect that this one is
+    beginning_lost: bool = False  # the report's first lines are not in the log
+    trace_headed: bool = True  # the line was read under which the trace begins: no frame above the first is missing
+    # What of the report is missing, cannot be read, or may be another's.
+    doubts: tuple[Doubt, ...] = ()
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What the advisories say of an event."""
+
+    status: Status  # affected: it is `advisory`'s crash
+    advisory: str | None = None
+    confidence: float = 0.0  # 0..1
+    why: str = ""
+    known_as: str | None = None  # another known defect that it is
+    known_fix: str | None = None  # what repairs that one, as a sentence
+    doubts: tuple[Doubt, ...] = ()  # what keeps it from being called something else
+
+    def __post_init__(self) -> None:
+        """Refuse a safe word that was not earned."""
+        if earned(self.status, self.doubts) is not self.status:
+            raise ValueError(f"{self.status} beside a doubt: {self.doubts[0].detail}")
 
 
 class Run(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from ejectable.crash.logs import read_bytes
 from tests.crash.fixtures import FIXTURES, load
 
 BUG = next(load(path) for path in FIXTURES if path.stem == "lkdtm-amd64-bug")
+DEFECT = next(load(path) for path in FIXTURES if path.stem == "defect-disk-acpi-eject-printk")
 HEALTHY = b"".join(b"[    1.%06d] nothing to see, line %d\n" % (number, number) for number in range(40))
 BEGUN = b"LKDTM: begin\n"
 
@@ -28,7 +29,7 @@ def test_another_function_or_the_defect_is_wrong() -> None:
     (event, *_) = read_bytes(BUG.log, "console").events
     elsewhere = msgspec.structs.replace(event, function="vfs_write")
     assert judge("x", "BUG", BUG.log, [elsewhere]).wrong == "another function"
-    defect = msgspec.structs.replace(event, advisory="CVE-2024-42134")
+    (defect, *_) = read_bytes(DEFECT.log, "console").events
     assert judge("x", "BUG", BUG.log, [defect]).wrong == "taken for the defect"
 
 

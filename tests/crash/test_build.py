@@ -42,8 +42,8 @@ def _crash(kernel: Kernel) -> Event:
         tail = b" [%s]" % module if module else b""
         return b"%s+0x1/%#x%s" % (match[1], sizes.pop(), tail) if len(sizes) == 1 else match[0]
 
-    event, _ = judge(read_bytes(PLACE.sub(place, LOG), "console.log").events[0], registry())
-    assert event.advisory == "CVE-2024-42134"
+    event = read_bytes(PLACE.sub(place, LOG), "console.log").events[0]
+    assert judge(event, registry()).advisory == "CVE-2024-42134"
     return event
 
 
@@ -57,7 +57,7 @@ def test_the_build_that_crashed_and_has_the_defect_makes_it_certain() -> None:
     build = _compared(event, kernel)
     assert build.same is True
     assert build.findings[0].status is Status.AFFECTED
-    told = join(event, build)
+    told = join(judge(event, registry()), build)
     assert told.confidence == 1
     assert "it is certain" in told.why
 
@@ -67,8 +67,8 @@ def test_another_size_of_the_function_to_blame_is_another_build_however_many_oth
     build = _compared(event, _kernel("stock"))
     assert build.agree > 10
     assert build.same is False
-    told = join(event, build)
-    assert told.confidence == event.confidence
+    told = join(judge(event, registry()), build)
+    assert told.confidence == judge(event, registry()).confidence
     assert "another build than the one that crashed" in told.why
 
 
@@ -78,6 +78,6 @@ def test_the_build_that_crashed_but_is_fixed_is_a_contradiction_that_is_shown() 
     build = _compared(event, kernel)
     assert build.same is True
     assert build.findings[0].status is Status.FIXED
-    told = join(event, build)
+    told = join(judge(event, registry()), build)
     assert told.confidence <= 0.3
     assert "a contradiction" in told.why

@@ -33,8 +33,9 @@ def test_the_defect_cut_off_at_every_line_is_never_called_safe(fixture: Fixture)
         events = _events(b"".join(lines[:end]))
         assert events, f"an event as soon as line {first} is there (cut after {end})"
         assert events[0].line == first
-        judged, status = judge(events[0], registry())
-        assert status in (Status.AFFECTED, Status.UNKNOWN), f"cut after line {end}: {status}, {judged.why}"
+        said = judge(events[0], registry())
+        status = said.status
+        assert status in (Status.AFFECTED, Status.UNKNOWN), f"cut after line {end}: {status}, {said.why}"
         if decided:
             assert status is Status.AFFECTED, f"what was recognised stays recognised (cut after {end})"
         decided = status is Status.AFFECTED
@@ -46,9 +47,9 @@ def test_a_near_miss_cut_off_at_every_line_is_never_the_defect(fixture: Fixture)
     lines = _lines(fixture)
     for end in range(1, len(lines) + 1):
         for event in _events(b"".join(lines[:end])):
-            judged, _ = judge(event, registry())
+            said = judge(event, registry())
             cut_at_caller = event.truncated and event.trace and event.trace[-1].function == "vp_del_vqs"
-            assert judged.advisory is None or cut_at_caller, f"cut after line {end}: {judged.why}"
+            assert said.advisory is None or cut_at_caller, f"cut after line {end}: {said.why}"
 
 
 # A cloud's answer is unwrapped whole, not in pieces.

@@ -51,6 +51,12 @@ class LookAlike(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: str  # an event's kind
     versions: str
     source: str
+    # How it is known; the fields above say the same to a person.
+    at: str  # a pattern of the function that faulted, or of one of the innermost
+    needs: tuple[str, ...]  # patterns; a function of each must stand in the trace
+    kinds: tuple[str, ...]  # kinds of event
+    told: str  # how a crash of it is told, as a phrase
+    fix: str  # "fixed in 6.10 by 89875151fccd (...)"
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

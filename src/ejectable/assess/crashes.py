@@ -3,19 +3,22 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ejectable.advisories import registry
 from ejectable.crash.blame import named
 from ejectable.crash.inputs import Source, read
 from ejectable.crash.logs import Log
 from ejectable.errors import EjectableError
 from ejectable.intake import DEFAULT_LIMITS, Limits
-from ejectable.model import Event, Finding, Status
+from ejectable.model import SAFE, Doubt, Event, Finding, Judgement, Status, worst
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
+    from ejectable.advisories.recognition import Recognition
     from ejectable.kernel.kernel import Kernel
     from ejectable.model import Frame
 
@@ -59,19 +62,24 @@ class Reading(msgspec.Struct, frozen=True):
 
     sources: tuple[str, ...]
     events: tuple[Event, ...]
-    statuses: tuple[Status, ...]  # of the events, one for one
+    judgements: tuple[Judgement, ...]  # of the events, one for one
     builds: tuple[Build, ...] = ()
     left_out: int = 0  # repetitions of events that are listed
     errors: tuple[Unreadable, ...] = ()
+    suspicious: tuple[Doubt, ...] = ()  # lines that speak of a crash, in logs in which none could be read
 
     @property
     def status(self) -> Status:
         """What it adds up to."""
-        if Status.AFFECTED in self.statuses:
-            return Status.AFFECTED
-        if Status.UNKNOWN in self.statuses or (self.errors and not self.statuses):
-            return Status.UNKNOWN
-        return Status.NOT_AFFECTED
+        words = [judgement.status for judgement in self.judgements]
+        if self.suspicious or (self.errors and not words):
+            words.append(Status.UNKNOWN)
+        return worst(words) if words else Status.NOT_AFFECTED
+
+    @property
+    def pairs(self) -> tuple[tuple[Event, Judgement], ...]:
+        """Each event with what is said of it."""
+        return tuple(zip(self.events, self.judgements, strict=True))
 
 
 def read_all(
@@ -85,10 +93,11 @@ def read_all(
 ) -> Reading:
     """Read all logs, several at once with `jobs`, and judge every event. `done` gets the bytes read."""
     events: list[Event] = []
-    statuses: list[Status] = []
+    judgements: list[Judgement] = []
+    suspicious: list[Doubt] = []
     errors: list[Unreadable] = []
     left_out = 0
-    for source, result in _logs(sources, jobs, limits, done):
+    for source, result in _logs(sources, partial(_matters, tuple(advisories)), jobs, limits, done):
         if isinstance(result, Unreadable):
             errors.append(result)
             continue
@@ -96,27 +105,38 @@ def read_all(
             errors.append(Unreadable(source.name, result.damaged, None, 65))
         left_out += result.left_out
         for event in result.events:
-            judged, status = judge(event, advisories)
-            events.append(judged)
-            statuses.append(status)
+            events.append(event)
+            judgements.append(judge(event, advisories))
+        if result.suspicious is not None:
+            suspicious.append(result.suspicious)
     builds: tuple[Build, ...] = ()
     if kernel is not None:
-        builds, events = _with_kernel(events, kernel, advisories, limits)
+        builds, judgements = _with_kernel(events, judgements, kernel, advisories, limits)
     return Reading(
-        tuple(source.name for source in sources), tuple(events), tuple(statuses), builds, left_out, tuple(errors)
+        tuple(source.name for source in sources),
+        tuple(events),
+        tuple(judgements),
+        builds,
+        left_out,
+        tuple(errors),
+        tuple(suspicious),
     )
 
 
 def _logs(
-    sources: Sequence[Source], jobs: int, limits: Limits, done: Callable[[int], None] | None
+    sources: Sequence[Source],
+    matters: Callable[[Event], bool],
+    jobs: int,
+    limits: Limits,
+    done: Callable[[int], None] | None,
 ) -> Iterator[tuple[Source, Log | Unreadable]]:
     if len(sources) < 2 or jobs < 2 or sum(source.size for source in sources) < SMALL:
         for source in sources:
-            yield source, _read(source, max(1, jobs // len(sources)), limits, done)
+            yield source, _read(source, matters, max(1, jobs // len(sources)), limits, done)
         return
     with ProcessPoolExecutor(min(jobs, len(sources))) as pool:
         waiting: list[tuple[Source, Future[Log | Unreadable]]] = [
-            (source, pool.submit(_read, source, 1, limits)) for source in sources
+            (source, pool.submit(_read, source, matters, 1, limits)) for source in sources
         ]
         for source, future in waiting:
             yield source, future.result()
@@ -127,56 +147,82 @@ def _logs(
 SMALL = 8 << 20  # bytes for which starting processes would take longer than reading
 
 
-def _read(source: Source, threads: int, limits: Limits, done: Callable[[int], None] | None = None) -> Log | Unreadable:
+def _read(
+    source: Source,
+    matters: Callable[[Event], bool],
+    threads: int,
+    limits: Limits,
+    done: Callable[[int], None] | None = None,
+) -> Log | Unreadable:
     try:
-        return read(source, threads=threads, limits=limits, progress=done)
+        return read(source, threads=threads, limits=limits, progress=done, matters=matters)
     except EjectableError as error:
         return Unreadable(source.name, error.message, error.hint, error.exit_code)
 
 
 def _with_kernel(
-    events: Sequence[Event], path: str, advisories: Mapping[str, "Advisory"], limits: Limits
-) -> tuple[tuple[Build, ...], list[Event]]:
+    events: Sequence[Event],
+    judgements: Sequence[Judgement],
+    path: str,
+    advisories: Mapping[str, "Advisory"],
+    limits: Limits,
+) -> tuple[tuple[Build, ...], list[Judgement]]:
     """Hold the kernels in a file against the event that matters most, and judge the matching events by the best."""
     from ejectable.kernel.open import Kernel, open_kernels
 
-    subject = next((event for event in events if event.advisory), None) or next(
-        (event for event in events if event.trace), None
-    )
+    subject = next((event for event, said in zip(events, judgements, strict=True) if said.advisory), None)
+    subject = subject or next((event for event in events if event.trace), None)
     if subject is None:
-        return (), list(events)
+        return (), list(judgements)
     builds = [
         compare(subject, kernel, advisories)
         for kernel in open_kernels(path, limits=limits)
         if isinstance(kernel, Kernel)
     ]
     if not builds:
-        return (), list(events)
+        return (), list(judgements)
     best = max(builds, key=lambda build: (build.same is True, build.agree - build.differ))
-    return (best,), [join(event, best) if event.advisory else event for event in events]
+    return (best,), [join(said, best) if said.advisory else said for said in judgements]
 
 
-def judge(event: Event, advisories: Mapping[str, "Advisory"]) -> tuple[Event, Status]:
-    """The event with `advisory`, `confidence` and `why`; and `affected`, `unknown` or `not_affected`."""
-    undecided = None
-    told = None
+def judge(event: Event, advisories: Mapping[str, "Advisory"]) -> Judgement:
+    """What the advisories say of an event: the worst of them, and of those that say the same the one that says most."""
+    found: list[Recognition] = []
     for advisory in advisories.values():
-        try:
-            recognition = advisory.part("signature").recognise(event)
-        except ImportError:
-            continue
-        if recognition.advisory is not None:
-            known = msgspec.structs.replace(
-                event, advisory=recognition.advisory, confidence=recognition.confidence, why=recognition.why
-            )
-            return known, Status.AFFECTED
-        undecided = undecided or (recognition if recognition.undecided else None)
-        told = told or (recognition if recognition.known_as else None) or recognition
-    chosen = undecided or told
-    if chosen is None:
-        return event, Status.NOT_AFFECTED
-    status = Status.UNKNOWN if undecided is not None else Status.NOT_AFFECTED
-    return msgspec.structs.replace(event, why=chosen.why, known_as=chosen.known_as), status
+        signature = _signature(advisory)
+        if signature is not None:
+            found.append(signature.recognise(event))
+    if not found:
+        return Judgement(Status.NOT_AFFECTED)
+    status = worst(one.status for one in found)
+    chosen = max(
+        (one for one in found if one.status is status), key=lambda one: (one.confidence, one.known_as is not None)
+    )
+    return Judgement(
+        status,
+        advisory=chosen.advisory,
+        confidence=chosen.confidence,
+        why=chosen.why,
+        known_as=chosen.known_as,
+        known_fix=chosen.fix,
+        doubts=chosen.doubts,
+    )
+
+
+def _matters(advisories: tuple[str, ...], event: Event) -> bool:
+    """Whether one of the advisories of these ids says something of an event: so that no bound leaves it out."""
+    known = registry()
+    return judge(event, {name: known[name] for name in advisories}).status not in SAFE
+
+
+def _signature(advisory: "Advisory") -> Any:
+    """The advisory's signature, or `None` where its folder has none. A part that cannot be imported is a failure."""
+    try:
+        return advisory.part("signature")
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.endswith(".signature"):
+            return None
+        raise
 
 
 def compare(event: Event, kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> Build:
@@ -204,26 +250,26 @@ def _sizes(trace: Sequence["Frame"]) -> dict[tuple[str, str | None, int], None]:
     return {(f.function, f.module, f.size): None for f in trace if f.size and f.reliable}
 
 
-def join(event: Event, build: Build) -> Event:
-    """The event, with what the kernel's own code adds to the confidence, or takes from it."""
-    finding = next((one for one in build.findings if one.advisory == event.advisory), None)
+def join(said: Judgement, build: Build) -> Judgement:
+    """The judgement, with what the kernel's own code adds to the confidence, or takes from it."""
+    finding = next((one for one in build.findings if one.advisory == said.advisory), None)
     if finding is None:
-        return event
+        return said
     where = build.release or build.path
     counted = f"{build.agree} of {build.agree + build.differ} function sizes in the trace are those of {where}"
     if build.same is False:
-        return _with(event, event.confidence, f"{counted}: another build than the one that crashed")
+        return _with(said, said.confidence, f"{counted}: another build than the one that crashed")
     if finding.status is Status.AFFECTED:
         if build.same:
-            return _with(event, 1.0, f"{counted}, and its code has the defect: it is certain")
-        return _with(event, max(event.confidence, 0.97), f"the code of {where} has the defect")
-    if finding.status in (Status.FIXED, Status.NOT_AFFECTED):
+            return _with(said, 1.0, f"{counted}, and its code has the defect: it is certain")
+        return _with(said, max(said.confidence, 0.97), f"the code of {where} has the defect")
+    if finding.status in SAFE:
         word = "fixed" if finding.status is Status.FIXED else "free of the defect"
         if build.same:
-            return _with(event, min(event.confidence, 0.3), f"{counted}, but its code is {word}: a contradiction")
-        return _with(event, event.confidence, f"the code of {where} is {word}: it may not be the kernel that crashed")
-    return _with(event, event.confidence, f"whether the code of {where} has the defect could not be decided")
+            return _with(said, min(said.confidence, 0.3), f"{counted}, but its code is {word}: a contradiction")
+        return _with(said, said.confidence, f"the code of {where} is {word}: it may not be the kernel that crashed")
+    return _with(said, said.confidence, f"whether the code of {where} has the defect could not be decided")
 
 
-def _with(event: Event, confidence: float, why: str) -> Event:
-    return msgspec.structs.replace(event, confidence=confidence, why=f"{event.why}; {why}")
+def _with(said: Judgement, confidence: float, why: str) -> Judgement:
+    return msgspec.structs.replace(said, confidence=confidence, why=f"{said.why}; {why}")

@@ -10,6 +10,7 @@ import msgspec
 
 from ejectable.errors import BadInput, EjectableError, OurFault
 from ejectable.intake.limits import Limits
+from ejectable.intake.reasons import as_ours
 from ejectable.model import Finding, KernelReport, Status, worst
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def judge_path(path: str, ids: Sequence[str], limits: Limits) -> Judged:
                 unreadable.append(_unreadable(kernel.path, kernel.error))
         except EjectableError as error:
             unreadable.append(_unreadable(path, error))
+        except OSError as error:
+            unreadable.append(_unreadable(path, as_ours(error, os.fspath(error.filename or path))))
         except Exception as error:  # noqa: BLE001  (a bug of ours in one input must not cost the answers of the others)
             if os.environ.get(DEBUG):
                 traceback.print_exc()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from ejectable import __version__, host
+from ejectable import __version__
 from ejectable.errors import EjectableError
-from ejectable.intake import Directory, Seen
+from ejectable.intake import Directory, Root, Seen
 from ejectable.model import KernelReport, Status
 
 __all__ = ["Verdicts"]
@@ -38,7 +38,7 @@ class Verdicts:
     def __init__(self, *, enabled: bool = True, folder: Path | None = None) -> None:
         self._folder = (folder or _default_folder()) if enabled else None
 
-    def get(self, key: Sequence[str], root: host.Root | None = None) -> KernelReport | None:
+    def get(self, key: Sequence[str], root: Root | None = None) -> KernelReport | None:
         """The verdict kept under `key`, if nothing is wrong with it and `root` still answers as it did."""
         if self._folder is None:
             return None

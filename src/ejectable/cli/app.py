@@ -20,7 +20,7 @@ import click
 from click.shell_completion import get_completion_class, shell_complete
 
 from ejectable.cli.terminal import complain
-from ejectable.errors import EjectableError, Missing, OurFault, WrongUsage
+from ejectable.errors import Denied, EjectableError, Missing, OurFault, WrongUsage
 
 __all__ = ["COMMANDS", "app", "load", "run"]
 
@@ -150,7 +150,7 @@ def run(arguments: Sequence[str]) -> int:
             return _reader_went_away()
         if debug:
             traceback.print_exc()
-        return _report(Missing(f"The system refused: {error}.", hint="Is there room, and a permission?"))
+        return _report(_refused(error))
     except Exception as error:  # noqa: BLE001  (the last wall: a traceback is no answer)
         if debug:
             traceback.print_exc()
@@ -172,6 +172,13 @@ def _wrong_usage(error: click.ClickException) -> int:
         context = getattr(error, "ctx", None)
         complain(error.format_message(), f"Try `{context.command_path} --help`." if context else None)
     return EXIT_USAGE
+
+
+def _refused(error: OSError) -> EjectableError:
+    if isinstance(error, PermissionError) and error.filename is not None:
+        name = os.fsdecode(error.filename)
+        return Denied(f"{name}: this user may not read or write it.", hint="Run it as root, or as the owner.")
+    return Missing(f"The system refused: {error}.", hint="Is there room, and a permission?")
 
 
 def _reader_went_away() -> int:

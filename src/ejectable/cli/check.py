@@ -20,7 +20,11 @@ __all__ = ["check"]
     without=("jobs",),
 )
 @click.option(
-    "--root", metavar="DIR", type=click.Path(), default="/", help="Look at a mounted image or a captured tree instead."
+    "--root",
+    metavar="DIR",
+    type=click.Path(readable=False),
+    default="/",
+    help="Look at a mounted image or a captured tree instead.",
 )
 @click.option("--verbose", "-v", is_flag=True, help="Show every device, evidence and note.")
 @click.option("--explain", is_flag=True, help="With --format json: the disassembly and the story of the run as well.")

@@ -24,12 +24,15 @@ __all__ = ["crash"]
     "paths",
     nargs=-1,
     metavar="[PATH...]",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="dmesg, a serial console, a journal (text, JSON, export), syslog, netconsole, vmcore-dmesg.txt, pstore parts, "
     "an ECS GetInstanceConsoleOutput answer; compressed too; a directory; - or nothing: standard input.",
 )
 @click.option(
-    "--kernel", metavar="FILE", type=click.Path(), help="The kernel that crashed: its own code joins the verdict."
+    "--kernel",
+    metavar="FILE",
+    type=click.Path(readable=False),
+    help="The kernel that crashed: its own code joins the verdict.",
 )
 @click.option("--all", "--verbose", "everything", is_flag=True, help="Show every event in full.")
 def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everything: bool) -> int:
@@ -61,7 +64,7 @@ def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everyth
     for error in reading.errors:
         terminal.error(error.message, error.hint)
     damaged = bool(reading.errors)
-    code = exit_code(reading.statuses or ([] if damaged else [reading.status]), damaged=damaged)
+    code = exit_code([reading.status] if reading.judgements or not damaged else [], damaged=damaged)
     if code == EXIT_OK and damaged:
         code = EXIT_BAD_INPUT
     if code == EXIT_BAD_INPUT and all(error.exit_code != EXIT_BAD_INPUT for error in reading.errors):

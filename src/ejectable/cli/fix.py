@@ -41,18 +41,25 @@ def _remedies(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     "target",
     required=False,
     metavar="[TREE]",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="With source-patch: the kernel source tree.",
 )
 @click.option("--apply", is_flag=True, help="Carry the remedy out, and verify it.")
 @click.option("--undo", is_flag=True, help="Take the remedy back.")
 @click.option("--offline", is_flag=True, help="Ask nothing over the network.")
 @click.option(
-    "--root", metavar="DIR", type=click.Path(), default="/", help="Plan for a mounted image or a captured tree instead."
+    "--root",
+    metavar="DIR",
+    type=click.Path(readable=False),
+    default="/",
+    help="Plan for a mounted image or a captured tree instead.",
 )
 @click.option("--persist", is_flag=True, help="With live: after a reboot too, through DKMS.")
 @click.option(
-    "--build", metavar="HEADERS", type=click.Path(), help="With source-patch: build and judge virtio_pci.ko as well."
+    "--build",
+    metavar="HEADERS",
+    type=click.Path(readable=False),
+    help="With source-patch: build and judge virtio_pci.ko as well.",
 )
 @click.option("--to", metavar="TYPE", help="With instance-type: this type.")
 @click.option("--instance", metavar="ID", help="With the cloud's remedies: this instance.")

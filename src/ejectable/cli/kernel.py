@@ -28,7 +28,7 @@ EXIT_FAULT = 70
     nargs=-1,
     required=True,
     metavar="PATH...",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="A kernel image (vmlinuz, Image, vmlinux, zboot), virtio_pci.ko, a .deb or .rpm, an initramfs, a folder, or "
     "a kernel source tree.",
 )

@@ -30,13 +30,13 @@ def _axis(name: str) -> WordList:
 @click.argument(
     "kernel",
     metavar="KERNEL",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="A package (.deb, .rpm), an image, or a directory with boot and lib/modules.",
 )
 @click.option(
     "--modules",
     metavar="DIR",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="Modules that go before KERNEL's own: a directory, or a package.",
 )
 @click.option(
@@ -91,13 +91,18 @@ def _axis(name: str) -> WordList:
 @click.option(
     "--insmod",
     metavar="FILE",
-    type=click.Path(),
+    type=click.Path(readable=False),
     multiple=True,
     help="Load this module too, behind the drivers; may be repeated.",
 )
-@click.option("--busybox", metavar="FILE", type=click.Path(), help="A static busybox, or a Debian package with one.")
 @click.option(
-    "--evidence", metavar="DIR", type=click.Path(), help="Where transcripts go; else a new folder for temporary files."
+    "--busybox", metavar="FILE", type=click.Path(readable=False), help="A static busybox, or a Debian package with one."
+)
+@click.option(
+    "--evidence",
+    metavar="DIR",
+    type=click.Path(readable=False),
+    help="Where transcripts go; else a new folder for temporary files.",
 )
 @click.option(
     "--timeout",

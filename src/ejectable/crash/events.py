@@ -4,6 +4,8 @@
 import re
 from collections.abc import Sequence
 
+import msgspec
+
 from ejectable.crash import taint
 from ejectable.crash.blame import blame, caller_of_stall, caller_of_wait, first_left, interrupted, named
 from ejectable.crash.cause import trigger_of
@@ -12,7 +14,7 @@ from ejectable.crash.fingerprint import fingerprint
 from ejectable.crash.frames import base
 from ejectable.crash.parsed_report import ParsedReport, parse
 from ejectable.crash.report import Report
-from ejectable.model import Event, EventKind, Frame
+from ejectable.model import Doubt, DoubtKind, Event, EventKind, Frame
 
 __all__ = ["event_of"]
 
@@ -37,7 +39,14 @@ def event_of(report: Report, source: str, context: Context) -> Event:
         report.cut and needs_trace and (pattern.trap or kind == "warning" or not frames or _last_is_frame(report))
     )
     truncated = truncated or report.lost
-    corrupted = parsed.garbled > 0 or (needs_trace and not truncated and not frames and parsed.ip is None)
+    if not report.match.pattern.trap:  # other reports have tables and several tasks
+        parsed = msgspec.structs.replace(parsed, unreadable=[], mixed=False)
+    corrupted = (
+        parsed.garbled > 0
+        or bool(parsed.unreadable)
+        or parsed.mixed
+        or (needs_trace and not truncated and not frames and parsed.ip is None)
+    )
     ip = None
     if parsed.ip is not None:
         ip = f"{parsed.ip.function}+{parsed.ip.offset or 0:#x}/{parsed.ip.size or 0:#x}"
@@ -79,7 +88,31 @@ def event_of(report: Report, source: str, context: Context) -> Event:
         workqueue=parsed.workqueue,
         hardware=parsed.hardware,
         device=context.device(names),
+        beginning_lost=report.lost,
+        trace_headed=parsed.announced is not None or not frames,
+        doubts=_doubts(report, parsed, source, truncated=truncated),
     )
+
+
+def _doubts(report: Report, parsed: ParsedReport, source: str, *, truncated: bool) -> tuple[Doubt, ...]:
+    """What of a report is missing, cannot be read, or may be another's."""
+    first, last = f"{source}:{report.number}", f"{source}:{report.last}"
+    found = []
+    if report.lost:
+        found.append(Doubt(DoubtKind.CUT_OFF, first, "The beginning of the report is missing."))
+    elif truncated:
+        found.append(Doubt(DoubtKind.CUT_OFF, last, "The log ends within the report."))
+    for text in parsed.unreadable:
+        detail = f"“{text[:100]}” stands among the frames of the trace and cannot be read as one."
+        found.append(Doubt(DoubtKind.UNPARSED, first, detail))
+    if parsed.garbled and not parsed.unreadable:
+        found.append(Doubt(DoubtKind.UNPARSED, first, "Characters of the report are lost or wrong."))
+    if parsed.mixed:
+        detail = "Lines of two tasks are mixed in the report, and nothing tells them apart."
+        found.append(Doubt(DoubtKind.AMBIGUOUS, first, detail))
+    if report.orphaned:
+        found.append(Doubt(DoubtKind.MISSING, first, "What led to this panic is not in the log."))
+    return tuple(found)
 
 
 def _kind(report: Report, parsed: ParsedReport) -> EventKind:
@@ -90,6 +123,8 @@ def _kind(report: Report, parsed: ParsedReport) -> EventKind:
         call = parsed.fetch or (parsed.ip_address is not None and (parsed.address in (None, parsed.ip_address)))
         if parsed.ip_address == 0 and parsed.ip is None and call:
             return "null-call"
+        if parsed.ip_address is None and parsed.ip is None and parsed.fetch and parsed.address == 0:
+            return "null-call"  # the line with the instruction pointer is lost; it was where it fetched from
         if kind == "paging-fault" and parsed.address is not None and parsed.address < FIRST_PAGE:
             return "null-deref"
     return kind

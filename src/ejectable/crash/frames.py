@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from ejectable.model import Frame
 
-__all__ = ["LOCATION", "base", "frames_of", "location"]
+__all__ = ["LOCATION", "base", "could_be_frame", "frames_of", "location", "retyped"]
 
 NAME = r"[A-Za-z_.$][\w.$]*"
 FRAME = re.compile(
@@ -70,6 +70,32 @@ def location(text: str) -> Frame | None:
     if not match:
         return None
     return Frame(match.group(1), _number(match.group(2)), _number(match.group(3)), match.group(4), reliable=True)
+
+
+# A frame as somebody typed it, or as a photograph was read: blanks round the signs, O for 0, l or I for 1, S for 5.
+RETYPED = re.compile(
+    r"\s*(\?\s{0,3})?([A-Za-z_][\w.$]{1,100})\s{0,2}\+\s{0,2}[0Oo][xX\u00d7]\s?([0-9a-fA-FOolIS]{1,8})\s{0,2}/\s{0,2}"
+    r"[0Oo][xX\u00d7]\s?([0-9a-fA-FOolIS]{1,8})(?:\s{0,3}[\[({]([\w-]{1,60})[\])}])?\s*$"
+)
+DIGITS = str.maketrans("OolIS", "00115")
+COULD_BE = re.compile(r"\??\s{0,3}\S{2,120}(?:\s{0,3}[\[({]\S{1,60})?$|\??\s{0,3}(?:\S{1,60}\s){0,3}\S{0,80}\+\s?\S?\w")
+
+
+def retyped(text: str) -> Frame | None:
+    """The frame in a line that somebody typed or a program read from a picture, with its digits set right."""
+    match = RETYPED.match(text)
+    if not match:
+        return None
+    offset, size = (int(match.group(number).translate(DIGITS), 16) for number in (3, 4))
+    return Frame(match.group(2), offset, size, match.group(5), reliable=not match.group(1))
+
+
+def could_be_frame(text: str) -> bool:
+    """Whether a line among frames, which could not be read as one, may have been one before it was damaged."""
+    plain = text.strip()
+    if not 4 <= len(plain) <= 200 or ": " in plain or plain.startswith(("<", "---", "[<")):
+        return False
+    return COULD_BE.match(plain) is not None and ("_" in plain or "+" in plain or "\ufffd" in plain)
 
 
 def _number(text: str | None) -> int | None:

@@ -10,9 +10,17 @@ from pathlib import Path
 
 import msgspec
 
-from ejectable.crash.logs import Log, read_bytes, read_file, read_stream
+from ejectable.crash.logs import Log, Matters, nothing_matters, read_bytes, read_file, read_stream
 from ejectable.errors import BadInput, EjectableError, Missing
-from ejectable.intake import DEFAULT_LIMITS, Compression, Limits, open_decompressed, open_regular, sniff
+from ejectable.intake import (
+    DEFAULT_LIMITS,
+    Compression,
+    Limits,
+    is_directory,
+    open_decompressed,
+    open_regular,
+    sniff,
+)
 
 __all__ = ["Source", "read", "sources"]
 
@@ -40,7 +48,7 @@ def sources(paths: Iterable[str]) -> list[Source]:
     for path in paths or ("-",):
         if path == "-":
             found.append(Source("-", ()))
-        elif Path(path).is_dir():
+        elif is_directory(path):
             files += _below(path)
         else:
             files.append(path)
@@ -63,31 +71,38 @@ def sources(paths: Iterable[str]) -> list[Source]:
 
 
 def read(
-    source: Source, *, threads: int = 1, limits: Limits = DEFAULT_LIMITS, progress: Callable[[int], None] | None = None
+    source: Source,
+    *,
+    threads: int = 1,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Callable[[int], None] | None = None,
+    matters: Matters = nothing_matters,
 ) -> Log:
     """Read one log. Raises `Missing` where it cannot be read, `BadInput` where it is none."""
     if source.name == "-":
         if _is_plain_file(sys.stdin.fileno()):
-            return read_file(sys.stdin.fileno(), "-", threads=threads, progress=progress)
+            return read_file(sys.stdin.fileno(), "-", threads=threads, progress=progress, matters=matters)
         stream = open_decompressed(sys.stdin.buffer, name="standard input")
-        return read_stream(stream, "-", limit=None, progress=progress)
+        return read_stream(stream, "-", limit=None, progress=progress, matters=matters)
     if len(source.paths) > 1 or (source.paths and _peek(source.name)[1] is not None):
-        return _joined(source)
+        return _joined(source, matters)
     if _is_pipe(source.name):
         with open(source.name, "rb") as stream:  # noqa: PTH123  (process substitution: /dev/fd/63)
-            return read_stream(open_decompressed(stream, name=source.name), source.name, progress=progress)
+            return read_stream(
+                open_decompressed(stream, name=source.name), source.name, progress=progress, matters=matters
+            )
     with open_regular(source.name) as file:
         try:
             head = os.pread(file.fileno(), 16, 0)
             if sniff(head) is not Compression.NONE:
                 unpacked = open_decompressed(file, name=source.name)
-                return read_stream(unpacked, source.name, limit=limits.unpacked)
-            return read_file(file.fileno(), source.name, threads=threads, progress=progress)
+                return read_stream(unpacked, source.name, limit=limits.unpacked, matters=matters)
+            return read_file(file.fileno(), source.name, threads=threads, progress=progress, matters=matters)
         except OSError as error:
             raise Missing(f"{source.name}: cannot be read: {error.strerror or error}.") from error
 
 
-def _joined(source: Source) -> Log:
+def _joined(source: Source, matters: Matters) -> Log:
     """The parts of a pstore record as one log; events keep the file and the line that they stand in."""
     data = bytearray()
     starts: list[tuple[int, str]] = []
@@ -96,7 +111,7 @@ def _joined(source: Source) -> Log:
             piece = file.read(MOST_PART)
         starts.append((data.count(b"\n"), path))
         data += piece if piece.endswith(b"\n") else piece + b"\n"
-    log = read_bytes(bytes(data), source.name)
+    log = read_bytes(bytes(data), source.name, matters=matters)
     events = []
     for event in log.events:
         before, path = next((start, path) for start, path in reversed(starts) if start < event.line)

@@ -16,20 +16,26 @@ from typing import BinaryIO
 
 import msgspec
 
+from ejectable.crash.kernel_log import SAMPLE, first_pattern, is_kernel_log, refuse
 from ejectable.crash.lines import clean, read
-from ejectable.crash.oops_patterns import GATE, find
 from ejectable.crash.reader import Reader
 from ejectable.crash.scan import BLOCK, CONTEXT_WORDS, WORDS, Block, holds_any, may_hold_a_crash
 from ejectable.errors import BadInput, DamagedInput
-from ejectable.model import Event
+from ejectable.model import Doubt, DoubtKind, Event
 
 __all__ = ["Log", "read_bytes", "read_file", "read_stream"]
 
 BEFORE = 1 << 16  # bytes in front of a block that holds a crash: its report may begin there
-SAMPLE = 1 << 17
 STREAMED = 1 << 18  # bytes of a stream that are looked at together: they stay in the processor's cache
 AHEAD = 16  # blocks per thread that are searched before the next are handed out
+MOST_SAMPLES = 16  # pieces of a large file that are looked at, to see whether it is a log at all
 Report = Callable[[int], None]
+Matters = Callable[[Event], bool]
+
+
+def nothing_matters(_event: Event) -> bool:
+    """`False`: the bounds of what is listed hold for every event."""
+    return False
 
 
 class Log(msgspec.Struct):
@@ -40,19 +46,32 @@ class Log(msgspec.Struct):
     lines: int | None = None  # None where nobody counted
     left_out: int = 0  # repetitions of events that are listed
     damaged: str | None = None  # what broke off the reading, as a sentence
+    suspicious: Doubt | None = None  # a line that speaks of a crash, where no report could be read
 
 
-def read_bytes(data: bytes, source: str) -> Log:
-    """Read a log that is in memory."""
+def read_bytes(data: bytes, source: str, *, matters: Matters = nothing_matters) -> Log:
+    """Read a log that is in memory. Raises `BadInput` where it is none.
+
+    `matters` says whether an event must be given though the bounds of what is listed are reached.
+    """
     data = _unwrapped(data)
-    _must_be_a_log(data[:SAMPLE], source)
-    return _finish(Feeder(source), [data])
+    feeder = Feeder(source, matters)
+    events = feeder.reader.feed(data)
+    events += feeder.finish()
+    return _log(feeder.reader, events, [data])
 
 
-def read_stream(stream: BinaryIO, source: str, *, limit: int | None = None, progress: Report | None = None) -> Log:
+def read_stream(
+    stream: BinaryIO,
+    source: str,
+    *,
+    limit: int | None = None,
+    progress: Report | None = None,
+    matters: Matters = nothing_matters,
+) -> Log:
     """Read what comes, until it ends. With `limit`, not more than so many bytes."""
-    feeder = Feeder(source)
-    log = Log(source, [])
+    feeder = Feeder(source, matters)
+    damaged: str | None = None
     first = b""
     try:
         while len(first) < SAMPLE and (
@@ -61,50 +80,88 @@ def read_stream(stream: BinaryIO, source: str, *, limit: int | None = None, prog
             first += piece
         first = _whole_json(first, stream)
     except DamagedInput as error:
-        log.damaged = error.message
-    _must_be_a_log(first[:SAMPLE], source, damaged=log.damaged)
+        damaged = error.message
+    if not first and damaged:
+        raise BadInput(damaged)
+    _must_not_be_binary(first[:SAMPLE], source)
     events = feeder.block(first)
     total = len(first)
     fill = getattr(stream, "readinto1", None) or getattr(stream, "readinto")  # noqa: B009  (typing does not know it)
     buffer, filled = memoryview(bytearray(STREAMED)), 0
-    while log.damaged is None:
+    samples = [first[:SAMPLE]]
+    while damaged is None:
         try:
             count = fill(buffer[filled:])
         except DamagedInput as error:
-            log.damaged = error.message
+            damaged = error.message
             break
         if not count:
             break
         total += count
         if limit is not None and total > limit:
-            log.damaged = f"{source}: unpacks to more than the limit of {limit} bytes; the rest was not read"
+            damaged = f"{source}: unpacks to more than the limit of {limit} bytes; the rest was not read"
             break
         filled += count
         if filled == STREAMED:
             events += feeder.block(bytes(buffer))
+            if len(samples) < MOST_SAMPLES:
+                samples.append(bytes(buffer[:SAMPLE]))
             filled = 0
         if progress:
             progress(count)
     if filled:
-        events += feeder.block(bytes(buffer[:filled]))
-    log.events = in_order(events + feeder.finish())
-    log.lines = feeder.reader.line
-    log.left_out = feeder.reader.left_out
+        samples.append(bytes(buffer[:filled]))
+        events += feeder.block(samples[-1])
+    events += feeder.finish()
+    log = _log(feeder.reader, events, samples)
+    log.damaged = damaged
     return log
 
 
-def read_file(descriptor: int, source: str, *, threads: int = 1, progress: Report | None = None) -> Log:
+def read_file(
+    descriptor: int,
+    source: str,
+    *,
+    threads: int = 1,
+    progress: Report | None = None,
+    matters: Matters = nothing_matters,
+) -> Log:
     """Read a regular file, as large as it is now: what is written to it meanwhile is left for the next time."""
     size = os.fstat(descriptor).st_size
     if size <= 2 * BLOCK:
-        return read_bytes(_pread(descriptor, size, 0), source)
-    _must_be_a_log(_pread(descriptor, SAMPLE, 0), source)
-    feeder = FileFeeder(source, descriptor, size)
+        return read_bytes(_pread(descriptor, size, 0), source, matters=matters)
+    samples = [_pread(descriptor, SAMPLE, 0)]
+    _must_not_be_binary(samples[0], source)
+    feeder = FileFeeder(source, descriptor, size, matters)
     for offset, hot in _searched(descriptor, size, threads, progress):
         if hot or feeder.busy:
             feeder.visit(offset, min(offset + BLOCK, size))
     feeder.visit(max(0, size - BLOCK), size)
-    return Log(source, in_order(feeder.finish()), feeder.counted, feeder.reader.left_out)
+    events = feeder.finish()
+    if not events and not is_kernel_log(samples[0]):
+        samples += [_pread(descriptor, SAMPLE, offset) for offset in range(0, size, max(BLOCK, size // MOST_SAMPLES))]
+        samples.append(_pread(descriptor, SAMPLE, max(0, size - SAMPLE)))
+    log = _log(feeder.reader, events, samples)
+    log.lines = feeder.counted
+    return log
+
+
+def _log(reader: Reader, events: list[Event], samples: list[bytes]) -> Log:
+    """What was read. Raises `BadInput` where nothing in it is a kernel's."""
+    if not events and not any(is_kernel_log(sample) for sample in samples):
+        raise refuse(samples[0], reader.source)
+    log = Log(reader.source, in_order(events), reader.line, reader.left_out)
+    if not events and reader.suspicious is not None:
+        line, text = reader.suspicious
+        detail = f"“{text.strip()[:100]}” speaks of a crash, and no report of one could be read."
+        log.suspicious = Doubt(DoubtKind.UNPARSED, f"{reader.source}:{line}", detail)
+    return log
+
+
+def _must_not_be_binary(sample: bytes, source: str) -> None:
+    """Raise `BadInput` at once for what is large and surely no text."""
+    if sample.count(b"\0") * 20 > len(sample) and not is_kernel_log(sample):
+        raise refuse(sample, source)
 
 
 def in_order(events: list[Event]) -> list[Event]:
@@ -141,8 +198,8 @@ def _searched(descriptor: int, size: int, threads: int, progress: Report | None)
 class Feeder:
     """Gives a reader those blocks of a stream that matter, and counts the lines of the others."""
 
-    def __init__(self, source: str) -> None:
-        self.reader = Reader(source)
+    def __init__(self, source: str, matters: Matters) -> None:
+        self.reader = Reader(source, matters=matters)
         self._tail = b""  # the end of the last block that was left out, with its first line whole
         self._partial = b""  # the last, unfinished line
 
@@ -194,8 +251,8 @@ class Feeder:
 class FileFeeder:
     """The same for a file, where lines that were left out are counted only when an event asks for its number."""
 
-    def __init__(self, source: str, descriptor: int, size: int) -> None:
-        self.reader = Reader(source)
+    def __init__(self, source: str, descriptor: int, size: int, matters: Matters) -> None:
+        self.reader = Reader(source, matters=matters)
         self.counted: int | None = None
         self._descriptor = descriptor
         self._size = size
@@ -217,7 +274,7 @@ class FileFeeder:
             cut = data.find(b"\n") + 1
             start, data = start + cut, data[cut:]
         if not self.reader.busy:
-            first = _first_match(data)
+            first = first_pattern(data)
             if first is None and end < self._size:
                 return
             if first is None:
@@ -268,23 +325,6 @@ def remember(reader: Reader, data: bytes) -> None:
             found += 1
 
 
-GATE_BYTES = re.compile(GATE.pattern.encode())
-
-
-def _first_match(data: bytes) -> int | None:
-    """Where the first line in which the kernel complains begins, or `None`."""
-    position = 0
-    while match := GATE_BYTES.search(data, position):
-        start = data.rfind(b"\n", max(0, match.start() - 16384), match.start()) + 1
-        end = data.find(b"\n", match.end())
-        end = len(data) if end < 0 else end
-        line = read(clean(data[start : min(end, start + 16384)].decode("utf-8", "replace")))
-        if line is not None and any(find(piece) for piece in line.text.split("\n")[:50]):
-            return start
-        position = end + 1
-    return None
-
-
 def _pread(descriptor: int, size: int, offset: int) -> bytes:
     pieces = []
     while size > 0 and (piece := os.pread(descriptor, min(size, 8 << 20), offset)):
@@ -292,14 +332,6 @@ def _pread(descriptor: int, size: int, offset: int) -> bytes:
         size -= len(piece)
         offset += len(piece)
     return b"".join(pieces)
-
-
-def _finish(feeder: Feeder, pieces: list[bytes]) -> Log:
-    events: list[Event] = []
-    for piece in pieces:
-        events += feeder.reader.feed(piece)
-    events += feeder.finish()
-    return Log(feeder.reader.source, in_order(events), feeder.reader.line, feeder.reader.left_out)
 
 
 # A cloud's answer that holds the console as one string: ECS GetInstanceConsoleOutput (base64), EC2's (text or base64).
@@ -346,38 +378,3 @@ def _from_base64(text: str) -> bytes:
         except (binascii.Error, ValueError):
             pass
     return text.encode("utf-8", "replace")
-
-
-# Words that stand in what kernels and loggers write, and seldom elsewhere.
-LOGGISH = re.compile(
-    (
-        rb"\[ *\d{1,9}\.\d{3,9}\]|^\w{3} [ \d]\d \d\d:\d\d:\d\d|^\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d|"
-        rb"Linux version |<\d{1,3}>|\+0x[0-9a-f]+/0x[0-9a-f]+"
-        rb"|\d+,\d+,\d+,|Call [Tt]race:|MESSAGE|__REALTIME_TIMESTAMP|\"msg\"|^\[\w{3} \w{3}|"
-        rb"kernel: | login: |Kernel panic|systemd|^\w+#\d+ Part\d+"
-        rb"|BUG: |Oops|WARNING: |ACPI: |^Booting |^(?:PCI|CPU|EXT4|SCSI|usb|pci|NET|TCP|UDP|random|"
-        rb"Memory|Freeing|Starting|init): ?"
-    ),
-    re.MULTILINE,
-)
-
-
-def _must_be_a_log(sample: bytes, source: str, damaged: str | None = None) -> None:
-    """Raise `BadInput` where it is no log at all."""
-    if not sample:
-        raise BadInput(
-            damaged or "empty; expected a kernel log",
-            path=source,
-            hint="Was it collected with enough rights? Try `dmesg` as root.",
-        )
-    if LOGGISH.search(sample) or _first_match(sample) is not None:
-        return
-    strange = sum(
-        sample.count(bytes((byte,))) for byte in (0, 1, 2, 3, 4, 5, 6, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
-    )
-    kind = "binary data" if strange * 20 > len(sample) else "text in which no line looks like a log's"
-    raise BadInput(
-        f"expected a kernel log, found {kind}",
-        path=source,
-        hint="Give it the output of dmesg, journalctl -k, a serial console, or a file from /sys/fs/pstore.",
-    )

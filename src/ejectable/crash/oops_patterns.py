@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 
 from ejectable.crash.oops_pattern import Match, OopsPattern
 
-__all__ = ["CONSEQUENCE", "GATE", "find"]
+__all__ = ["CAUSED", "CONSEQUENCE", "GATE", "find", "speaks_of_a_crash"]
 
 # Panics that only carry out what an earlier report began.
 CONSEQUENCE = re.compile(
@@ -20,6 +20,9 @@ CONSEQUENCE = re.compile(
     r"|Aiee, killing interrupt handler|Attempted to kill|Machine halted|kernel stack overflow|Oops|Fatal hardware error"
     r"|Unrecoverable|CHECK_DATA_CORRUPTION|scheduling while atomic)"
 )
+
+# Of these, the panics that an Oops leads to.
+CAUSED = re.compile(r"Kernel panic - not syncing: (?:Fatal exception|Aiee, killing interrupt handler|Oops\b)")
 
 # A cheap look that rules out nearly every line: words that begin with few letters.
 GATE = re.compile(
@@ -40,6 +43,17 @@ NOT_MEANT = re.compile(
     r"|^(?:TITLE|Title|ALT|Subject|Summary|Re): "
     r"|^(?:BUG|INFO|WARNING|UBSAN): (?!K[A-Z]+: )[^\[#]{3,80} in [A-Za-z_]\w*(?: \(\d{1,3}\))?$"
 )
+
+# Words of a report. A line with one of them that is in no report may be what is left of one.
+SUSPICIOUS = re.compile(
+    r"\+0x[0-9a-f]{1,8}/0x[0-9a-f]|Call [Tt]race|\b[RE]IP: |\bOops\b|\bBUG: |NULL pointer|general protection fault"
+    r"|[Kk]ernel panic|---\[ end trace|exited with (?:preempt_count|irqs disabled)"
+)
+
+
+def speaks_of_a_crash(text: str) -> bool:
+    """Whether a line that is in no report has words of one."""
+    return SUSPICIOUS.search(text) is not None and not NOT_MEANT.search(text)
 
 
 @cache

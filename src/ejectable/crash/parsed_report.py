@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ejectable.crash.blame import bottom, interrupted, trapped
-from ejectable.crash.frames import base, frames_of, location
+from ejectable.crash.frames import base, could_be_frame, frames_of, location, retyped
 from ejectable.crash.report import REGISTER_LINES, Report
 from ejectable.model import Frame
 
@@ -44,6 +44,8 @@ class ParsedReport(msgspec.Struct):
     modules: list[str] = msgspec.field(default_factory=list)
     last_function: str | None = None
     garbled: int = 0
+    unreadable: list[str] = msgspec.field(default_factory=list)  # lines of a trace that may have been frames
+    mixed: bool = False  # two tasks or two instruction pointers: another CPU's lines are among these
 
 
 HEADER = re.compile(
@@ -185,9 +187,13 @@ MOST_REMEMBERED = 64
 def _read(texts: Sequence[str]) -> ParsedReport:
     parsed = ParsedReport()
     collecting: list[Frame] | None = None
+    behind = False
     for text in texts:
-        if "+0x" in text or ("(" in text and collecting is not None):
+        if "+0x" in text or ("(" in text and collecting is not None) or (collecting is not None and "+" in text):
             frames = frames_of(text)
+            if not frames and (found := retyped(text)):
+                parsed.garbled += 1
+                frames = (found,)
             if frames:
                 if collecting is None:
                     # A trace whose announcement was lost, or an architecture that makes none.
@@ -201,7 +207,18 @@ def _read(texts: Sequence[str]) -> ParsedReport:
                 continue
         if not text:
             continue
+        if collecting is not None:
+            if text.startswith(BEHIND_TRACE):
+                behind = True
+            elif not behind and could_be_frame(text) and len(parsed.unreadable) < MOST_UNREADABLE:
+                parsed.unreadable.append(text.strip())
+        if text[:4] == "RIP:" and "O" in text[:24]:
+            text = TYPED_RIP.sub(_with_zeros, text)  # noqa: PLW2901  (the same line, read)
+        before = collecting
         collecting = _line(parsed, text, collecting)
+        behind = behind and collecting is before
+        if text.startswith("---[ end"):
+            collecting = None  # what follows is said again: registers, the instruction pointer
         if "\ufffd" in text:
             parsed.garbled += 1
     if parsed.announced is not None:
@@ -212,10 +229,31 @@ def _read(texts: Sequence[str]) -> ParsedReport:
     return parsed
 
 
+# With these a trace is over, though more of its report follows.
+BEHIND_TRACE = (
+    "Modules linked",
+    "---[",
+    "Code: ",
+    "RIP: ",
+    "CR2: ",
+    " </TASK>",
+    "Kernel panic",
+    "Kernel Offset",
+    "note: ",
+)
+MOST_UNREADABLE = 8
 MOST_FRAMES = 1200  # where a stack overflows, the trace is as long as the recursion
 MOST_TRACES = 400
 MOST_MODULES = 300
 MOST_REGISTERS = 64
+
+
+TYPED_RIP = re.compile(r"\ARIP: ?[0O]{2}[0-9O]{2}:(?:[0O][xX][0O]{1,16}\b)?")
+
+
+def _with_zeros(match: re.Match[str]) -> str:
+    """What somebody typed with the letter O for the digit."""
+    return match.group(0).replace("O", "0")
 
 
 def _line(parsed: ParsedReport, text: str, collecting: list[Frame] | None) -> list[Frame] | None:
@@ -254,6 +292,8 @@ def _line(parsed: ParsedReport, text: str, collecting: list[Frame] | None) -> li
         elif "release lock" in text and not parsed.released:
             parsed.released = trace
     if "omm" in text and (match := HEADER.search(text)):
+        if parsed.pid not in (None, _int(match.group(2))) and not any(parsed.traces):
+            parsed.mixed = True
         if parsed.pid is None:
             parsed.pid = _int(match.group(2))
             parsed.process = match.group(3).strip()
@@ -290,6 +330,8 @@ def _line(parsed: ParsedReport, text: str, collecting: list[Frame] | None) -> li
         and ("P" in text or "pc" in text or "epc" in text or "era" in text or "ERA" in text)
     ):
         _instruction_pointer(parsed, text)
+    elif head == "RIP:" and not any(parsed.traces) and _is_another(parsed, text):
+        parsed.mixed = True
     if "at: " in text:
         found = AT.search(text) or AT_BARE.match(text)
         frame = location(text[found.end() :]) if found else None
@@ -355,6 +397,16 @@ def _interrupted(parsed: ParsedReport, text: str, trace: list[Frame]) -> None:
         parsed.ip = frame
     if trapped(above) or interrupted(above):
         trace.append(frame)
+
+
+def _is_another(parsed: ParsedReport, text: str) -> bool:
+    """Whether a second instruction pointer of the kernel is not the first one, said again."""
+    frame = location(text)
+    if USER_REGS.match(text) or (frame is None and "0x0" not in text):
+        return False
+    if parsed.ip is None:
+        return frame is not None
+    return frame is None or frame.function != parsed.ip.function
 
 
 def _instruction_pointer(parsed: ParsedReport, text: str) -> None:

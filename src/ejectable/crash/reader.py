@@ -10,13 +10,14 @@ Memory is bounded: a line by `LONGEST_LINE`, a report by `MOST_LINES`, the open 
 
 import re
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
 from ejectable.crash.context import Context
 from ejectable.crash.lines import PRINTK, Line, clean, read
 from ejectable.crash.oops_pattern import Match, OopsPattern
-from ejectable.crash.oops_patterns import CONSEQUENCE, find
+from ejectable.crash.oops_patterns import CAUSED, CONSEQUENCE, find, speaks_of_a_crash
 from ejectable.crash.report import REGISTER_LINES, Report
 from ejectable.model import Event
 
@@ -56,8 +57,14 @@ ORPHAN = re.compile(
 class Reader:
     """Reads one log. `line` is the number of the last line seen, from 1."""
 
-    def __init__(self, source: str, *, first_line: int = 1) -> None:
+    def __init__(
+        self, source: str, *, first_line: int = 1, matters: Callable[[Event], bool] = lambda _event: False
+    ) -> None:
+        """`matters` says whether an event must be given though the bounds of what is listed are reached."""
         self.source = source
+        self._matters = matters
+        self._promoted: set[str] = set()  # fingerprints of events that were given beyond the bounds
+        self.suspicious: tuple[int, str] | None = None  # the first line that speaks of a crash, and is in no report
         self.line = first_line - 1
         self.context = Context()
         self.printed = 0  # lines that looked like the kernel's: with printk's time, or from `kernel:`
@@ -238,6 +245,8 @@ class Reader:
             self.context.see(text)
             if text.startswith("Linux version "):
                 self._close_all(events)
+            if self.suspicious is None and speaks_of_a_crash(text):
+                self.suspicious = (self.line, text)
         if self._last is None:
             self._recent.append(text)
 
@@ -355,6 +364,7 @@ class Reader:
             if consequence or nested:
                 new.follows = self._last_first
                 return
+        new.orphaned = new.match.pattern.role == "panic" and bool(CAUSED.search(text))
         self._last_first = new.number
 
     def _continue(self, report: Report, text: str, events: list[Event]) -> None:
@@ -414,10 +424,19 @@ class Reader:
         alike = self._alike.get(event.fingerprint, 0)
         # One bug over and over must not fill the memory.
         if alike >= MOST_ALIKE or self._given >= MOST_EVENTS:
-            self.left_out += 1
             if len(self._known_by_sight) < MOST_KNOWN:
                 self._known_by_sight.add(sight)
-            return
-        self._alike[event.fingerprint] = alike + 1
+            if not self._promote(event):
+                self.left_out += 1
+                return
+        if len(self._alike) < MOST_KNOWN:
+            self._alike[event.fingerprint] = alike + 1
         self._given += 1
         events.append(event)
+
+    def _promote(self, event: Event) -> bool:
+        """Whether an event beyond the bounds is given all the same: the first of its kind that matters."""
+        if event.fingerprint in self._promoted or len(self._promoted) >= MOST_EVENTS or not self._matters(event):
+            return False
+        self._promoted.add(event.fingerprint)
+        return True

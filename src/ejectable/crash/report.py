@@ -35,6 +35,7 @@ class Report:
         self.ended = False  # its own end mark was seen
         self.cut = False  # the log ended first
         self.lost = False  # the log began later
+        self.orphaned = False  # a panic that carries out what an earlier report began, which is not in the log
         self.gap = 0
         self.all_cpus = False
         self.within: Report | None = None  # a stall that was being told when this went wrong

@@ -7,7 +7,7 @@ The one place below `kernel`, `host` and `crash` that touches files, so that a l
 from ejectable.intake.bounded import read_bounded
 from ejectable.intake.compression import Compression, decompress, sniff
 from ejectable.intake.directory import Directory
-from ejectable.intake.files import open_regular, write_atomically
+from ejectable.intake.files import is_directory, open_regular, write_atomically
 from ejectable.intake.limits import DEFAULT_LIMITS, Limits
 from ejectable.intake.root import Root
 from ejectable.intake.seen import Recording, Seen
@@ -23,6 +23,7 @@ __all__ = [
     "Seen",
     "beyond",
     "decompress",
+    "is_directory",
     "open_decompressed",
     "open_regular",
     "read_bounded",

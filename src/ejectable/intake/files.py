@@ -5,6 +5,7 @@ For a path that the user gave; below a folder that somebody else may change, use
 """
 
 import os
+from pathlib import Path
 from typing import BinaryIO
 
 from ejectable.confine import confined, open_outside
@@ -12,7 +13,7 @@ from ejectable.errors import BadInput
 from ejectable.intake.directory import Directory, open_here
 from ejectable.intake.reasons import as_ours
 
-__all__ = ["open_regular", "write_atomically"]
+__all__ = ["is_directory", "open_regular", "write_atomically"]
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -31,6 +32,14 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         raise as_ours(error, name) from error
     os.set_blocking(descriptor, True)
     return os.fdopen(descriptor, "rb")
+
+
+def is_directory(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a directory, links followed. Where the system refuses to tell, opening it says why."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644) -> None:

@@ -11,6 +11,7 @@ from ejectable.intake import (
     DEFAULT_LIMITS,
     Compression,
     Limits,
+    is_directory,
     open_decompressed,
     open_regular,
     read_bounded,
@@ -48,7 +49,7 @@ def open_kernels(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMIT
     In a folder, what is broken comes as `Unreadable` and does not keep the others from being read. A kernel reads
     on when it is asked, so its properties and methods raise the same errors.
     """
-    if Path(path).is_dir():
+    if is_directory(path):
         yield from _in_folder(Path(path), limits)
     else:
         yield from _in_file(Path(path), limits)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ejectable.errors import BadInput, DamagedInput, Missing
-from ejectable.intake import DEFAULT_LIMITS, Limits, open_regular, read_bounded
+from ejectable.intake import DEFAULT_LIMITS, Limits, is_directory, open_regular, read_bounded
 from ejectable.lab.modules import ModuleSet, module_name
 from ejectable.model import Arch
 
@@ -56,7 +56,7 @@ class GuestKernel(msgspec.Struct, frozen=True):
 def open_kernel(path: str, *, modules: str | None = None, limits: Limits = DEFAULT_LIMITS) -> GuestKernel:
     """Read the kernel at `path`; the modules of `modules`, a directory or a package, hide its own."""
     place = Path(path)
-    if place.is_dir():
+    if is_directory(place):
         files = _folder(place, limits)
     elif path.endswith(PACKAGES):
         files = _package(path, limits)
@@ -106,7 +106,7 @@ def _interesting(name: str) -> bool:
 
 def _folder(place: Path, limits: Limits, *, all_of_it: bool = False) -> dict[str, Callable[[], bytes]]:
     """The files below a directory, in a fixed order; symbolic links are not followed."""
-    if not place.is_dir():
+    if not is_directory(place):
         raise Missing(f"{place}: no such directory.", hint="Check the path.")
     roots = [place] if all_of_it else [place / part for part in ("boot", "lib/modules", "usr/lib/modules")]
     if not any(root.is_dir() for root in roots):

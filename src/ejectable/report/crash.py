@@ -9,14 +9,15 @@ import msgspec
 from ejectable.assess.crashes import Build, Reading
 from ejectable.crash.blame import named
 from ejectable.crash.cause import tells_trigger
-from ejectable.model import Event, Frame, Status
+from ejectable.model import Event, Frame, Judgement, Status
 from ejectable.report import document
 from ejectable.report.text import MARKS, bullets, clean, paint, wrap
 
-__all__ = ["as_document", "as_text", "next_steps", "summary"]
+__all__ = ["as_document", "as_text", "confidence_word", "event_document", "next_steps", "summary"]
 
 SHOWN_EVENTS = 6
 SHOWN_FRAMES = 7
+CERTAIN, LIKELY = 0.9, 0.7
 TRIGGERS = {
     "acpi-eject": "while the platform ejected the device (ACPI)",
     "pcie-hotplug": "while the device was unplugged (hotplug controller)",
@@ -74,18 +75,21 @@ TRIGGER_NOTE = {
 def summary(reading: Reading) -> str:
     """The answer in one line."""
     count = len(reading.events)
-    matched = [event for event in reading.events if event.advisory]
+    matched = [pair for pair in reading.pairs if pair[1].advisory]
     if matched:
-        best = max(matched, key=lambda event: event.confidence)
-        return f"This is {best.advisory} ({_percent(best.confidence)}): {_story(best)}."
+        event, said = max(matched, key=lambda pair: pair[1].confidence)
+        return f"This is {said.advisory} ({confidence_word(said.confidence)}): {_story(event)}."
     if not count and reading.errors:
         return "Nothing could be said: what was given could not be read."
+    if reading.suspicious and not count:
+        return clean(f"It cannot be told: {reading.suspicious[0].detail}")
     if reading.status is Status.UNKNOWN:
-        return "It cannot be told: the report of the crash is cut off before the part that would decide it."
+        why = next(said.why for said in reading.judgements if said.status is Status.UNKNOWN)
+        return clean(f"It cannot be told whether this is a known unplug defect: {why}.")
     if not count:
         logs = "the log" if len(reading.sources) == 1 else f"{len(reading.sources)} logs"
         return f"No crash in {logs}."
-    named = next((event.known_as for event in reading.events if event.known_as), None)
+    named = next((said.known_as for said in reading.judgements if said.known_as), None)
     first = next((event for event in reading.events if event.kind != "warning"), reading.events[0])
     events = "one event" if count == 1 else f"{count} events"
     told = f"it is {named}" if named else clean(first.title)
@@ -109,6 +113,9 @@ def next_steps(reading: Reading) -> list[str]:
         ]
     if any(event.kind == "other" and "hardware" in event.title.lower() for event in reading.events):
         return ["Have the hardware checked: this is its report, not a defect of the software."]
+    fixes = dict.fromkeys(said.known_fix for said in reading.judgements if said.known_fix)
+    if fixes:
+        return [fix for fix in fixes if fix]
     if reading.events:
         function = next((event.function for event in reading.events if event.function), None)
         return [f"Search the kernel's bug reports for “{function}” and the title above."] if function else []
@@ -117,7 +124,8 @@ def next_steps(reading: Reading) -> list[str]:
 
 def _image(reading: Reading) -> str:
     """Where the kernel that crashed usually lies; what the log says of it goes into a command only if it is tame."""
-    releases = {event.kernel for event in reading.events if event.advisory or not reading.events[0].advisory}
+    matched = [event for event, said in reading.pairs if said.advisory]
+    releases = {event.kernel for event in matched or reading.events}
     release = releases.pop() if len(releases) == 1 else None
     tame = release is not None and re.fullmatch(r"\d[\w.+~-]{0,80}", release)
     return f"/boot/vmlinuz-{release}" if tame else "/boot/vmlinuz-$(uname -r)"
@@ -125,7 +133,7 @@ def _image(reading: Reading) -> str:
 
 def as_document(reading: Reading) -> dict[str, Any]:
     """The JSON document."""
-    body: dict[str, Any] = {"events": [msgspec.to_builtins(event) for event in reading.events]}
+    body: dict[str, Any] = {"events": [event_document(event, said) for event, said in reading.pairs]}
     body["sources"] = list(reading.sources)
     body["left_out"] = reading.left_out
     body["unreadable"] = [{"source": e.source, "message": e.message, "hint": e.hint} for e in reading.errors]
@@ -145,6 +153,13 @@ def as_document(reading: Reading) -> dict[str, Any]:
     )
 
 
+def event_document(event: Event, said: Judgement) -> dict[str, Any]:
+    """One event with what is said of it, as JSON's values."""
+    keys: dict[str, Any] = msgspec.to_builtins(event)
+    doubts = dict.fromkeys((*event.doubts, *said.doubts))
+    return {**keys, **msgspec.to_builtins(said), "doubts": [msgspec.to_builtins(doubt) for doubt in doubts]}
+
+
 def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = False, quiet: bool = False) -> list[str]:
     """One screen; with `everything`, all events in full."""
     mark = {Status.AFFECTED: "AFFECTED", Status.UNKNOWN: "UNKNOWN"}.get(reading.status, "NOT THIS DEFECT")
@@ -155,12 +170,13 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
     if quiet:
         return lines
     order = sorted(
-        zip(reading.events, reading.statuses, strict=True),
-        key=lambda pair: (pair[0].advisory is None, pair[1] is not Status.UNKNOWN),
+        reading.pairs,
+        key=lambda pair: (pair[1].advisory is None, pair[1].status is not Status.UNKNOWN),
     )
-    detailed = [event for event, _ in order][: len(order) if everything else 1]
-    for event in detailed:
-        lines += ["", *_event(event, reading, colour=colour, width=width, everything=everything)]
+    shown = order[: len(order) if everything else 1]
+    detailed = [event for event, _ in shown]
+    for event, said in shown:
+        lines += ["", *_event(event, said, reading, colour=colour, width=width, everything=everything)]
     others = [event for event in reading.events if event not in detailed]
     if others:
         lines += ["", paint("Also in the log", "bold", colour=colour)]
@@ -179,7 +195,7 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
     return lines
 
 
-def _event(event: Event, reading: Reading, *, colour: bool, width: int, everything: bool) -> list[str]:
+def _event(event: Event, said: Judgement, reading: Reading, *, colour: bool, width: int, everything: bool) -> list[str]:
     where = f"{event.source}:{event.line}" + (f", at {event.time}" if event.time else "")
     rows = [
         ("What", _story(event) + "."),
@@ -189,7 +205,7 @@ def _event(event: Event, reading: Reading, *, colour: bool, width: int, everythi
         ("Process", _process(event)),
         ("Device", event.device or ""),
         ("Tainted", "; ".join(event.taint)),
-        ("Why", event.why),
+        ("Why", said.why),
         ("Report", ", ".join(w for w, on in (("cut off", event.truncated), ("garbled", event.corrupted)) if on)),
     ]
     lines = []
@@ -297,5 +313,6 @@ def _build(build: Build) -> str:
     )
 
 
-def _percent(confidence: float) -> str:
-    return "certain" if confidence >= 1 else f"{confidence:.0%} sure"
+def confidence_word(confidence: float) -> str:
+    """How sure a match is, in a word. docs/crash.md says which evidence each stands for."""
+    return "certain" if confidence >= CERTAIN else "likely" if confidence >= LIKELY else "possible"

@@ -15,29 +15,36 @@ hash in R10 and calls the check that stands 16 bytes in front of the callee, her
 import re
 from collections.abc import Sequence
 
-import msgspec
+from ejectable.advisories.cve_2024_42134.look_alikes import look_alike
+from ejectable.advisories.recognition import Recognition
+from ejectable.model import Doubt, DoubtKind, Event, Status, earned
 
-from ejectable.model import Event, Frame
-
-__all__ = ["ID", "Recognition", "recognise"]
+__all__ = ["ID", "recognise"]
 
 ID = "CVE-2024-42134"
-
-# What takes a virtio device away from its driver, or freezes it. Drivers come and go; these are the names that the
-# tree's drivers give their removal and freezing paths.
-DRIVER_PATH = re.compile(
-    r"(?:virt\w*|vp|vpmem|rpmsg|scmi|p9)_\w*(?:remove|freeze|del_vqs|delete_vqs|vqs_del|"
-    r"deinit|shutdown|release|exit|reset_prepare|unprobe)\w*"
-    r"|(?:virtblk|virtnet|virtballoon|virtcons|virtscsi|virtrng|virtinput|virtio_\w+|virtsnd)_(?:remove|freeze|exit)\w*"
-    r"|remove_(?:vq_common|vqs|common)\w*|virtio_pci_(?:remove|freeze|release)\w*|unregister_virtio_device"
-    r"|p9_virtio_remove|viommu_remove|bt_virtio\w*|virtbt_\w+|mac80211_hwsim_virtio\w*|rpmsg_remove|fini_vqs"
-)
-# The same function on the way in: a device that is being probed and fails.
-PROBE_PATH = re.compile(
-    r"(?:virt\w*_probe|virtio_pci_probe|init_vqs?|vp_find_vqs\w*|virtio_dev_probe|virtnet_find_vqs)\Z"
-)
 CALLER = "vp_del_vqs"
-_CALLED = "the kernel called address 0"
+
+# What takes a virtio device away from its driver, or freezes it: the bus' own functions, which stand below every
+# driver's, and the names that the tree's drivers give their removal.
+REMOVAL = re.compile(
+    r"virtio_dev_(?:remove|shutdown)|virtio_device_freeze|unregister_virtio_device|virtio_pci_(?:remove|freeze)\w{0,20}"
+    r"|(?:virt\w{0,30}|vp|vpmem|rpmsg|scmi|p9)_\w{0,30}(?:remove|freeze|del_vqs|delete_vqs|vqs_del|"
+    r"deinit|shutdown|release|exit|reset_prepare|unprobe)\w{0,30}"
+    r"|remove_(?:vq_common|vqs|common)\w{0,20}|p9_virtio_remove|viommu_remove|bt_virtio\w{0,20}|virtbt_\w{1,20}"
+    r"|rpmsg_remove|fini_vqs"
+)
+# The same function on the way in: vp_find_vqs_msix() calls it where a probe fails.
+PROBE_PATH = re.compile(r"virt\w{0,30}_probe|virtio_pci_probe|init_vqs?|vp_find_vqs\w{0,20}|virtio_dev_probe")
+# Pieces of code through which an indirect call goes: with a frame of their own in some traces, and never the caller.
+THUNK = re.compile(
+    r"__x86_(?:indirect|return)_\w{0,30}|__llvm_retpoline\w{0,20}|srso_\w{0,30}|retbleed_\w{0,30}|its_return_thunk"
+    r"|__fentry__|mcount|ftrace_\w{0,20}caller|clear_bhb_\w{0,20}"
+)
+# What vp_del_vqs() calls, directly or not: where one of these called address 0, it was not vp_del_vqs().
+CALLEE = re.compile(
+    r"vp_\w{1,40}|\w{0,40}(?:irq|msi|msix|vector)\w{0,40}|pci_\w{1,40}|vring_\w{1,40}|k?v?free\w{0,20}"
+    r"|virtqueue_\w{1,30}|io(?:read|write)\w{1,10}|\w{0,30}list_\w{1,30}|\w{0,20}spin_\w{1,40}|dma_\w{1,40}"
+)
 FINEIBT = (1 << 64) - 16  # fineibt_preamble_size in arch/x86/kernel/alternative.c
 BELOW_ZERO = (1 << 64) - 64  # the hash stands up to 59 bytes in front of a function (CONFIG_FUNCTION_PADDING_BYTES)
 X86_CHECK = re.compile(r"41 ba(?: [0-9a-f]{2}){4} <4[45]> 03 [4-7][0-9a-f](?: 24)? (?P<offset>[89a-f][0-9a-f])\b")
@@ -61,83 +68,133 @@ KINDS = {
     "virtio_mem": "a memory device",
     "virtio_pmem": "a persistent memory device",
 }
-
-
-class Recognition(msgspec.Struct, frozen=True):
-    """What the signature says of an event."""
-
-    advisory: str | None
-    confidence: float  # 0..1
-    why: str
-    known_as: str | None = None  # another known defect that it is
-    device_kind: str | None = None  # "a disk"
-    undecided: bool = False  # the report is too short to exclude the defect
+# Faults of which a report without an instruction pointer does not say whether something was called.
+FAULTS = frozenset(("null-deref", "paging-fault"))
 
 
 def recognise(event: Event) -> Recognition:
-    """Judge one event."""
-    frames = [frame for frame in event.trace if frame.reliable]
-    names = [_base(frame.function) for frame in frames]
+    """Judge one event.
+
+    Two things must be seen: that address 0 was called, and that vp_del_vqs() called it. Where either cannot be seen,
+    it is unknown; where one is seen not to be so, it is something else, if nothing that was not seen may hide it.
+    """
+    names = [_base(frame.function) for frame in event.trace if frame.reliable]
+    while names and THUNK.fullmatch(names[0]):
+        del names[0]
+    everything = [_base(frame.function) for frame in event.trace]
     device = _device(names)
-    other = _look_alike(event, names)
-    if other is not None:
-        return Recognition(None, 0.0, other[1], known_as=other[0], device_kind=device)
+    called, how = _called(event, names, everything)
+    if called is None:
+        return _unless_elsewhere(event, names, everything, how, device)
+    if not called:
+        other = look_alike(event, [_base(frame.function) for frame in event.trace if frame.reliable])
+        mixed = [doubt for doubt in event.doubts if doubt.kind is DoubtKind.AMBIGUOUS and CALLER in everything]
+        mixed += [doubt for doubt in event.doubts if doubt.kind is DoubtKind.MISSING]
+        if other is None:
+            return _something_else(how, device, mixed)
+        return _something_else(other.why, device, mixed, known_as=other.name, fix=other.fix)
+    if event.kind == "paging-fault" and not event.fetch:  # kCFI's check: vp_del_vqs itself is where it faulted
+        names = [CALLER, *(names[1:] if names[:1] == [CALLER] else names)]
+    if names[:1] != [CALLER]:
+        return _another_caller(event, names, everything, device)
+    return _is_it(event, names[1:], how, device)
+
+
+def _called(event: Event, names: Sequence[str], everything: Sequence[str]) -> tuple[bool | None, str]:
+    """Whether the kernel called address 0, `None` where that cannot be seen; and how that is known."""
     checked = _kcfi(event)
     if checked is None:
-        why = f"{CALLER} read just below address 0, as kCFI does before a null call; the code that shows it is cut off"
-        return Recognition(None, 0.0, why, device_kind=device, undecided=True)
+        return None, f"{CALLER} read just below address 0, as kCFI does before a null call; the code is cut off"
+    if checked:
+        return True, "the kernel was about to call address 0, and kCFI read in front of it"
     through = _fineibt(event)
     if through is None and names[:1] in ([], [CALLER]):
-        why = "the kernel called fffffffffffffff0, as FineIBT calls address 0; the registers that show it are cut off"
-        return Recognition(None, 0.0, why, device_kind=device, undecided=True)
-    if event.kind != "null-call" and not checked and not through:
-        if _cut_too_early(event, names):
-            return Recognition(
-                None, 0.0, "the report ends before it says what was called, and from where", undecided=True
-            )
-        return Recognition(None, 0.0, _why_not_call(event, names), device_kind=device)
-    if checked:
-        # The instruction pointer is in the caller, which unwinders leave out of the trace or put on top of it.
-        names = [CALLER, *(names[1:] if names[:1] == [CALLER] else names)]
+        return None, "the kernel called fffffffffffffff0, as FineIBT calls address 0; the registers are cut off"
+    if through:
+        return True, "the kernel called address 0 by way of FineIBT's check in front of it"
+    if event.kind == "null-call":
+        return True, "the kernel called address 0"
+    address = int(event.address, 16) if event.address else 0
+    fault = event.kind in FAULTS or (event.kind == "other" and (event.oops is not None or event.beginning_lost))
+    if fault and event.ip is None and (address == 0 or address >= BELOW_ZERO):
+        return None, "the report does not show what was called"
+    if CALLER in everything:
+        return False, f"{CALLER} is in the trace, but the kernel did not call address 0 there"
+    if event.kind in ("null-deref", "paging-fault", "gpf"):
+        return False, "the kernel accessed a bad address; it did not call address 0"
+    return False, "the kernel did not call address 0"
+
+
+def _unless_elsewhere(
+    event: Event, names: Sequence[str], everything: Sequence[str], how: str, device: str | None
+) -> Recognition:
+    """Not known what was called: unknown, unless the trace shows that it was somewhere else."""
+    if CALLER in everything or any(REMOVAL.fullmatch(name) or _nearly(name) for name in everything) or not names:
+        return Recognition(Status.UNKNOWN, 0.0, how, device_kind=device, doubts=event.doubts)
+    hidden = [doubt for doubt in event.doubts if doubt.kind is not DoubtKind.CUT_OFF or _top_lost(event)]
+    return _something_else(f"{how}, but {names[0]} was at work, not {CALLER}", device, hidden)
+
+
+def _top_lost(event: Event) -> bool:
+    """Whether frames above the first one may be missing, on a way that a device is taken away on."""
+    return not event.trace_headed and event.trigger is not None
+
+
+def _something_else(
+    why: str, device: str | None, doubts: Sequence[Doubt], *, known_as: str | None = None, fix: str | None = None
+) -> Recognition:
+    status = earned(Status.NOT_AFFECTED, doubts)
+    if status is Status.UNKNOWN:
+        why = f"{why}; but {doubts[0].detail[:1].lower()}{doubts[0].detail[1:].rstrip('.')}"
+    return Recognition(status, 0.0, why, known_as=known_as, fix=fix, device_kind=device, doubts=tuple(doubts))
+
+
+def _another_caller(event: Event, names: Sequence[str], everything: Sequence[str], device: str | None) -> Recognition:
+    """Address 0 was called, and the first frame is not vp_del_vqs(): safe only where nothing can have hidden it."""
+
+    def unknown(why: str) -> Recognition:
+        doubt = Doubt(DoubtKind.AMBIGUOUS, f"{event.source}:{event.line}", why[:1].upper() + why[1:] + ".")
+        return Recognition(Status.UNKNOWN, 0.0, why, device_kind=device, doubts=(*event.doubts, doubt))
+
     if not names:
-        doubtful = [_base(frame.function) for frame in event.trace]
-        if CALLER in doubtful:
-            why = f"the kernel called address 0, and {CALLER} is in the trace only as a frame that the unwinder doubts"
-            return Recognition(None, 0.0, why, undecided=True)
-        why = "the kernel called address 0, and the report does not tell from where"
-        return Recognition(None, 0.0, why, undecided=True)
-    if names[0] != CALLER:
-        return Recognition(
-            None, 0.0, f"the kernel called address 0 from {names[0]}, not from {CALLER}", device_kind=device
-        )
-    below = names[1:]
-    if any(PROBE_PATH.match(name) for name in below):
-        return Recognition(None, 0.0, f"{CALLER} was called while a device was being set up, not taken away")
-    path = next((name for name in below if DRIVER_PATH.fullmatch(name)), None)
-    if path is None:
-        if not below:
-            return Recognition(
-                ID,
-                0.6,
-                f"the kernel called address 0 from {CALLER}; the report ends there, so that the removal is not seen",
+        if CALLER in everything:
+            return unknown(f"{CALLER} is in the trace only as a frame that the unwinder doubts")
+        return unknown("the kernel called address 0, and the report does not tell from where")
+    first = next(at for at, frame in enumerate(event.trace) if frame.reliable and _base(frame.function) == names[0])
+    if CALLER in names:
+        above = names[: names.index(CALLER)]
+        foreign = next((name for name in above if not CALLEE.fullmatch(name)), None)
+        if foreign is not None:
+            return unknown(
+                f"{foreign}, which {CALLER} never calls, stands above it: another CPU's lines may be mixed in"
             )
-        if event.truncated and len(below) < 2:
-            why = f"the kernel called address 0 from {CALLER}; the report ends before it says what for"
-            return Recognition(None, 0.0, why, undecided=True)
-        return Recognition(
-            None, 0.0, f"the kernel called address 0 from {CALLER}, but no virtio driver's removal stands below it"
-        )
-    confidence, reasons = (
-        0.9,
-        [
-            "the kernel was about to call address 0, and kCFI read in front of it"
-            if checked
-            else _CALLED + (" by way of FineIBT's check in front of it" if through else ""),
-            f"the call was made by {CALLER}",
-            f"which {path} had called to take the device away",
-        ],
-    )
-    if event.fetch:
+    elif CALLER in everything[:first]:
+        return unknown(f"{CALLER} stands above {names[0]} as a frame that the unwinder doubts")
+    nearly = next((name for name in everything[: first + 1] if _nearly(name)), None)
+    if nearly is not None:
+        return unknown(f"{nearly} may be {CALLER} with one character wrong")
+    unread = [doubt for doubt in event.doubts if doubt.kind is not DoubtKind.CUT_OFF or _top_lost(event)]
+    return _something_else(f"the kernel called address 0 from {names[0]}, not from {CALLER}", device, unread)
+
+
+def _is_it(event: Event, below: Sequence[str], how: str, device: str | None) -> Recognition:
+    """Address 0 was called from vp_del_vqs(): how sure is it, and on which way was it."""
+    reasons = [how, f"the call was made by {CALLER}"]
+    removal = next((name for name in below if REMOVAL.fullmatch(name)), None)
+    probing = next((name for name in below if PROBE_PATH.fullmatch(name)), None)
+    if probing is not None:
+        confidence = 0.8
+        reasons.append(f"which {below[0]} had called because setting up a device had failed")
+    elif removal is not None:
+        confidence = 0.92
+        reasons.append(f"which {removal} had called to take the device away")
+    elif below:
+        confidence = 0.75
+        reasons.append(f"which {below[0]} had called; that a device was being removed is not seen")
+    else:
+        confidence = 0.6
+        reasons.append("the report ends there, so that the removal is not seen")
+    if event.fetch and below:
         confidence += 0.03
         reasons.append("the processor says that it was an instruction fetch")
     if event.trigger is not None:
@@ -149,7 +206,17 @@ def recognise(event: Event) -> Recognition:
     if contradiction:
         confidence -= 0.25
         reasons.append(contradiction)
-    return Recognition(ID, round(max(0.1, min(confidence, 0.98)), 2), ", ".join(reasons), device_kind=device)
+    sure = round(max(0.1, min(confidence, 0.98)), 2)
+    return Recognition(Status.AFFECTED, sure, ", ".join(reasons), advisory=ID, device_kind=device)
+
+
+def _nearly(name: str) -> bool:
+    """Whether a name is vp_del_vqs with one character wrong, lost or too many. vp_del_vq() is a function of its own."""
+    if name in (CALLER, "vp_del_vq") or not len(CALLER) - 1 <= len(name) <= len(CALLER) + 1:
+        return False
+    at = next((at for at, (one, other) in enumerate(zip(name, CALLER, strict=False)) if one != other), len(name))
+    rests = (name[at:], CALLER[at:])
+    return rests[0][1:] == rests[1][1:] or rests[0] == rests[1][1:] or rests[0][1:] == rests[1]
 
 
 def _kcfi(event: Event) -> bool | None:
@@ -183,54 +250,6 @@ def _fineibt(event: Event) -> bool | None:
     return int(target, 16) == FINEIBT and 0 < int(hash_, 16) < 1 << 32
 
 
-def _cut_too_early(event: Event, names: Sequence[str]) -> bool:
-    """Whether a report that is cut off or garbled may still be this one: nothing in it says otherwise."""
-    if not (event.truncated or event.corrupted) or names or event.ip is not None:
-        return False
-    near_zero = event.address is None or int(event.address, 16) == 0 or int(event.address, 16) >= BELOW_ZERO
-    return event.kind in ("null-deref", "paging-fault") and near_zero
-
-
-def _look_alike(event: Event, names: Sequence[str]) -> tuple[str, str] | None:
-    """Known defects in the same place: their name, and how they are told."""
-    at = event.function or ""
-    where = _base((event.ip or "").partition("+")[0])
-    if where == "vp_reset" or (at == "vp_reset" and event.kind in ("null-deref", "paging-fault", "gpf")):
-        return (
-            "CVE-2024-53092",
-            "the fault is inside vp_reset, a use of a modern device's admin queue (v6.11 to v6.11.8), no null call",
-        )
-    if CALLER in names[:4] or where == CALLER:
-        listed = [name for name in (where, *names[:3]) if "__list_del_entry" in name or "list_del" in name]
-        if listed and event.kind != "null-call":
-            return (
-                "the wrong virtqueue index in vp_del_vqs (v6.11 and later)",
-                f"the list of queues is damaged ({listed[0]} under {CALLER}): not a call of address 0",
-            )
-        if event.kind == "warning" and (at == "free_irq" or "free_irq" in names[:4] or where == "free_irq"):
-            return (
-                "CVE-2024-37353",
-                (
-                    f"a warning in free_irq under {CALLER}: an interrupt that was never requested is freed, "
-                    f"no crash of this defect"
-                ),
-            )
-    if event.kind in ("hung-task", "soft-lockup", "rcu-stall") and "virtblk_remove" in names:
-        return (
-            "CVE-2022-50636",
-            "a task hangs in virtblk_remove with requests in flight; nothing was called at address 0",
-        )
-    return None
-
-
-def _why_not_call(event: Event, names: Sequence[str]) -> str:
-    if CALLER in names:
-        return f"{CALLER} is in the trace, but the kernel did not call address 0 there"
-    if event.kind in ("null-deref", "paging-fault", "gpf"):
-        return "the kernel accessed a bad address; it did not call address 0"
-    return "the kernel did not call address 0"
-
-
 def _version_contradiction(kernel: str | None) -> str:
     """What the version says against it. A version never decides: vendors backport the defect and its fix."""
     match = re.match(r"(\d+)\.(\d+)", kernel or "")
@@ -248,8 +267,3 @@ def _device(names: Sequence[str]) -> str | None:
 def _base(name: str) -> str:
     """Without what compilers append: vp_del_vqs.llvm.123, virtblk_remove.cold."""
     return name.split(".", 1)[0] if name[:1] != "." else name
-
-
-def frame_of_defect(event: Event) -> Frame | None:
-    """The frame of the call, whose function size must match the kernel that it is compared with."""
-    return next((frame for frame in event.trace if frame.reliable and _base(frame.function) == CALLER), None)
