@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.file_layer import EXCEPTIONS, LAYER, SOURCE, calls_by_path
+
 __all__: list[str] = []
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,10 +110,10 @@ def test_arrows_point_one_way() -> None:
 
 def test_only_the_terminal_writes_to_the_streams() -> None:
     # One gate: whatever is shown passes `line_for_terminal`. Programs of their own speak for themselves.
-    allowed = {"cli/terminal.py", "cli/app.py", "__main__.py", "remedies/ecs/__main__.py"}
+    allowed = {"cli/terminal.py", "cli/app.py", "__main__.py"}
     writes = re.compile(r"sys\.(?:stdout|stderr)\.(?:buffer\.)?write|(?<![\w.])print\(|click\.s?echo")
     found = {str(path.relative_to(ROOT / "src" / "ejectable")) for path in PACKAGE if writes.search(path.read_text())}
-    assert found - allowed - {"remedies/upgrade/take_back.py", "remedies/upgrade/rollback.py"} == set()
+    assert found - allowed == set()
 
 
 def test_start_up_imports_nothing_heavy() -> None:
@@ -121,3 +123,37 @@ def test_start_up_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not done.stdout.split()
+
+
+def test_only_the_file_layer_goes_by_path() -> None:
+    found: list[str] = []
+    clean = set(EXCEPTIONS)
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = str(path.relative_to(SOURCE))
+        calls = [] if path.is_relative_to(LAYER) else list(calls_by_path(path))
+        if name not in EXCEPTIONS:
+            found += [f"{name}:{call}" for call in calls]
+        elif calls:
+            clean.discard(name)
+    assert not found, "use Directory or Root of ejectable.intake:\n" + "\n".join(found)
+    assert not clean, f"these go by path no longer, or are gone: take them off the list: {sorted(clean)}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "os.open(p, 0)", "os.chown(p, 0, 0)", "shutil.rmtree(p)", "p.unlink()", "(a / b).write_bytes(c)", "open(p)",
+        "p.replace(q)", "Path(p).open()", "tempfile.mkdtemp()",
+    ],
+)  # fmt: skip
+def test_the_search_sees_each_way_by_path(tmp_path: Path, line: str) -> None:
+    (tmp_path / "x.py").write_text(line)
+    assert list(calls_by_path(tmp_path / "x.py"))
+
+
+@pytest.mark.parametrize(
+    "line", ["os.open(p, 0, dir_fd=f)", "text.replace(a, b)", "msgspec.structs.replace(x, y=1)", "root.open(p)"]
+)
+def test_the_search_lets_go_what_goes_by_descriptors(tmp_path: Path, line: str) -> None:
+    (tmp_path / "x.py").write_text(line)
+    assert not list(calls_by_path(tmp_path / "x.py"))

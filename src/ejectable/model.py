@@ -17,6 +17,7 @@ __all__ = [
     "EXIT_OK",
     "EXIT_UNKNOWN",
     "SAFE",
+    "SEVERITY",
     "Applied",
     "Arch",
     "Assessment",
@@ -30,13 +31,16 @@ __all__ = [
     "EvidenceKind",
     "Finding",
     "Frame",
+    "GuestEvent",
     "Host",
     "Judgement",
     "Justification",
     "KernelReport",
     "Outcome",
+    "Phase",
     "Remedy",
     "Run",
+    "RunResult",
     "Status",
     "Trigger",
     "earned",
@@ -324,6 +328,7 @@ class Event(msgspec.Struct, frozen=True):
     workqueue: str | None = None
     hardware: str | None = None
     device: str | None = None  # which one it was about, as far as the log tells
+    ends_log: bool = False  # nothing stands behind the report: what the kernel did next is not told
     beginning_lost: bool = False  # the report's first lines are not in the log
     trace_headed: bool = True  # the line was read under which the trace begins: no frame above the first is missing
     # What of the report is missing, cannot be read, or may be another's.
@@ -347,6 +352,28 @@ class Judgement(msgspec.Struct, frozen=True):
             raise ValueError(f"{self.status} beside a doubt: {self.doubts[0].detail}")
 
 
+# Of a run in a guest: before the device is used, while it is, while one is plugged; while it is taken away, and once it
+# is gone.
+Phase = Literal["boot", "use", "plug", "trigger", "after"]
+
+RunResult = Literal["survived", "oops", "panic", "hang", "crashed-otherwise", "no-boot", "no-unplug"]
+
+
+class GuestEvent(msgspec.Struct, frozen=True):
+    """One thing that went wrong in a guest, and whether the removal is to blame for it."""
+
+    phase: Phase  # of its first line
+    kind: EventKind
+    title: str
+    function: str | None
+    process: str | None
+    line: int  # of the transcript, from 1
+    fatal: bool  # the kernel, or one of its threads, ended with it
+    removal: bool  # its trace, process or work queue is the removal's
+    advisory: str | None  # whose signature it has
+    trace: tuple[str, ...] = ()  # the functions, innermost first
+
+
 class Run(msgspec.Struct, frozen=True):
     """One unplug in a guest. Times in seconds."""
 
@@ -357,7 +384,7 @@ class Run(msgspec.Struct, frozen=True):
     device: str
     mode: str
     trigger: str
-    result: Literal["survived", "oops", "panic", "hang", "no-boot", "no-unplug"]
+    result: RunResult
     advisory: str | None
     boot_s: float | None
     verdict_s: float | None
@@ -371,6 +398,9 @@ class Run(msgspec.Struct, frozen=True):
     crash: str | None = None  # the title of the crash
     detail: str = ""  # what happened, in words
     qmp: str | None = None  # path of the transcript
+    events: tuple[GuestEvent, ...] = ()  # all that went wrong, in the order of the transcript
+    attempts: int = 1  # how often it was tried until it said something about the unplug
+    control: RunResult | None = None  # the result of the same guest without the unplug, where one was run
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -379,6 +409,7 @@ class Claim(msgspec.Struct, frozen=True):
     advisory: str
     verdict: Literal["confirmed", "refuted", "open"]
     line: str
+    exercised: bool = True  # whether any run did what can show the defect
 
 
 class Remedy(msgspec.Struct, frozen=True):

@@ -60,7 +60,10 @@ def test_applying_and_undoing_answer_0_and_are_documents_of_the_schema(
     affected: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = set(affected.rglob("*"))
-    for option, undo in (("--apply", "ejectable fix panic-policy --undo"), ("--undo", None)):
+    for option, undo in (
+        ("--apply", f"sudo ejectable fix panic-policy --undo --root {affected}"),
+        ("--undo", None),
+    ):
         assert run(["fix", "panic-policy", option, "--root", str(affected), "--format", "json"]) == 0
         done = json.loads(capsys.readouterr().out)
         jsonschema.validate(done, json.loads(document.schema("fix")), cls=jsonschema.Draft202012Validator)
@@ -77,6 +80,10 @@ def test_a_machine_with_nothing_to_fear_answers_0(tmp_path: Path, capsys: pytest
     out = capsys.readouterr().out
     assert out.startswith("FIXED")
     assert "RECOMMENDED" not in out
+    assert "not possible" not in out
+    assert "Nothing has to be done." in " ".join(out.split())
+    run(["fix", "--offline", "--root", str(tree), "--verbose"])
+    assert "not possible" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -86,6 +93,12 @@ def test_a_machine_with_nothing_to_fear_answers_0(tmp_path: Path, capsys: pytest
         (["fix", "--apply"], "Which remedy?"),
         (["fix", "panic-policy", "--apply", "--undo"], "opposites"),
         (["fix", "panic-policy", "somewhere"], "takes no 'somewhere'"),
+        (["fix", "upgrade", "--to", "ecs.g8i.large"], "`upgrade` takes no --to."),
+        (["fix", "upgrade", "--persist"], "`upgrade` takes no --persist."),
+        (["fix", "live", "--build", "/usr/src/linux"], "It takes: --persist."),
+        (["fix", "panic-policy", "--device", "vdb"], "no option of its own"),
+        (["fix", "source-patch", "--region", "cn-hangzhou"], "It takes: a tree, --build."),
+        (["fix", "instance-type", "--undo", "--persist"], "It takes: --to, --instance, --region."),
         (["fix", "--advisory", "CVE-1999-0001"], "no advisory"),
     ],
 )
@@ -101,13 +114,44 @@ def test_without_root_applying_says_how(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert run(["fix", "panic-policy", "--apply", "--root", str(affected)]) == 69
-    assert "sudo ejectable fix panic-policy --apply" in capsys.readouterr().err
+    assert f"sudo ejectable fix panic-policy --apply --root {affected}" in capsys.readouterr().err
 
 
 def test_an_interrupted_change_is_told(affected: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = state.folder_of(host.Root(affected)) / "changes"
     changes.mkdir(parents=True)
-    record = {"number": 1, "remedy": "panic-policy", "started": "2026-01-01T00:00:00Z", "state": "open", "steps": []}
+    record = {
+        "format": 2,
+        "number": 1,
+        "remedy": "panic-policy",
+        "started": "2026-01-01T00:00:00Z",
+        "state": "open",
+        "steps": [],
+    }
     (changes / "000001.json").write_text(json.dumps(record))
     run(["fix", "--offline", "--root", str(affected)])
     assert "A change was interrupted (`fix panic-policy`" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_was_taken_back_is_not_called_done(affected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["fix", "panic-policy", "--apply", "--root", str(affected)])
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.startswith("`panic-policy` is done and verified.")
+    assert f"To take it back: `sudo ejectable fix panic-policy --undo --root {affected}`" in out
+    assert run(["fix", "panic-policy", "--undo", "--root", str(affected)]) == 0
+    assert capsys.readouterr().out.startswith("`panic-policy` is taken back. Everything is as it was before.")
+
+
+def test_every_command_of_a_trees_plan_names_the_tree_or_its_machine(
+    affected: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for machine in (affected, affected.parent / "empty"):
+        machine.mkdir(exist_ok=True)
+        run(["fix", "--offline", "--root", str(machine), "--format", "json"])
+        plan = json.loads(capsys.readouterr().out)
+        commands = [command for line in plan["plan"] for command in line["commands"]]
+        # Those change nothing, or ask for what is to be changed.
+        harmless = ("ejectable fix source-patch TREE", "aliyun ")
+        assert not [
+            one for one in commands if str(machine) not in one and "web-1" not in one and not one.startswith(harmless)
+        ]

@@ -149,6 +149,23 @@ def test_an_initramfs_that_only_root_may_read_is_permission(
     assert '"permission"' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("left", ["empty", "gone"])
+def test_a_tree_of_a_machine_that_ran_is_not_taken_for_an_image(
+    left: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel that would boot is fixed; which one ran is what tar did not save."""
+    tree = Machine(module=affected_module("fixed")).build(tmp_path / "tree")
+    assert run(["check", "--root", str(tree), "--quiet"]) == 0
+    (tree / "sys/kernel/notes").unlink()
+    for path in list((tree / "proc").rglob("*")):
+        if path.is_file():
+            path.write_bytes(b"") if left == "empty" else path.unlink()
+    capsys.readouterr()
+    assert run(["check", "--root", str(tree)]) == 3
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("as tar saves the files of /proc" if left == "empty" else "There is no /proc/version") in shown
+
+
 def test_the_initramfs_of_a_kernel_whose_loaded_module_is_known_does_not_matter(tmp_path: Path) -> None:
     tree = Machine(module=affected_module("fixed"), devices=()).build(tmp_path / "tree")
     _initramfs(tree, b"no module")

@@ -114,7 +114,7 @@ def test_enabled_live_patches_are_listed(tmp_path: Path) -> None:
         (tree / f"sys/kernel/livepatch/{patch}/enabled").write_text(enabled)
     running = host.read_running(host.Root(tree))
     assert running is not None
-    assert running.patched == ("livepatch_a: virtio_pci/vp_del_vqs",)
+    assert [str(one) for one in running.patched] == ["livepatch_a: virtio_pci/vp_del_vqs"]
 
 
 def test_the_panic_policy_is_read(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ejectable import host
 from ejectable.assess import memory
-from ejectable.assess.downgrade import downgrade_refuted
+from ejectable.assess.downgrade import downgrade_in_transition, downgrade_live_patched, downgrade_refuted
 from ejectable.assess.machine import assess
 from ejectable.assess.running_kernel import RunningKernel
 from ejectable.host.devices import Found, read_devices
@@ -37,7 +37,7 @@ def _report(status: Status, justification: str | None = None, detail: str = "vp_
         status,
         justification,
         "It was read.",
-        (Evidence(EvidenceKind.DISASSEMBLY, status, detail),),
+        (Evidence(EvidenceKind.DISASSEMBLY, status, detail, functions=("vp_del_vqs",)),),
         conflict=False,
     )
     return KernelReport(
@@ -73,15 +73,73 @@ def test_a_legacy_device_refutes_a_kernel_that_could_not_drive_it() -> None:
     assert downgrade_refuted(never, (DISK,)) == never
 
 
+def _patched(function: str, *, in_transition: bool = False) -> tuple[host.PatchedFunction, ...]:
+    return (host.PatchedFunction("livepatch_1", "virtio_pci", function, in_transition),)
+
+
 @pytest.mark.parametrize("said", [Status.AFFECTED, Status.FIXED])
 def test_a_live_patch_that_memory_does_not_explain_leaves_no_word_standing(said: Status) -> None:
-    patched = ("livepatch_1: virtio_pci/vp_del_vqs",)
-    assert _status(memory.downgrade_live_patched(_report(said), patched, None)) is Status.UNKNOWN
-    assert _status(memory.downgrade_live_patched(_report(said), patched, _report(Status.UNKNOWN))) is Status.UNKNOWN
-    assert _status(memory.downgrade_live_patched(_report(said), patched, _report(Status.FIXED))) is said, (
+    for name in ("vp_del_vqs", "vp_del_vqs.isra.0"):
+        assert _status(downgrade_live_patched(_report(said), _patched(name), None)) is Status.UNKNOWN
+    patched = _patched("vp_del_vqs")
+    assert _status(downgrade_live_patched(_report(said), patched, _report(Status.UNKNOWN))) is Status.UNKNOWN
+    assert _status(downgrade_live_patched(_report(said), patched, _report(Status.FIXED))) is said, (
         "memory decides later"
     )
-    assert _status(memory.downgrade_live_patched(_report(said), ("livepatch_1: vmlinux/do_exit",), None)) is said
+    # Functions are compared, not words in a sentence.
+    assert _status(downgrade_live_patched(_report(said), _patched("vp_del"), None)) is said
+    assert _status(downgrade_live_patched(_report(said), _patched("do_exit"), None)) is said
+
+
+def test_a_live_patch_in_transition_repairs_nothing_yet() -> None:
+    found = memory.merged(_report(Status.AFFECTED), _report(Status.FIXED))
+    assert found is not None
+    assert _status(downgrade_in_transition(found, _patched("vp_del_vqs"))) is Status.MITIGATED
+    going_in = downgrade_in_transition(found, _patched("vp_del_vqs", in_transition=True))
+    assert _status(going_in) is Status.UNKNOWN
+    assert [doubt.kind for doubt in going_in.findings[0].doubts] == ["changing"]
+    bad = downgrade_in_transition(_report(Status.AFFECTED), _patched("vp_del_vqs", in_transition=True))
+    assert _status(bad) is Status.AFFECTED
+
+
+def test_a_tree_tells_which_functions_are_patched_and_whether_that_is_done(tmp_path: Path) -> None:
+    tree = Machine(image=False, running_build_id="ab").build(tmp_path)
+    for number, (enabled, transition) in enumerate((("1", "0"), ("1", "1"), ("0", "1"), ("0", "0"))):
+        patch = tree / f"sys/kernel/livepatch/p{number}"
+        (patch / "virtio_pci/vp_del_vqs,1").mkdir(parents=True)
+        (patch / "enabled").write_text(f"{enabled}\n")
+        (patch / "transition").write_text(f"{transition}\n")
+    running = _facts(tree).running
+    assert running is not None
+    assert [(one.patch, one.function, one.in_transition) for one in running.patched] == [
+        ("p0", "vp_del_vqs", False),
+        ("p1", "vp_del_vqs", True),
+        ("p2", "vp_del_vqs", True),  # going out
+    ]
+
+
+def _of_kind(status: Status, kind: EvidenceKind) -> KernelReport:
+    report = _report(status)
+    evidence = (Evidence(kind, status, "It was seen.", functions=("vp_del_vqs",)),)
+    finding = msgspec.structs.replace(report.findings[0], evidence=evidence)
+    return msgspec.structs.replace(report, findings=(finding,))
+
+
+@pytest.mark.parametrize("said", [Status.FIXED, Status.NOT_AFFECTED])
+def test_what_was_executed_outranks_weaker_evidence_wherever_it_was_read(said: Status) -> None:
+    executed, symbols = EvidenceKind.EXECUTED, EvidenceKind.SYMBOLS
+
+    def word(disk: EvidenceKind, running: EvidenceKind) -> Finding:
+        found = memory.merged(_of_kind(Status.AFFECTED, disk), _of_kind(said, running))
+        assert found is not None
+        return found.findings[0]
+
+    assert word(executed, executed).status is Status.MITIGATED
+    assert word(symbols, executed).status is Status.MITIGATED
+    assert (word(executed, symbols).status, word(executed, symbols).conflict) == (Status.AFFECTED, True)
+    both = memory.merged(_of_kind(said, executed), _of_kind(Status.AFFECTED, symbols))
+    assert both is not None
+    assert both.findings[0].status is Status.AFFECTED, "a bad word needs no strength"
 
 
 def _facts(tree: Path) -> host.Facts:
@@ -137,31 +195,33 @@ def test_the_module_that_modprobe_would_load_comes_first(tmp_path: Path) -> None
     usual = (f"{there}/updates/dkms/virtio_pci.ko", f"{there}/kernel/drivers/virtio/virtio_pci.ko")
     assert host.module_files(host.Root(tmp_path), RELEASE) == usual
     (base / "modules.dep").write_text("kernel/fs/ext4.ko: \nvendor/virtio-pci.ko.xz: kernel/drivers/virtio/virtio.ko\n")
-    assert host.module_files(host.Root(tmp_path), RELEASE) == (f"{there}/vendor/virtio-pci.ko.xz", *usual)
+    assert host.module_files(host.Root(tmp_path), RELEASE) == (f"{there}/vendor/virtio-pci.ko.xz",)
     (base / "modules.dep").write_text("../../../../etc/virtio_pci.ko:\n")
     (tmp_path / "etc").mkdir()
     assert host.module_files(host.Root(tmp_path), RELEASE) == usual
     assert host.module_files(host.Root(tmp_path), "../6.1") == ()
 
 
-def test_the_kernel_that_boots_next_is_the_linked_one_else_the_newest(tmp_path: Path) -> None:
+def test_without_a_boot_loader_the_linked_kernel_is_guessed_else_the_newest(tmp_path: Path) -> None:
     root = host.Root(tmp_path)
-    assert host.boots_next(root) is None
+    assert host.boots_next(root).release is None
     (tmp_path / "boot").mkdir()
     for release in ("6.8.0-9-generic", "6.8.0-31-generic"):
         (tmp_path / f"boot/vmlinuz-{release}").touch()
         (tmp_path / f"lib/modules/{release}").mkdir(parents=True)
     (tmp_path / "lib/modules/6.11.0-removed").mkdir()
-    assert host.boots_next(root) == "6.8.0-31-generic"
+    assert host.boots_next(root).release == "6.8.0-31-generic"
     (tmp_path / "boot/vmlinuz").symlink_to("vmlinuz-6.8.0-9-generic")
-    assert host.boots_next(root) == "6.8.0-9-generic"
+    assert host.boots_next(root).release == "6.8.0-9-generic"
+    assert not host.boots_next(root).certain
 
 
 def test_a_fixed_machine_is_warned_of_an_affected_kernel_that_boots_next(tmp_path: Path) -> None:
     facts = _facts(Machine(devices=(), image=False, running_build_id="ab").build(tmp_path))
     waiting = msgspec.structs.replace(_report(Status.AFFECTED), path="/boot/vmlinuz-6.8.0-31-generic")
-    answer = assess(facts, RunningKernel(_report(Status.FIXED), on_disk=waiting), {})
-    assert answer.status is Status.FIXED
-    assert answer.next_steps == (
-        "Before you reboot: /boot/vmlinuz-6.8.0-31-generic boots next and has the defect; see `ejectable fix`.",
-    )
+    for certain, word in ((True, "boots"), (False, "may boot")):
+        answer = assess(facts, RunningKernel(_report(Status.FIXED), on_disk=waiting, certain=certain), {})
+        assert answer.status is Status.FIXED
+        assert answer.next_steps == (
+            f"Before you reboot: /boot/vmlinuz-6.8.0-31-generic {word} next and has the defect; see `ejectable fix`.",
+        )

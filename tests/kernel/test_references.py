@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from corpus.modules import Module, vmlinux_btf
-from ejectable.kernel import Kernel, open_kernels
+from ejectable.kernel import open_kernels
 from ejectable.kernel.formats.elf import Elf
+from ejectable.kernel.image_kernel import ImageKernel
 from ejectable.kernel.types import BtfTypes, load_btf
 from tests.kernel.synthetic import bpftool, package_of
 
@@ -27,13 +28,10 @@ RELEASES = [("6.1.0-50-cloud", "amd64"), ("6.12.117+deb12-cloud", "amd64"), ("6.
 def test_the_symbols_are_those_that_vmlinux_to_elf_finds(version: str, architecture: str, tmp_path: Path) -> None:
     finder = Path(sys.executable).with_name("kallsyms-finder")  # in requirements/dev.txt, as vmlinux-to-elf
     (kernel,) = open_kernels(package_of(f"{version}-{architecture}", architecture))
-    assert isinstance(kernel, Kernel)
-    assert kernel.vmlinux is not None
+    assert isinstance(kernel, ImageKernel)
     # It refuses Debian's 6.1 vmlinuz, so it is given what is in there.
     image = tmp_path / "image"
-    packed = kernel._packed
-    assert packed is not None
-    image.write_bytes(packed.unpack(kernel._limits))
+    image.write_bytes(kernel.raw)
     printed = subprocess.run([finder, image], capture_output=True, text=True, check=True).stdout
     theirs = [found.groups() for line in printed.splitlines() if (found := SYMBOL.fullmatch(line))]
     mine = [(f"{symbol.address:016x}", symbol.kind, symbol.name) for symbol in kernel.vmlinux.symbols]

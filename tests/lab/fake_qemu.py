@@ -55,8 +55,49 @@ Call Trace:
 """
 
 
-def oops() -> None:
-    for line in OOPS.splitlines():
+# The same kernel dies of something else: in a function of no removal, in the removal's path with no known signature.
+ELSEWHERE = OOPS.replace("Workqueue: kacpi_hotplug acpi_hotplug_work_fn\n", "").replace(
+    " vp_del_vqs+0x6e/0x220\n virtblk_remove+0x55/0x90\n virtio_dev_remove+0x3d/0x90\n", " ext4_x+0x6e/0x220\n"
+)
+UNKNOWN = OOPS.replace(" vp_del_vqs+0x6e/0x220\n virtblk_remove", " kfree+0x6e/0x220\n virtblk_remove")
+SYSRQ = """\
+sysrq: Trigger a crash
+Kernel panic - not syncing: sysrq triggered crash
+CPU: 0 PID: 97 Comm: sh Not tainted 6.9.0 #1
+Call Trace:
+ <TASK>
+ panic+0x118/0x2f0
+ sysrq_handle_crash+0x16/0x20
+ __handle_sysrq+0xa1/0x180
+ write_sysrq_trigger+0x23/0x40
+ </TASK>
+---[ end Kernel panic - not syncing: sysrq triggered crash ]---
+"""
+# What is an event, or not even that, and ends nothing.
+HARMLESS = """\
+mydrv 0000:00:05.0: BUG: the firmware says so
+mydrv 0000:00:05.0: Internal error: none, only a test; Oops: nothing
+BUG: sleeping function called from invalid context at mm/page_alloc.c:5000
+in_atomic(): 1, irqs_disabled(): 0, non_block: 0, pid: 11, name: kworker/0:1
+CPU: 0 PID: 11 Comm: kworker/0:1 Not tainted 6.9.0 #1
+Call Trace:
+ <TASK>
+ __might_resched+0x1c0/0x220
+ some_timer_work+0x20/0x40
+ </TASK>
+watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [kworker/0:1:11]
+CPU: 0 PID: 11 Comm: kworker/0:1 Not tainted 6.9.0 #1
+RIP: 0010:some_timer_work+0x20/0x40
+Call Trace:
+ <TASK>
+ process_one_work+0x1c0/0x220
+ </TASK>
+"""
+BESIDE = {"sysrq-beside": SYSRQ, "oopses-elsewhere": ELSEWHERE, "oopses-unknown": UNKNOWN, "harmless": HARMLESS}
+
+
+def print_report(text: str = OOPS) -> None:
+    for line in text.splitlines():
         console.sendall(f"[    7.123456] {line}\r\n".encode())
 
 
@@ -95,8 +136,18 @@ def serve_qmp() -> None:
                 os._exit(1)
             gone.set()
             if behaviour in ("oopses", "oopses-and-stops"):
-                oops()
-            if behaviour in ("good", "chatters", "guest-error", "keeps-device"):
+                print_report()
+            if behaviour in BESIDE:
+                print_report(BESIDE[behaviour])
+            if behaviour in (
+                "good",
+                "chatters",
+                "guest-error",
+                "keeps-device",
+                "harmless",
+                "oopses-when-plugged",
+                "oopses-at-first-boot",
+            ):
                 event = "DEVICE_UNPLUG_GUEST_ERROR" if behaviour == "guest-error" else "DEVICE_DELETED"
                 data = {"device": asked["arguments"]["id"], "path": "/x"}
                 if event == "DEVICE_DELETED" and behaviour != "keeps-device":
@@ -105,6 +156,8 @@ def serve_qmp() -> None:
                 qmp.sendall(json.dumps({"event": event, "data": data, "timestamp": stamp}).encode() + b"\r\n")
         if asked["execute"] == "device_add":
             plugged.set()
+            if behaviour == "oopses-when-plugged":
+                print_report(ELSEWHERE)
         reply = {"return": {}} | ({"id": asked["id"]} if "id" in asked else {})
         qmp.sendall(json.dumps(reply).encode() + b"\r\n")
 
@@ -120,6 +173,10 @@ def serve_console() -> None:
             report = "".join(f"[    7.123456] {line}\r\n" for line in OOPS.splitlines())
             console.sendall((pong + report).encode())  # in one piece
             continue
+        if words.startswith("mark "):
+            say(f"mark {number} {words.partition(' ')[2]}")
+        if words.startswith("use ") and behaviour == "oopses-in-use":
+            print_report(ELSEWHERE)
         if words == "see":
             say(f"= {number} " + ("0000:00:06.0,0x1001,1,virtio0,0,virtio_blk" if plugged.is_set() else ""))
         else:
@@ -143,6 +200,9 @@ if behaviour == "silent":
 if behaviour == "panics-at-boot":
     console.sendall(b"[    0.900000] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n")
     console.sendall(b"[    0.900000] ---[ end Kernel panic - not syncing: VFS: Unable to mount root fs ]---\r\n")
+    time.sleep(1000)
+if behaviour == "oopses-at-boot" or (behaviour == "oopses-at-first-boot" and "earlyprintk" in options):
+    print_report(ELSEWHERE.replace("ext4_x", "acpi_init"))
     time.sleep(1000)
 say("hello 6.9.0")
 say("up")

@@ -4,6 +4,7 @@
 import asyncio
 import time
 
+from ejectable.lab.attribution import Mark
 from ejectable.lab.console import TRANSCRIPT_LIMIT, Console
 from ejectable.lab.guest import parse_view
 from ejectable.lab.watch import CrashWatch
@@ -61,10 +62,10 @@ def test_an_oops_is_noticed_with_its_first_line_and_read_with_its_last() -> None
     said = console()
     first, rest = OOPS.split("\n", 1)
     said.feed(f"{first}\n".encode())
-    assert said.fell.is_set()
-    assert not said.fallen.is_set()
+    assert said.crash_begun.is_set()
+    assert not said.crash_ended.is_set()
     said.feed(rest.encode())
-    assert said.fallen.is_set()
+    assert said.crash_ended.is_set()
     (event,) = said.finish()
     assert (event.kind, event.function) == ("null-call", "vp_del_vqs")
 
@@ -75,7 +76,7 @@ def test_a_flood_is_kept_within_bounds_and_its_end_is_shown() -> None:
     for _ in range(1 + 2 * TRANSCRIPT_LIMIT // len(block)):
         said.feed(block)
     said.feed(OOPS.encode())
-    assert said.fallen.is_set()
+    assert said.crash_ended.is_set()
     assert len(said.transcript) < TRANSCRIPT_LIMIT + 8192
     assert b"bytes left out" in said.transcript
     assert b"end trace" in said.transcript
@@ -95,3 +96,19 @@ def test_what_the_guest_sees_is_read_and_what_is_no_view_left_out() -> None:
     assert (early.driver, early.version_1, early.ready) == ("virtio_blk", None, False), "not at work yet"
     (bare,) = parse_view("0000:00:06.0,0x1001,,,,")
     assert (bare.bound, bare.name, bare.version_1, bare.driver, bare.ready) == (False, None, None, None, False)
+
+
+def test_words_of_a_driver_and_reports_that_end_nothing_are_no_crash() -> None:
+    said = console()
+    said.feed(b"[ 1.0] mydrv 0000:00:05.0: BUG: the firmware says so\n[ 1.1] mydrv: Kernel panic - no, only words\n")
+    said.feed(b"[ 2.0] BUG: sleeping function called from invalid context at mm/page_alloc.c:5000\n")
+    said.feed(b"[ 2.0] Call Trace:\n[ 2.0]  __might_resched+0x1c0/0x220\n[ 2.0]  some_work+0x20/0x40\n")
+    said.feed(b"[ 3.0] watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [kworker/0:1:11]\n")
+    assert not said.crash_begun.is_set()
+    assert [event.kind for event in said.finish()] == ["bug", "soft-lockup"]
+
+
+def test_a_mark_is_kept_with_its_number_phase_and_line() -> None:
+    said = console()
+    said.feed(f"one\n{TOKEN}: mark 7 trigger\n{TOKEN}: mark by 93\ntwo\n{TOKEN}: mark 8 nonsense\n".encode())
+    assert said.marks == [Mark(7, "trigger", 2, pid=93)]

@@ -85,6 +85,8 @@ def test_a_kill_leaves_no_qemu_and_no_file(stock: Path, tmp_path: Path, number: 
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert b"Traceback" not in said
+    expected = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
+    assert process.returncode == expected[number]
     while any(Path(f"/proc/{guest}/status").exists() for guest in guests) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [guest for guest in guests if Path(f"/proc/{guest}/status").exists()]

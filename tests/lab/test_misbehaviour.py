@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from ejectable.assess.proof import status_of
 from ejectable.errors import Missing
 from ejectable.lab.accelerator import Accelerator
 from ejectable.lab.case import Case
+from ejectable.lab.evidence import Evidence
 from ejectable.lab.experiment import Experiment, Limits, Outcome
 from ejectable.lab.kernels import GuestKernel
 from ejectable.lab.modules import ModuleSet
-from ejectable.lab.session import Session
+from ejectable.lab.session import Done, Session
+from ejectable.model import Status
 
 Behave = Callable[[str], None]
 FAKE = Path(__file__).with_name("fake_qemu.py")
@@ -57,6 +60,13 @@ def run(*, repeat: int = 1) -> Outcome:
         ("hangs", "hang", "no longer answers"),
         ("oopses", "oops", "the guest still answers"),
         ("oopses-and-stops", "oops", "the guest no longer answers"),
+        ("oopses-elsewhere", "crashed-otherwise", "nothing in the report ties that to the removal"),
+        ("oopses-unknown", "crashed-otherwise", "in the removal's path but with no advisory's signature"),
+        ("oopses-in-use", "crashed-otherwise", "while the device was used"),
+        ("oopses-when-plugged", "crashed-otherwise", "while a device was plugged"),
+        ("sysrq-beside", "crashed-otherwise", "nothing in the report ties that to the removal"),
+        ("harmless", "survived", "a new one was plugged and used"),
+        ("oopses-at-boot", "no-boot", "before user space was reached"),
         ("guest-error", "no-unplug", "DEVICE_UNPLUG_GUEST_ERROR"),
         ("keeps-device", "no-unplug", "still answers"),
         ("ignores", "no-unplug", "still answers"),
@@ -148,15 +158,59 @@ def test_many_runs_in_a_row_leak_no_descriptor(behave: Behave) -> None:
 
 
 def session(accelerator: Accelerator, evidence: Path | None = None) -> Session:
-    return Session(kernel=KERNEL, busybox=b"", accelerator=accelerator, limits=SHORT, evidence=evidence)
+    kept = None if evidence is None else Evidence(evidence)
+    return Session(kernel=KERNEL, busybox=b"", accelerator=accelerator, limits=SHORT, evidence=kept)
+
+
+def one(evidence: Path | None = None) -> Done:
+    (done,) = asyncio.run(session(Accelerator("tcg", "as asked for"), evidence).run([Case("pc")]))
+    return done
+
+
+def test_a_death_that_says_nothing_is_tried_again_with_a_control_and_every_transcript_is_kept(
+    behave: Behave, tmp_path: Path
+) -> None:
+    behave("sysrq-beside")
+    run = one(tmp_path / "kept").run
+    assert (run.result, run.attempts, run.control, run.advisory) == ("crashed-otherwise", 2, "survived", None)
+    assert [(event.kind, event.phase, event.fatal, event.removal) for event in run.events] == [
+        ("panic", "trigger", True, False)
+    ]
+    assert "a control run without the unplug ended in survived" in run.detail
+    kept = {path.name for path in (tmp_path / "kept").rglob("*.log")}
+    assert kept == {f"{part}{name}.log" for part in ("", "first-attempt-", "control-") for name in ("console", "qmp")}
+
+
+def test_a_death_in_the_removal_of_no_known_kind_is_not_tried_again(behave: Behave) -> None:
+    behave("oopses-unknown")
+    run = one().run
+    assert (run.result, run.attempts, run.control, run.advisory) == ("crashed-otherwise", 1, "survived", None)
+    assert (run.events[0].removal, run.events[0].trace[:2]) == (True, ("kfree", "virtblk_remove"))
+
+
+def test_a_kernel_that_dies_at_boot_gets_a_second_chance_with_the_short_command_line(behave: Behave) -> None:
+    behave("oopses-at-first-boot")
+    done = one()
+    assert (done.run.result, done.run.attempts) == ("survived", 2)
+    assert "the first attempt ended in no-boot" in done.notes[0]
+
+
+def test_stalls_and_words_that_look_like_a_crash_are_told_and_end_nothing(behave: Behave) -> None:
+    behave("harmless")
+    run = one().run
+    assert (run.result, run.attempts) == ("survived", 1)
+    assert [(event.kind, event.fatal, event.removal) for event in run.events] == [
+        ("bug", False, False),
+        ("soft-lockup", False, False),
+    ]
+    assert status_of(run) is Status.NOT_AFFECTED
 
 
 def test_kvm_that_fails_inside_the_guest_is_replaced_by_emulation(behave: Behave) -> None:
     behave("kvm-fails")
     (done,) = asyncio.run(session(Accelerator("kvm", "the probe's kernel spoke")).run([Case("pc")]))
     assert done.run.accelerator == "tcg"
-    assert done.note is not None
-    assert "repeated under emulation" in done.note
+    assert "repeated under emulation" in done.notes[0]
 
 
 def test_evidence_that_cannot_be_written_costs_no_result(behave: Behave, tmp_path: Path) -> None:
@@ -164,7 +218,7 @@ def test_evidence_that_cannot_be_written_costs_no_result(behave: Behave, tmp_pat
     (tmp_path / "full").write_text("a file where a folder should be")
     (done,) = asyncio.run(session(Accelerator("tcg", "as asked for"), tmp_path / "full").run([Case("pc")]))
     assert (done.run.result, done.run.console) == ("survived", None)
-    assert "could not be written" in (done.note or "")
+    assert "could not be written" in done.notes[0]
 
 
 def test_runs_beside_each_other_keep_their_order_and_their_evidence_apart(behave: Behave, tmp_path: Path) -> None:

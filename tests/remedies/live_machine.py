@@ -107,21 +107,20 @@ def programs(folder: Path, tree: Path, mishap: str = "") -> dict[str, str]:
     """The environment in which insmod, rmmod, dkms and systemctl work on the tree."""
     place = folder / "bin"
     place.mkdir(exist_ok=True)
+    # Nothing of our environment reaches a program: what it has to know stands in it.
+    values = {"TREE": tree, "BARE": captured("bare"), "REPAIRED": captured("repaired"), "MISHAP": mishap}
+    known = "".join(f"{name}='{value}'\n" for name, value in values.items())
     for name, text in (("insmod", INSMOD), ("rmmod", RMMOD), ("dkms", DKMS), ("systemctl", "exit 0\n")):
-        (place / name).write_text(f"#!/bin/sh\n{STATE}{text}")
+        (place / name).write_text(f"#!/bin/sh\n{known}{STATE}{text}")
         (place / name).chmod(0o755)
-    return {
-        "PATH": f"{place}:{os.environ['PATH']}",
-        "TREE": str(tree),
-        "BARE": str(captured("bare")),
-        "REPAIRED": str(captured("repaired")),
-        "MISHAP": mishap,
-    }
+    return {"PATH": f"{place}:{os.environ['PATH']}"}
 
 
 def situation(tree: Path) -> Situation:
     """The machine, looked at."""
-    return Situation(host.Root(tree), registry(), cache=False)
+    root = host.Root(tree)
+    root.live = True  # as if it were this machine: the programs work on the tree
+    return Situation(root, registry(), cache=False)
 
 
 def apply(tree: Path, *, persist: bool = False) -> Applied:

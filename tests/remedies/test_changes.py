@@ -14,27 +14,60 @@ from pathlib import Path
 import pytest
 
 from ejectable import host
-from ejectable.errors import BadInput, Missing
-from ejectable.remedies import changes as module
+from ejectable.errors import BadInput, Missing, OurFault
+from ejectable.intake import Directory
+from ejectable.remedies import REMEDIES
 from ejectable.remedies.changes import Changes, interrupted
 from ejectable.remedies.records import Records
 from ejectable.remedies.state import folder_of
+from ejectable.remedies.steps import ReloadUnits, StartUnits
 from tests.remedies.own_state import IN_A_CHILD
+from tests.remedies.toy import NAMES, TOYS
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     root = tmp_path / "machine"
     (root / "etc").mkdir(parents=True)
-    (root / "var/lib").mkdir(parents=True)
+    (root / "proc/sys/kernel").mkdir(parents=True)
+    (root / "proc/sys/kernel/panic").write_text("0\n")
+    (root / "proc/self").symlink_to(str(os.getpid()))
     (root / "etc/old.conf").write_bytes(b"old = 1\n")
     (root / "etc/old.conf").chmod(0o640)
     return root
 
 
+@pytest.fixture(autouse=True)
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.setitem(REMEDIES, name, "tests.remedies.toy:Toy")
+
+
+@pytest.fixture
+def systemctl(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a systemctl of ours writes what it was asked for."""
+    folder = tree.parent / "bin"
+    folder.mkdir()
+    log = tree.parent / "log"
+    (folder / "systemctl").write_text(
+        f"#!/bin/sh\necho $* >>{log}\n[ -e {folder}/refuse ] && {{ echo not yet >&2; exit 1; }}\nexit 0\n"
+    )
+    (folder / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return log
+
+
+def running(tree: Path) -> host.Root:
+    """The tree, as if it were the machine that this runs on."""
+    root = host.Root(tree)
+    root.live = True
+    return root
+
+
 @contextmanager
-def changing(tree: Path, remedy: str = "test") -> Iterator[Changes]:
-    with Changes.begin(host.Root(tree), remedy, undo=f"ejectable fix {remedy} --undo") as changes:
+def changing(tree: Path | host.Root, remedy: str = "test") -> Iterator[Changes]:
+    root = host.Root(tree) if isinstance(tree, Path) else tree
+    with Changes.begin(root, remedy, undo=f"ejectable fix {remedy} --undo") as changes:
         yield changes
 
 
@@ -103,25 +136,28 @@ KILLED = """
 import os, signal, sys
 from ejectable import host
 from ejectable.remedies.changes import Changes
-with Changes.begin(host.Root(sys.argv[1]), "test", undo="none") as changes:
+from ejectable.remedies.steps import StartUnits
+root = host.Root(sys.argv[1])
+root.live = True
+with Changes.begin(root, "test", undo="none") as changes:
     changes.write("/etc/new/a.conf", b"a\\n")
     changes.write("/etc/old.conf", b"b\\n")
-    flag = sys.argv[1] + "/etc/touched"
-    changes.run(["touch", flag], undo=["rm", flag], what="t", timeout_s=9)
-    os.kill(os.getpid(), signal.SIGKILL)
+    with changes.step(StartUnits()):
+        os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_was_killed_between_steps_is_taken_back_by_the_next_run(tree: Path) -> None:
+def test_what_was_killed_between_steps_is_taken_back_by_the_next_run(tree: Path, systemctl: Path) -> None:
     before, folders_before = everything(tree), folders(tree)
-    done = subprocess.run([sys.executable, "-c", IN_A_CHILD + KILLED, str(tree)], check=False)
+    done = subprocess.run([sys.executable, "-c", IN_A_CHILD + TOYS + KILLED, str(tree)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert everything(tree) != before
-    assert [record.remedy for record in interrupted(host.Root(tree))] == ["test"]
-    with changing(tree, "another") as changes:
+    assert [record.remedy for record in interrupted(running(tree))] == ["test"]
+    with changing(running(tree), "another") as changes:
         assert (everything(tree), folders(tree)) == (before, folders_before)
-    assert "Undone: t." in changes.done
-    assert interrupted(host.Root(tree)) == ()
+    assert any(sentence.startswith("Undone: started ejectable-live") for sentence in changes.done)
+    assert systemctl.read_text().startswith("stop ejectable-live.service")
+    assert interrupted(running(tree)) == ()
 
 
 def test_what_somebody_else_changed_since_is_left_alone_and_told(tree: Path) -> None:
@@ -134,19 +170,22 @@ def test_what_somebody_else_changed_since_is_left_alone_and_told(tree: Path) -> 
     assert (tree / "etc/old.conf").read_bytes() == b"theirs\n"
 
 
-def test_what_could_not_be_undone_is_told_and_stays_on_record_for_another_try(tree: Path) -> None:
-    flag = tree / "etc/flag"
-    undo = ["sh", "-c", f"test -e {flag} || {{ echo not yet >&2; exit 1; }}"]
-    with changing(tree) as changes:
-        changes.run(["true"], undo=undo, what="it is on", timeout_s=9)
-    with changing(tree) as undoing:
+def test_what_could_not_be_undone_is_told_and_stays_on_record_for_another_try(tree: Path, systemctl: Path) -> None:
+    with changing(running(tree)) as changes, changes.step(StartUnits()):
+        pass
+    refusing = tree.parent / "bin/refuse"
+    refusing.touch()
+    with changing(running(tree)) as undoing:
         (said,) = undoing.undo("test")
+    assert said.startswith("Not undone: started ejectable-live.service")
     assert said.endswith("failed: not yet")
     assert undoing.left == [said]
-    flag.touch()
-    with changing(tree) as undoing:
-        assert undoing.undo("test") == ["Undone: it is on."]
+    refusing.unlink()
+    with changing(running(tree)) as undoing:
+        (said,) = undoing.undo("test")
+    assert said.startswith("Undone: started ejectable-live.service")
     assert undoing.left == []
+    assert len(systemctl.read_text().splitlines()) == 2
 
 
 def test_one_change_at_a_time(tree: Path) -> None:
@@ -160,32 +199,59 @@ def test_one_change_at_a_time(tree: Path) -> None:
 def test_a_full_disk_changes_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = everything(tree)
 
-    def full(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-        del path, data, mode
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    real = Directory.write
 
-    monkeypatch.setattr(module, "write_atomically", full)
+    def full(self: Directory, name: str, data: bytes, mode: int = 0o644) -> None:
+        if name == "a.conf":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, name, data, mode=mode)
+
+    monkeypatch.setattr(Directory, "write", full)
     with pytest.raises(Missing, match="No space left"), changing(tree) as changes:
         changes.write("/etc/new/a.conf", b"a\n")
     assert everything(tree) == before
     assert "etc/new" not in folders(tree)
 
 
-def test_a_command_that_fails_is_undone_and_its_last_words_are_told(tree: Path) -> None:
-    flag = tree / "etc/flag"
-    with pytest.raises(Missing, match="no luck"), changing(tree) as changes:
-        changes.run(
-            ["sh", "-c", f"touch {flag}; echo no luck >&2; exit 1"],
-            undo=["rm", "-f", str(flag)],
-            what="the flag is set",
-            timeout_s=9,
-        )
-    assert not flag.exists()
+def test_a_step_that_fails_half_way_is_undone(tree: Path, systemctl: Path) -> None:
+    def half_way() -> None:
+        with changing(running(tree)) as changes, changes.step(StartUnits()):
+            raise Missing("no luck")
+
+    with pytest.raises(Missing, match="no luck") as caught:
+        half_way()
+    assert "Undone: started ejectable-live" in str(caught.value.hint)
+    assert systemctl.read_text().startswith("stop")
 
 
-def test_a_command_that_never_ends_is_ended(tree: Path) -> None:
-    with pytest.raises(Missing, match="did not end within 1 s"), changing(tree) as changes:
-        changes.run(["sleep", "60"], undo=(), what="sleeping", timeout_s=0.6)
+def test_nothing_is_run_for_a_tree(tree: Path, systemctl: Path) -> None:
+    with pytest.raises(OurFault, match="not a step of this remedy"), changing(tree) as changes:
+        changes.step(StartUnits()).__enter__()
+    with pytest.raises(OurFault, match="not a step of this remedy"), changing(tree) as changes:
+        changes.set("/proc/sys/kernel/panic", "10")
+    assert (tree / "proc/sys/kernel/panic").read_text() == "0\n"
+    assert not systemctl.exists()
+
+
+def test_a_remedy_changes_what_it_has_declared_and_nothing_else(tree: Path) -> None:
+    for path in ("/usr/lib/x", "/root/.ssh/authorized_keys"):
+        with pytest.raises(OurFault, match="not a step of this remedy"), changing(tree) as changes:
+            changes.write(path, b"x")
+    with pytest.raises(OurFault), changing(running(tree)) as changes, changes.step(ReloadUnits()):
+        pass
+    (tree / "proc/sys/kernel/core_pattern").write_text("core\n")
+    with pytest.raises(OurFault), changing(running(tree)) as changes:
+        changes.set("/proc/sys/kernel/core_pattern", "|/bin/sh")
+    assert not (tree / "usr").exists()
+
+
+def test_a_value_of_the_kernel_is_set_and_set_back(tree: Path) -> None:
+    with changing(running(tree)) as changes:
+        changes.set("/proc/sys/kernel/panic", "10")
+    assert (tree / "proc/sys/kernel/panic").read_text() == "10\n"
+    with changing(running(tree)) as undoing:
+        assert undoing.undo("test") == ["/proc/sys/kernel/panic is as it was before."]
+    assert (tree / "proc/sys/kernel/panic").read_text() == "0\n"
 
 
 def test_links_of_a_captured_tree_lead_nowhere_else(tree: Path, tmp_path: Path) -> None:
@@ -204,6 +270,13 @@ def test_links_of_a_captured_tree_lead_nowhere_else(tree: Path, tmp_path: Path) 
     assert (tree / str(outside).lstrip("/") / "new.conf").read_bytes() == b"x"
     assert list(outside.iterdir()) == [outside / "victim"]
     assert (outside / "victim").read_text() == "untouched"
+
+
+def test_a_file_that_is_no_procfs_is_not_set(tree: Path) -> None:
+    (tree / "proc/self").unlink()
+    with pytest.raises(Missing, match="no value of the running kernel"), changing(running(tree)) as changes:
+        changes.set("/proc/sys/kernel/panic", "10")
+    assert (tree / "proc/sys/kernel/panic").read_text() == "0\n"
 
 
 def test_each_change_leaves_an_audit_line(tree: Path) -> None:

@@ -13,7 +13,7 @@ from ejectable.advisories import registry
 from ejectable.errors import WrongUsage
 from ejectable.model import Device as Virtio
 from ejectable.model import Remedy, Status
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.detach.attachments import Attachment, attachments, named
 from ejectable.remedies.detach.hosts import Place, recipe
 from ejectable.remedies.detach.remedy import DetachWhileStopped
@@ -49,7 +49,7 @@ def tree(tmp_path: Path) -> Tree:
 
 def planned(root: Path, request: Request = ANY) -> Remedy:
     situation = Situation(host.Root(root), registry(), cache=False)
-    (line,) = carry_out.plan(situation, request, ["detach-while-stopped"])
+    (line,) = execute.plan(situation, request, ["detach-while-stopped"])
     return line
 
 
@@ -188,13 +188,13 @@ def test_for_another_instance_it_says_what_cannot_be_seen_from_here(tmp_path: Pa
     line = planned(tmp_path, Request(instance=INSTANCE, region=REGION, device="eni-bp1ejectable00000000"))
     assert verbs(line)[2] == "DetachNetworkInterface"
     situation = Situation(host.Root(tmp_path), registry(), cache=False)
-    assert carry_out.status(situation, "detach-while-stopped", request) is Status.UNKNOWN
+    assert execute.status(situation, "detach-while-stopped", request) is Status.UNKNOWN
 
 
 def test_it_is_for_people(tmp_path: Path) -> None:
     situation = Situation(host.Root(tmp_path), registry(), cache=False)
     with pytest.raises(WrongUsage, match="for people to carry out"):
-        carry_out.apply(situation, "detach-while-stopped", Request())
+        execute.apply(situation, "detach-while-stopped", Request())
 
 
 def attachment(kind: str = "disk", node: str | None = "vdb", **known: str) -> Attachment:
@@ -292,3 +292,16 @@ def test_an_unprivileged_plan_of_this_machine_asks_nothing(monkeypatch: pytest.M
     line = DetachWhileStopped().plan(Situation(host.Root("/"), registry(), cache=False, offline=True), Request())
     assert line.state in ("possible", "impossible")
     assert line.why
+
+
+@pytest.mark.parametrize("hide", ["everything", "sys"])
+def test_where_the_devices_were_not_seen_none_is_said_to_be_safe(tmp_path: Path, hide: str) -> None:
+    root = tmp_path / "empty"
+    root.mkdir()
+    if hide != "everything":
+        root = Machine(module=affected_module(), sysfs=hide != "sys").build(tmp_path / "machine")
+    for request in (ANY, Request(device="vdb")):
+        line = planned(root, request)
+        assert line.state == "impossible"
+        assert "is not known" in line.why
+        assert "each can go" not in line.why

@@ -15,9 +15,9 @@ from corpus.archive import cache_folder, fetch, locked
 from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import BadInput, Missing, WrongUsage
-from ejectable.intake import DEFAULT_LIMITS, write_atomically
+from ejectable.intake import DEFAULT_LIMITS, Directory
 from ejectable.model import Applied, Remedy
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.boot_images import initramfs_that_asks
 from ejectable.remedies.legacy_places import find_places
 from ejectable.report import document
@@ -51,16 +51,16 @@ def situation(root: Path, *, live: bool = False) -> Situation:
 
 
 def planned(root: Path) -> Remedy:
-    (line,) = carry_out.plan(situation(root), Request(), ["force-legacy"])
+    (line,) = execute.plan(situation(root), Request(), ["force-legacy"])
     return line
 
 
 def apply(root: Path, *, live: bool = False) -> Applied:
-    return carry_out.apply(situation(root, live=live), "force-legacy", Request())
+    return execute.apply(situation(root, live=live), "force-legacy", Request())
 
 
 def undo(root: Path, *, live: bool = False) -> Applied:
-    return carry_out.undo(situation(root, live=live), "force-legacy", Request())
+    return execute.undo(situation(root, live=live), "force-legacy", Request())
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
@@ -366,15 +366,16 @@ def test_a_full_disk_half_way_leaves_everything_as_it_was(tree: Tree, monkeypatc
     put(root, "/etc/default/grub", GRUB)
     put(root, "/etc/kernel/cmdline", f"ro {WORD}\n")
     before = snapshot(root)
-    written: list[Path] = []
+    written: list[str] = []
+    real = Directory.write
 
-    def nearly_full(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-        if path.name == "cmdline" and not written:
-            written.append(path)
+    def nearly_full(self: Directory, name: str, data: bytes, mode: int = 0o644) -> None:
+        if name == "cmdline" and not written:
+            written.append(name)
             raise OSError(28, "No space left on device")
-        write_atomically(path, data, mode=mode)
+        real(self, name, data, mode=mode)
 
-    monkeypatch.setattr("ejectable.remedies.changes.write_atomically", nearly_full)
+    monkeypatch.setattr(Directory, "write", nearly_full)
     with pytest.raises(Missing, match="No space left"):
         apply(root)
     assert written

@@ -11,7 +11,7 @@ import pytest
 
 from ejectable.errors import Missing, WrongUsage
 from ejectable.model import Applied, Remedy, Status
-from ejectable.remedies import Request, carry_out, instance_type
+from ejectable.remedies import Request, execute, instance_type
 from ejectable.remedies.ecs import proof, service
 from ejectable.remedies.ecs.offers import chosen, describe, offers
 from tests.host.trees import LEGACY_DISK, MODERN_NIC, Device, affected_module
@@ -36,12 +36,12 @@ AT_ONCE = ("DescribeInstances", "DescribeInstanceTypes", "DescribeResourcesModif
 
 
 def planned(tmp_path: Path, request: Request = REQUEST) -> Remedy:
-    (line,) = carry_out.plan(elsewhere(tmp_path), request, ["instance-type"])
+    (line,) = execute.plan(elsewhere(tmp_path), request, ["instance-type"])
     return line
 
 
 def applied(tmp_path: Path, request: Request = REQUEST) -> Applied:
-    return carry_out.apply(elsewhere(tmp_path), "instance-type", request)
+    return execute.apply(elsewhere(tmp_path), "instance-type", request)
 
 
 def test_the_plan_asks_the_api_and_changes_nothing(api: Api, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_plan_asks_the_api_and_changes_nothing(api: Api, tmp_path: Path) -> 
     assert any("feature bit 32" in detail for detail in line.details)
     assert set(api.actions()) == set(AT_ONCE)
     assert api.actions().count("DescribeInstanceTypes") > 2, "the server gives pages of three"
-    assert carry_out.status(elsewhere(tmp_path), "instance-type", REQUEST) is Status.UNKNOWN
+    assert execute.status(elsewhere(tmp_path), "instance-type", REQUEST) is Status.UNKNOWN
 
 
 def test_it_is_rehearsed_stopped_changed_started_and_looked_at(api: Api, tmp_path: Path, own_state: Path) -> None:
@@ -104,11 +104,11 @@ def test_it_is_rehearsed_stopped_changed_started_and_looked_at(api: Api, tmp_pat
 
 def test_it_is_taken_back(api: Api, tmp_path: Path) -> None:
     applied(tmp_path)
-    undone = carry_out.undo(elsewhere(tmp_path), "instance-type", Request())
+    undone = execute.undo(elsewhere(tmp_path), "instance-type", Request())
     assert undone.verified
     assert (api.instances[INSTANCE].type, api.instances[INSTANCE].status) == ("ecs.g7.large", "Running")
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(elsewhere(tmp_path), "instance-type", Request())
+        execute.undo(elsewhere(tmp_path), "instance-type", Request())
 
 
 def test_what_was_stopped_stays_stopped_and_is_not_called_proven(api: Api, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_the_machine_itself_is_not_stopped(api: Api, tmp_path: Path, monkeypatch
         monkeypatch.setenv("EJECTABLE_ECS_METADATA", address)
         for request in (Request(), REQUEST):
             with pytest.raises(WrongUsage, match="this very machine") as caught:
-                carry_out.apply(situation, "instance-type", request)
+                execute.apply(situation, "instance-type", request)
             assert f"--instance {INSTANCE} --region {REGION} --to ecs.g8i.large" in (caught.value.hint or "")
     assert api.instances[INSTANCE].status == "Running"
     assert {asked.get("DryRun") for action, asked in api.asked if not action.startswith("Describe")} == {"true"}
@@ -240,7 +240,7 @@ def test_a_subscription_is_changed_when_its_type_was_named(api: Api, tmp_path: P
 def test_taking_a_subscription_back_orders_nothing(api: Api, tmp_path: Path) -> None:
     api.instances[INSTANCE].charge = "PrePaid"
     applied(tmp_path, Request(instance=INSTANCE, region=REGION, to="ecs.g8i.large"))
-    undone = carry_out.undo(elsewhere(tmp_path), "instance-type", Request())
+    undone = execute.undo(elsewhere(tmp_path), "instance-type", Request())
     assert not undone.verified
     assert "Not everything is as it was before" in undone.why
     assert "not done unasked" in undone.why

@@ -9,14 +9,17 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from ejectable import host
 from ejectable.errors import EjectableError, Missing, WrongUsage
-from ejectable.remedies import Request, carry_out, instance_type
+from ejectable.remedies import Request, execute, instance_type
 from ejectable.remedies.ecs import answers, refusals, service
+from ejectable.remedies.steps import ChangeInstanceType, StartInstance, StopInstance, System
 from tests.remedies.ecs_server import INSTANCE, KEY, REGION, SECRET, TOKEN, Api, Fault, Machine, elsewhere, one_process
 
 REQUEST = Request(instance=INSTANCE, region=REGION)
@@ -33,7 +36,7 @@ def api(api: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
 def refused(tmp_path: Path, request: Request = REQUEST) -> EjectableError:
     """The error of `--apply`; there is one, and it is of ours."""
     with pytest.raises(EjectableError) as caught:
-        carry_out.apply(elsewhere(tmp_path), "instance-type", request)
+        execute.apply(elsewhere(tmp_path), "instance-type", request)
     told = "".join(traceback.format_exception(caught.value))
     assert not [secret for secret in SECRETS if secret in told]
     return caught.value
@@ -46,7 +49,7 @@ def whole(error: EjectableError) -> str:
 def test_throttling_is_waited_out(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instance_type, "APPLY_PATIENCE_S", 60.0)
     api.faults = [Fault("*", "Throttling.User", "Request was denied due to user flow control.", times=2)]
-    assert carry_out.apply(elsewhere(tmp_path), "instance-type", REQUEST).verified
+    assert execute.apply(elsewhere(tmp_path), "instance-type", REQUEST).verified
 
 
 def test_throttling_without_end_is_given_up_and_nothing_was_done(api: Api, tmp_path: Path) -> None:
@@ -161,7 +164,7 @@ def test_no_credentials_and_no_sdk(api: Api, tmp_path: Path, monkeypatch: pytest
 
 def test_offline_it_is_not_done(api: Api, tmp_path: Path) -> None:
     with pytest.raises(WrongUsage, match="--offline forbids it"):
-        carry_out.apply(elsewhere(tmp_path, offline=True), "instance-type", REQUEST)
+        execute.apply(elsewhere(tmp_path, offline=True), "instance-type", REQUEST)
     assert not api.asked
 
 
@@ -175,7 +178,7 @@ def test_a_refusal_once_it_is_stopped_starts_it_again(code: str, api: Api, tmp_p
     assert f"Undone: stopped {INSTANCE}." in whole(error)
     assert (api.instances[INSTANCE].type, api.instances[INSTANCE].status) == ("ecs.g7.large", "Running")
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(elsewhere(tmp_path), "instance-type", Request())
+        execute.undo(elsewhere(tmp_path), "instance-type", Request())
 
 
 def test_what_the_dry_run_refuses_once_it_is_stopped_is_not_tried(api: Api, tmp_path: Path) -> None:
@@ -222,9 +225,9 @@ def test_ctrl_c_while_it_stops_starts_it_again(api: Api, tmp_path: Path, monkeyp
         raise KeyboardInterrupt
 
     one = instance_type.InstanceType(pause=interrupted)
-    monkeypatch.setattr(carry_out, "remediation", lambda name: one)
+    monkeypatch.setattr(execute, "remediation", lambda name: one)
     with pytest.raises(KeyboardInterrupt):
-        carry_out.apply(elsewhere(tmp_path), "instance-type", REQUEST)
+        execute.apply(elsewhere(tmp_path), "instance-type", REQUEST)
     assert api.instances[INSTANCE].status == "Running"
     assert api.actions().count("StartInstance") == 1
 
@@ -271,23 +274,19 @@ def test_no_secret_is_printed_whatever_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("step", "says", "does"),
     [
-        (["--status", "Running"], 0, ""),
-        (["--status", "Stopped"], 0, ""),
-        (["--type", "ecs.g7.large"], 0, ""),
-        (["--type", "ecs.g8i.large"], 69, "its type can be changed while it is Stopped"),
+        (StopInstance(REGION, INSTANCE), "", []),
+        (StartInstance(REGION, INSTANCE), "", ["StopInstance"]),
+        (ChangeInstanceType(REGION, INSTANCE, "ecs.g7.large", "ecs.g8i.large"), "", []),
+        (ChangeInstanceType(REGION, INSTANCE, "ecs.g8i.large", "ecs.g7.large"), "while it is Stopped", []),
+        (ChangeInstanceType(REGION, INSTANCE, "ecs.g8i.large", "ecs.g7.large", started_later=True), "", []),
     ],
 )
-def test_what_is_so_already_is_left_alone_by_the_command_that_undoes(
-    words: list[str], code: int, says: str, api: Api
-) -> None:
-    argv = [sys.executable, "-m", "ejectable.remedies.ecs", "--region", REGION, "--instance", INSTANCE, *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    assert says in done.stderr
-    writes = [action for action in api.actions() if not action.startswith("Describe")]
-    assert writes == (["StopInstance"] if words[-1] == "Stopped" else [])
+def test_what_is_so_already_is_left_alone_when_it_is_undone(step: System, says: str, does: list[str], api: Api) -> None:
+    with pytest.raises(Missing, match=says) if says else nullcontext():
+        step.undo(host.Root())
+    assert [action for action in api.actions() if not action.startswith("Describe")] == does
 
 
 def test_every_meaning_has_a_way_out() -> None:

@@ -14,7 +14,7 @@ from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import WrongUsage
 from ejectable.model import Status
-from ejectable.remedies import Request, Situation, carry_out, instance_type
+from ejectable.remedies import Request, Situation, execute, instance_type
 from ejectable.remedies.instance_type import InstanceType
 from tests.host.trees import LEGACY_DISK, MODERN_NIC, Device, affected_module
 from tests.host.trees import Machine as Host
@@ -121,16 +121,16 @@ class TestThisMachine:
         assert line.state == "impossible"
         assert "no instance of Alibaba Cloud" in line.why
         with pytest.raises(WrongUsage, match="none of Alibaba Cloud"):
-            carry_out.apply(situation, "instance-type", Request())
+            execute.apply(situation, "instance-type", Request())
         assert not api.asked
 
 
 def test_the_plan_of_an_ordinary_machine_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from ejectable import host; from ejectable.advisories import registry\n"
-        "from ejectable.remedies import Request, Situation, carry_out\n"
+        "from ejectable.remedies import Request, Situation, execute\n"
         f"s = Situation(host.Root({str(tmp_path)!r}), registry(), cache=False)\n"
-        "carry_out.plan(s, Request(), ['instance-type', 'detach-while-stopped'])\n"
+        "execute.plan(s, Request(), ['instance-type', 'detach-while-stopped'])\n"
         "print(*(n for n in sys.modules if n.startswith(('alibabacloud', 'darabonba', 'Tea', 'requests', 'aiohttp'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,9 +9,9 @@ import pytest
 
 from ejectable import host
 from ejectable.errors import Missing, WrongUsage
-from ejectable.remedies.ecs import whereabouts
+from ejectable.remedies.ecs import instance
+from ejectable.remedies.ecs.instance import checked_instance, find, is_here, subject_of
 from ejectable.remedies.ecs.metadata import MetadataService
-from ejectable.remedies.ecs.whereabouts import checked_instance, find, is_here, subject_of
 from ejectable.remedies.remediation import Request
 from tests.remedies.ecs_metadata import Metadata, telling
 from tests.remedies.ecs_server import INSTANCE, REGION
@@ -150,9 +150,9 @@ def test_an_id_that_is_none_is_refused(text: str) -> None:
 
 
 def test_whether_it_is_this_machine_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whereabouts, "on_ecs", lambda: False)
+    monkeypatch.setattr(instance, "on_ecs", lambda: False)
     assert is_here(INSTANCE, service=never) is False
-    monkeypatch.setattr(whereabouts, "on_ecs", lambda: True)
+    monkeypatch.setattr(instance, "on_ecs", lambda: True)
     with telling(Metadata()) as address:
         assert is_here(INSTANCE, service=lambda: MetadataService(address)) is True
         assert is_here("i-other000", service=lambda: MetadataService(address)) is False
@@ -160,8 +160,8 @@ def test_whether_it_is_this_machine_may_be_open(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_cloud_init_left_is_not_enough_to_tell_machines_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whereabouts, "on_ecs", lambda: True)
-    left = whereabouts.Whereabouts("i-original", REGION, None, unasked="nobody answers")
-    monkeypatch.setattr(whereabouts, "find", lambda *_, **__: left)
+    monkeypatch.setattr(instance, "on_ecs", lambda: True)
+    left = instance.Identity("i-original", REGION, None, unasked="nobody answers")
+    monkeypatch.setattr(instance, "find", lambda *_, **__: left)
     assert is_here("i-original") is None
     assert is_here("i-thecopy00") is None

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ejectable.errors import Missing, WrongUsage
-from ejectable.remedies.ecs import cli_lines, proof, service
+from ejectable.remedies.ecs import aliyun_cli, proof, service
 from ejectable.remedies.ecs.answers import Done, Instances
 from ejectable.remedies.ecs.refusals import Refusal
 from ejectable.remedies.ecs.service import Ecs, credentials_likely
@@ -183,15 +183,15 @@ def test_whatever_the_process_says_is_an_error_of_ours(
 @pytest.mark.parametrize(
     "line",
     [
-        cli_lines.on_offer(REGION, INSTANCE),
-        *cli_lines.stop(REGION, INSTANCE),
-        *cli_lines.start(REGION, INSTANCE),
-        cli_lines.dry_run(REGION, INSTANCE, "ecs.g8i.large", across=True),
-        cli_lines.change_type(REGION, INSTANCE, "ecs.g8i.large", subscription=True, across=True),
-        cli_lines.disks(REGION, INSTANCE),
-        cli_lines.nics(REGION, INSTANCE),
-        cli_lines.detach_disk(REGION, INSTANCE, "d-bp1ejectable00000000"),
-        cli_lines.detach_nic(REGION, INSTANCE, "eni-bp1ejectable00000000"),
+        aliyun_cli.on_offer(REGION, INSTANCE),
+        *aliyun_cli.stop(REGION, INSTANCE),
+        *aliyun_cli.start(REGION, INSTANCE),
+        aliyun_cli.dry_run(REGION, INSTANCE, "ecs.g8i.large", across=True),
+        aliyun_cli.change_type(REGION, INSTANCE, "ecs.g8i.large", subscription=True, across=True),
+        aliyun_cli.disks(REGION, INSTANCE),
+        aliyun_cli.nics(REGION, INSTANCE),
+        aliyun_cli.detach_disk(REGION, INSTANCE, "d-bp1ejectable00000000"),
+        aliyun_cli.detach_nic(REGION, INSTANCE, "eni-bp1ejectable00000000"),
     ],
     ids=lambda line: shlex.split(line)[2],
 )

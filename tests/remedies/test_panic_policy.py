@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """While a machine stays affected: an Oops becomes a panic and a restart, now and after a boot."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import Missing, WrongUsage
 from ejectable.model import Applied, Remedy
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.panic_policy import DROP_IN
 from tests.host.trees import Machine, affected_module
 
@@ -26,17 +27,22 @@ def tree(tmp_path: Path) -> Tree:
     return build
 
 
-def situation(root: Path) -> Situation:
-    return Situation(host.Root(root), registry(), cache=False)
+def situation(root: Path, *, live: bool = True) -> Situation:
+    seen = host.Root(root)
+    seen.live = live  # as if it were this machine
+    (root / "proc/self").unlink(missing_ok=True)
+    if live and (root / "proc").is_dir():
+        (root / "proc/self").symlink_to(str(os.getpid()))
+    return Situation(seen, registry(), cache=False)
 
 
-def planned(root: Path) -> Remedy:
-    (line,) = carry_out.plan(situation(root), Request(), ["panic-policy"])
+def planned(root: Path, *, live: bool = True) -> Remedy:
+    (line,) = execute.plan(situation(root, live=live), Request(), ["panic-policy"])
     return line
 
 
-def applied(root: Path) -> Applied:
-    return carry_out.apply(situation(root), "panic-policy", Request())
+def applied(root: Path, *, live: bool = True) -> Applied:
+    return execute.apply(situation(root, live=live), "panic-policy", Request())
 
 
 def test_it_is_planned_applied_verified_and_undone(tree: Tree) -> None:
@@ -60,12 +66,12 @@ def test_it_is_planned_applied_verified_and_undone(tree: Tree) -> None:
     assert planned(root).state == "done"
     again = applied(root)
     assert (again.changes, again.verified) == ((), True), "what is done is not done again"
-    carry_out.undo(situation(root), "panic-policy", Request())
+    execute.undo(situation(root), "panic-policy", Request())
     assert not (root / DROP_IN[1:]).exists()
     assert (root / "proc/sys/kernel/panic_on_oops").read_text() == "0\n"
     assert (root / "proc/sys/kernel/panic").read_text() == "0\n"
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(situation(root), "panic-policy", Request())
+        execute.undo(situation(root), "panic-policy", Request())
 
 
 def test_a_restart_time_that_is_set_is_kept(tree: Tree) -> None:
@@ -113,8 +119,30 @@ def test_a_machine_that_would_not_crash_is_left_alone(tree: Tree) -> None:
     assert line.state == "possible"
 
 
-def test_a_mounted_image_gets_the_file_only(tree: Tree) -> None:
-    root = tree(procfs=False, sysfs=False, panic_on_oops=None)
-    done = applied(root)
+@pytest.mark.parametrize("captured", [True, False])
+def test_in_a_tree_the_file_is_written_and_nothing_below_proc(tree: Tree, captured: bool) -> None:
+    root = tree(panic_on_oops=0, panic=0, kdump=0) if captured else tree(procfs=False, sysfs=False, panic_on_oops=None)
+    before = {path: path.read_bytes() for path in (root / "proc").rglob("*") if path.is_file()}
+    if captured:
+        line = planned(root, live=False)
+        command = f"sudo ejectable fix panic-policy --apply --root {root}"
+        assert (line.state, line.commands) == ("possible", (command,))
+    done = applied(root, live=False)
     assert done.changes == (f"Wrote {DROP_IN}.",)
+    assert done.undo == f"sudo ejectable fix panic-policy --undo --root {root}"
     assert "Nothing runs in this tree" in done.why
+    assert not done.next_steps
+    assert {path: path.read_bytes() for path in before} == before, "what was captured is evidence"
+    assert planned(root, live=False).state == "done"
+    assert execute.undo(situation(root, live=False), "panic-policy", Request()).verified
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_values_are_set_in_a_procfs_only(tree: Tree) -> None:
+    root = tree(panic_on_oops=0, panic=0)
+    machine = situation(root)
+    (root / "proc/self").unlink()
+    with pytest.raises(Missing, match="no value of the running kernel"):
+        execute.apply(machine, "panic-policy", Request())
+    assert (root / "proc/sys/kernel/panic_on_oops").read_text() == "0\n"
+    assert not (root / DROP_IN[1:]).exists()

@@ -10,7 +10,7 @@ import pytest
 from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import DamagedInput, EjectableError, Missing, WrongUsage
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.changes import interrupted
 from ejectable.remedies.records import Records
 from ejectable.remedies.state import folder_of
@@ -41,6 +41,17 @@ def hostile(flag: Path, state: str) -> dict[str, object]:
     return {"number": 1, "remedy": "panic-policy", "started": "2026-01-01T00:00:00Z", "state": state, "steps": steps}
 
 
+def record(*steps: dict[str, object], **fields: object) -> dict[str, object]:
+    """A record in our format, of an interrupted change."""
+    begun = {"format": 2, "number": 1, "remedy": "panic-policy", "started": "2026-01-01T00:00:00Z", "state": "open"}
+    return begun | {"steps": steps} | fields
+
+
+def written(path: str, **fields: object) -> dict[str, object]:
+    """A step that, undone, puts a file of its own where there is none."""
+    return {"type": "write", "path": path, "real": path, "before": "b3duZWQK", "after": "b3duZWQK"} | fields
+
+
 def keep(folder: Path, record: dict[str, object]) -> None:
     (folder / "changes").mkdir(parents=True)
     (folder / "changes/000001.json").write_text(json.dumps(record))
@@ -50,11 +61,11 @@ def keep(folder: Path, record: dict[str, object]) -> None:
 def test_records_that_an_image_brings_along_are_not_ours(image: Path, tmp_path: Path, state: str) -> None:
     flag = tmp_path / "flag"
     keep(image / "var/lib/ejectable", hostile(flag, state))
-    assert carry_out.left_open(situation(image)) == ()
+    assert execute.left_open(situation(image)) == ()
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(situation(image), "panic-policy", Request())
-    carry_out.apply(situation(image), "panic-policy", Request())
-    carry_out.undo(situation(image), "panic-policy", Request())
+        execute.undo(situation(image), "panic-policy", Request())
+    execute.apply(situation(image), "panic-policy", Request())
+    execute.undo(situation(image), "panic-policy", Request())
     assert not flag.exists()
     assert (image / "etc/hostname").read_text() == "web-1\n"
     assert len(list((image / "var/lib/ejectable").rglob("*"))) == 2, "and nothing of ours is written there"
@@ -62,11 +73,11 @@ def test_records_that_an_image_brings_along_are_not_ours(image: Path, tmp_path: 
 
 def test_each_tree_has_its_own_records_on_this_machine(tmp_path: Path) -> None:
     one, other = (Machine(module=affected_module(), panic_on_oops=0).build(tmp_path / name) for name in ("a", "b"))
-    carry_out.apply(situation(one), "panic-policy", Request())
+    execute.apply(situation(one), "panic-policy", Request())
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(situation(other), "panic-policy", Request())
+        execute.undo(situation(other), "panic-policy", Request())
     (tmp_path / "link").symlink_to(one)
-    assert carry_out.undo(situation(tmp_path / "link"), "panic-policy", Request()).verified, "however it is spelt"
+    assert execute.undo(situation(tmp_path / "link"), "panic-policy", Request()).verified, "however it is spelt"
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -81,7 +92,7 @@ def test_a_kept_home_of_another_user_decides_nothing_for_root(
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / ".local/state"))
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(situation(image), "source-patch", Request())
+        execute.undo(situation(image), "source-patch", Request())
     assert not flag.exists()
     assert own_state.is_dir()
 
@@ -92,7 +103,7 @@ def test_a_folder_that_others_may_write_is_refused_and_said(
 ) -> None:
     flag = tmp_path / "flag"
     folder = folder_of(host.Root(image))
-    keep(folder, hostile(flag, "open"))
+    keep(folder, record())
     match what:
         case "owner":
             os.chown(folder / "changes", 65534, 65534)
@@ -108,77 +119,153 @@ def test_a_folder_that_others_may_write_is_refused_and_said(
         case _:
             (folder / "changes").rename(tmp_path / "elsewhere")
             (folder / "changes").write_text("")
-    for do in (carry_out.apply, carry_out.undo):
+    for do in (execute.apply, execute.undo):
         with pytest.raises((Missing, DamagedInput), match=r"nothing in it is obeyed|found a link or a file"):
             do(situation(image), "panic-policy", Request())
     assert not flag.exists()
-    (note,) = carry_out.left_open(situation(image))
+    (note,) = execute.left_open(situation(image))
     assert str(own_state) in note
 
 
 @pytest.mark.parametrize("what", ["owner", "mode", "second name", "link", "fifo"])
 def test_a_record_that_others_may_write_is_left_out(image: Path, tmp_path: Path, what: str) -> None:
     folder = folder_of(host.Root(image))
-    keep(folder, hostile(tmp_path / "flag", "open"))
-    record = folder / "changes/000001.json"
+    keep(folder, record())
+    one = folder / "changes/000001.json"
     match what:
         case "owner":
-            os.chown(record, 65534, 65534)
+            os.chown(one, 65534, 65534)
         case "mode":
-            record.chmod(0o666)
+            one.chmod(0o666)
         case "second name":
-            (tmp_path / "second").hardlink_to(record)
+            (tmp_path / "second").hardlink_to(one)
         case "link":
-            record.rename(tmp_path / "elsewhere")
-            record.symlink_to(tmp_path / "elsewhere")
+            one.rename(tmp_path / "elsewhere")
+            one.symlink_to(tmp_path / "elsewhere")
         case _:
-            record.unlink()
-            os.mkfifo(record)
+            one.unlink()
+            os.mkfifo(one)
     assert interrupted(host.Root(image)) == ()
     with pytest.raises(EjectableError):
-        carry_out.undo(situation(image), "panic-policy", Request())
+        execute.undo(situation(image), "panic-policy", Request())
     assert not (tmp_path / "flag").exists()
 
 
 def test_what_killed_writes_left_beside_the_records_is_swept(image: Path) -> None:
-    carry_out.apply(situation(image), "panic-policy", Request())
+    execute.apply(situation(image), "panic-policy", Request())
     folder = folder_of(host.Root(image)) / "changes"
-    for name in (".000001.json.ab_cd123", ".000002.json.12345678"):
+    for name in (".ejectable-0123456789abcdef", ".ejectable-fedcba9876543210"):
         (folder / name).write_text("{")
     (folder / "theirs").write_text("not ours")
-    carry_out.undo(situation(image), "panic-policy", Request())
+    execute.undo(situation(image), "panic-policy", Request())
     assert sorted(path.name for path in folder.iterdir()) == ["000001.json", "theirs"]
     assert len(Records(host.Root(image)).all()) == 1
 
 
+DROP_IN = "/etc/sysctl.d/90-ejectable-panic.conf"
+
+
+def test_the_records_here_would_be_obeyed_if_they_were_sound(image: Path) -> None:
+    keep(
+        folder_of(host.Root(image)),
+        record({"type": "remove", "before": "b3duZWQK", "mode_before": 0o644} | at(DROP_IN)),
+    )
+    assert interrupted(host.Root(image))
+    assert "/etc/sysctl.d/90-ejectable-panic.conf" in " ".join(
+        execute.undo(situation(image), "panic-policy", Request()).changes
+    )
+    assert (image / DROP_IN[1:]).read_text() == "owned\n"
+
+
+def at(path: str) -> dict[str, object]:
+    return {"path": path, "real": path}
+
+
 @pytest.mark.parametrize(
-    "path", ["/../x", "/etc/../../x", "etc/hostname", "//etc/hostname", "/etc/./hostname", "/", "x\0"]
+    "step",
+    [
+        *(written(path) for path in ("/../x", "/etc/../../x", "etc/hostname", "//etc/hosts", "/etc/./hosts", "/")),
+        written("/etc/hostname"),
+        written("/etc/sysctl.d/other.conf"),
+        written(DROP_IN, real="/../x"),
+        written(DROP_IN, mode_before=0o4755),
+        written(DROP_IN, mode_before=-1),
+        written(DROP_IN, folders=["/home"]),
+        written(DROP_IN, folders=["/etc/../home"]),
+        written(DROP_IN, argv=["touch", "/x"]),
+        {"type": "command", "argv": ["true"], "undo": ["touch", "/x"], "what": "t"},
+        {"type": "load-module"},
+        {"type": "start-units"},
+        {"type": "add-to-dkms", "version": "../../x"},
+        {"type": "install", "manager": "apt", "new": ["bash"]},
+        {"type": "renew-menu"},
+        {"type": "set", "before": "1", "after": "0"} | at("/proc/sys/kernel/panic"),
+        {"type": "set", "before": "|/x", "after": "0"} | at("/proc/sys/kernel/core_pattern"),
+    ],
+    ids=lambda step: json.dumps(step)[:60],
 )
-def test_a_record_with_a_path_that_leads_out_of_the_tree_is_no_record(image: Path, path: str) -> None:
-    step = {"type": "file", "path": path, "before": "b3duZWQK", "after": None}
+def test_a_record_with_a_step_that_its_remedy_does_not_take_in_a_tree_is_no_record(
+    image: Path, step: dict[str, object]
+) -> None:
     folder = folder_of(host.Root(image))
-    keep(folder, hostile(image, "open") | {"steps": [step]})
+    keep(folder, record(step))
+    before = (folder / "changes/000001.json").read_bytes()
+    assert interrupted(host.Root(image)) == ()
     (image / "x").write_text("theirs\n")
-    carry_out.apply(situation(image), "panic-policy", Request())
+    execute.apply(situation(image), "panic-policy", Request())
     assert not (image.parent / "x").exists()
     assert (image / "etc/hostname").read_text() == "web-1\n"
-    assert interrupted(host.Root(image)) == ()
+    assert (folder / "changes/000001.json").read_bytes() == before
 
 
-def test_a_record_with_a_mode_beyond_0777_is_no_record(image: Path) -> None:
-    step = {"type": "file", "path": "/etc/suid", "before": "b3duZWQK", "after": None, "mode_before": 0o4755}
-    keep(folder_of(host.Root(image)), hostile(image, "open") | {"steps": [step]})
-    carry_out.apply(situation(image), "panic-policy", Request())
-    assert not (image / "etc/suid").exists()
+@pytest.mark.parametrize(
+    ("remedy", "step"),
+    [
+        ("upgrade", {"type": "install", "manager": "apt", "new": ["-o", "Dir::Bin=/x"]}),
+        ("upgrade", {"type": "install", "manager": "sh", "new": ["bash"]}),
+        ("upgrade", {"type": "install", "manager": "apt", "new": [], "leftovers": "../.."}),
+        ("upgrade", {"type": "load-module"}),
+        ("upgrade", written("/etc/shadow")),
+        ("instance-type", {"type": "stop-instance", "region": "cn-hangzhou", "instance": "i-1 --force"}),
+        ("instance-type", {"type": "stop-instance", "region": "evil.example/", "instance": "i-1"}),
+        ("live", {"type": "add-to-dkms", "version": "1 --all; x"}),
+        ("live", written("/etc/systemd/system/sshd.service")),
+        ("live", written("/usr/src/ejectable-live-0.1.0/../../x")),
+        ("force-legacy", written("/etc/default/grub.d/a/b.cfg")),
+        ("source-patch", written("/root/.ssh/authorized_keys")),
+        ("detach-while-stopped", written("/etc/hosts")),
+        ("panic-policy", {"type": "set", "before": "|/x", "after": "0"} | at("/proc/sys/kernel/core_pattern")),
+    ],
+)
+def test_what_a_remedy_of_this_machine_does_not_do_is_no_record_of_it(
+    tmp_path: Path, remedy: str, step: dict[str, object]
+) -> None:
+    root = host.Root(tmp_path)
+    root.live = True
+    keep(folder_of(root), record(step, remedy=remedy))
+    assert Records(root).all() == ()
+
+
+def test_a_record_of_the_format_before_is_refused_and_never_run(image: Path, tmp_path: Path) -> None:
+    folder = folder_of(host.Root(image))
+    keep(folder, hostile(tmp_path / "flag", "done"))
+    (note,) = execute.left_open(situation(image))
+    assert "recorded by an earlier version" in note
+    assert "000001.json" in note
+    with pytest.raises(Missing, match="recorded by an earlier version") as caught:
+        execute.undo(situation(image), "panic-policy", Request())
+    assert "by hand" in str(caught.value.hint)
+    execute.apply(situation(image), "panic-policy", Request())
+    assert not (tmp_path / "flag").exists()
 
 
 def test_a_link_that_came_since_leads_no_undoing_out_of_its_place(image: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
-    carry_out.apply(situation(image), "panic-policy", Request())
+    execute.apply(situation(image), "panic-policy", Request())
     (image / "etc/sysctl.d").rename(outside)
     (image / "etc/sysctl.d").symlink_to(outside)
     (image / "etc/elsewhere").mkdir()
-    done = carry_out.undo(situation(image), "panic-policy", Request())
+    done = execute.undo(situation(image), "panic-policy", Request())
     assert not done.verified
     assert "link to nothing" in done.why
     assert len(list(outside.iterdir())) == 1
@@ -190,10 +277,10 @@ def test_a_link_that_came_since_leads_no_undoing_out_of_its_place(image: Path, t
 def test_nothing_of_a_record_becomes_a_command_to_paste_but_the_name_of_a_remedy(
     image: Path, field: dict[str, str]
 ) -> None:
-    keep(folder_of(host.Root(image)), hostile(image, "open") | field)
-    assert carry_out.left_open(situation(image)) == ()
+    keep(folder_of(host.Root(image)), record(**field))
+    assert execute.left_open(situation(image)) == ()
 
 
 def test_a_remedy_that_is_not_known_is_not_offered_for_undoing(image: Path) -> None:
-    keep(folder_of(host.Root(image)), hostile(image, "open") | {"remedy": "prayer", "steps": []})
-    assert carry_out.left_open(situation(image)) == ()
+    keep(folder_of(host.Root(image)), record(remedy="prayer"))
+    assert execute.left_open(situation(image)) == ()

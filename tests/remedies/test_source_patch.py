@@ -20,7 +20,7 @@ from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import BadInput, EjectableError, Missing, WrongUsage
 from ejectable.model import Remedy, Status
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.source_patch import SourcePatch
 from ejectable.report import document
 from tests.remedies.own_state import IN_A_CHILD
@@ -51,7 +51,7 @@ def situation() -> Situation:
 
 
 def planned(top: Path) -> Remedy:
-    (line,) = carry_out.plan(situation(), Request(target=str(top)), ["source-patch"])
+    (line,) = execute.plan(situation(), Request(target=str(top)), ["source-patch"])
     return line
 
 
@@ -66,14 +66,14 @@ def test_the_patch_is_shown_made_verified_and_taken_back(make: Make, own_state: 
     assert (top / COMMON).read_bytes() == before, "planning changes nothing"
     assert not own_state.exists()
 
-    done = carry_out.apply(situation(), "source-patch", Request(target=str(top)))
+    done = execute.apply(situation(), "source-patch", Request(target=str(top)))
     assert done.verified
     assert done.diff == line.diff
     assert done.undo == f"ejectable fix source-patch '{top}' --undo"
     assert SourcePatch().status(situation(), Request(target=str(top))) is Status.FIXED
     assert (planned(top).state, planned(top).verified) == ("done", True)
 
-    undone = carry_out.undo(situation(), "source-patch", Request(target=str(top)))
+    undone = execute.undo(situation(), "source-patch", Request(target=str(top)))
     assert undone.verified
     assert (top / COMMON).read_bytes() == before
     assert (own_state / "audit.log").read_text().count(str(top)) >= 2
@@ -89,12 +89,12 @@ def test_the_diff_is_one_that_patch_and_git_take(make: Make, tmp_path: Path) -> 
 def test_of_two_trees_the_one_that_is_named_is_taken_back(make: Make) -> None:
     one, other = make(at="one"), make(at="other")
     for top in (one, other):
-        carry_out.apply(situation(), "source-patch", Request(target=str(top)))
-    carry_out.undo(situation(), "source-patch", Request(target=str(one)))
+        execute.apply(situation(), "source-patch", Request(target=str(top)))
+    execute.undo(situation(), "source-patch", Request(target=str(one)))
     assert planned(one).state == "possible"
     assert planned(other).state == "done"
     with pytest.raises(WrongUsage, match="nothing to undo"):
-        carry_out.undo(situation(), "source-patch", Request(target=str(one)))
+        execute.undo(situation(), "source-patch", Request(target=str(one)))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_tree_that_needs_nothing_is_told_apart_and_left_alone(make: Make, fami
     line = planned(top)
     assert (line.state, line.verified, line.diff) == ("done", True, ())
     assert words in line.why
-    done = carry_out.apply(situation(), "source-patch", Request(target=str(top)))
+    done = execute.apply(situation(), "source-patch", Request(target=str(top)))
     assert done.verified
     assert not done.changes
     assert done.undo is None
@@ -132,24 +132,24 @@ def test_a_condition_that_is_not_understood_is_said_and_left_alone(make: Make) -
         assert line.state == "impossible"
         assert not line.verified
         with pytest.raises(BadInput) as caught:
-            carry_out.apply(situation(), "source-patch", Request(target=str(top)))
+            execute.apply(situation(), "source-patch", Request(target=str(top)))
         assert caught.value.message
         assert (top / COMMON).read_text() == odd
 
 
 def test_without_a_tree_it_says_what_it_needs() -> None:
-    (line,) = carry_out.plan(situation(), Request(), ["source-patch"])
+    (line,) = execute.plan(situation(), Request(), ["source-patch"])
     assert line.state in ("impossible", "possible", "done")  # possible where this very kernel was built here
     assert "tree" in line.why
     with pytest.raises(WrongUsage, match="Which tree"):
-        carry_out.apply(situation(), "source-patch", Request())
+        execute.apply(situation(), "source-patch", Request())
 
 
 def refusal(target: Path, kind: type[EjectableError]) -> str:
     with pytest.raises(kind) as asked:
-        carry_out.status(situation(), "source-patch", Request(target=str(target)))
+        execute.status(situation(), "source-patch", Request(target=str(target)))
     with pytest.raises(kind) as applied:
-        carry_out.apply(situation(), "source-patch", Request(target=str(target)))
+        execute.apply(situation(), "source-patch", Request(target=str(target)))
     assert asked.value.message == applied.value.message
     assert "\n" not in asked.value.message
     return asked.value.message
@@ -186,7 +186,7 @@ def test_a_link_within_the_tree_is_followed_and_kept(make: Make) -> None:
     top = make()
     shutil.move(top / COMMON, top / "the real one.c")
     (top / COMMON).symlink_to("../../the real one.c")
-    carry_out.apply(situation(), "source-patch", Request(target=str(top)))
+    execute.apply(situation(), "source-patch", Request(target=str(top)))
     assert (top / COMMON).is_symlink()
     assert "vp_dev->is_avq &&" in (top / "the real one.c").read_text()
 
@@ -239,7 +239,7 @@ def test_a_tree_that_may_not_be_written_stays_as_it_is(make: Make, request: pyte
     request.getfixturevalue("nobody")
     assert planned(top).state == "possible", "looking takes no right to write"
     with pytest.raises(Missing, match="Permission denied"):
-        carry_out.apply(situation(), "source-patch", Request(target=str(top)))
+        execute.apply(situation(), "source-patch", Request(target=str(top)))
     assert (top / COMMON).read_bytes() == before
 
 
@@ -248,7 +248,7 @@ def test_a_file_stays_its_owners_when_root_changes_it(make: Make) -> None:
     top = make()
     os.chown(top / COMMON, 1234, 4321)
     (top / COMMON).chmod(0o640)
-    carry_out.apply(situation(), "source-patch", Request(target=str(top)))
+    execute.apply(situation(), "source-patch", Request(target=str(top)))
     after = (top / COMMON).stat()
     assert (after.st_uid, after.st_gid, after.st_mode & 0o777) == (1234, 4321, 0o640)
 
@@ -269,7 +269,7 @@ def test_killed_half_way_it_is_taken_back_by_the_next_run(make: Make, own_state:
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    undone = carry_out.undo(situation(), "source-patch", Request(target=str(top)))
+    undone = execute.undo(situation(), "source-patch", Request(target=str(top)))
     assert (top / COMMON).read_bytes() == before
     assert undone.changes
     assert list((own_state / "changes").glob("*.json"))
@@ -301,9 +301,9 @@ def test_a_full_disk_changes_nothing(make: Make, monkeypatch: pytest.MonkeyPatch
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ejectable.remedies.changes.write_atomically", full)
+    monkeypatch.setattr("ejectable.remedies.machine_files.write", full)
     with pytest.raises(Missing, match="No space left"):
-        carry_out.apply(situation(), "source-patch", Request(target=str(top)))
+        execute.apply(situation(), "source-patch", Request(target=str(top)))
     assert (top / COMMON).read_bytes() == before
     assert (
         sorted(path.name for path in (top / "drivers/virtio").iterdir() if path.name.startswith(".virtio_pci_c")) == []
@@ -314,7 +314,7 @@ def test_a_mounted_image_does_not_change_where_the_tree_lies(make: Make, tmp_pat
     top = make()
     (tmp_path / "image").mkdir()
     elsewhere = Situation(host.Root(tmp_path / "image"), registry(), cache=False, offline=True)
-    carry_out.apply(elsewhere, "source-patch", Request(target=str(top)))
+    execute.apply(elsewhere, "source-patch", Request(target=str(top)))
     assert planned(top).state == "done"
     assert not any((tmp_path / "image").iterdir())
 

@@ -19,7 +19,7 @@ from ejectable.errors import BadInput, EjectableError, Missing
 from ejectable.intake import DEFAULT_LIMITS
 from ejectable.kernel.module import Module
 from ejectable.model import EvidenceKind, Status
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.module_build import build
 from ejectable.remedies.source_tree import ENCODING, SourceTree, open_tree
 
@@ -49,16 +49,16 @@ def situation() -> Situation:
 def test_the_module_that_is_built_is_run_and_kept(make: Make, own_state: Path) -> None:
     top = make("affected-other-guard")
     request = Request(target=str(top), build=str(headers(RELEASE)))
-    (line,) = carry_out.plan(situation(), request, ["source-patch"])
+    (line,) = execute.plan(situation(), request, ["source-patch"])
     assert line.commands == (f"ejectable fix source-patch {top} --apply --build {headers(RELEASE)}",)
-    done = carry_out.apply(situation(), "source-patch", request)
+    done = execute.apply(situation(), "source-patch", request)
     assert done.verified
     assert "was run: fixed" in done.why
     kept = own_state / f"built/virtio_pci-{RELEASE}.ko"
     assert Module(kept.read_bytes(), name=kept.name).elf.build_id
     assert any(str(kept) in step and f"depmod {RELEASE}" in step for step in done.next_steps)
     assert not list((top / "drivers/virtio").glob("*.o")), "nothing is built in the tree"
-    carry_out.undo(situation(), "source-patch", Request(target=str(top)))
+    execute.undo(situation(), "source-patch", Request(target=str(top)))
     assert not kept.exists()
     assert "vp_dev->is_avq &&" not in (top / COMMON).read_text()
 
@@ -83,7 +83,7 @@ def test_a_tree_that_was_never_repaired_is_found_out_by_its_code(make: Make, mon
     wrong = SourceTree(read.given, read.top, Reading(Status.FIXED, "so it seems", read.reading.common))
     monkeypatch.setattr("ejectable.remedies.source_tree.SourceTree.again", lambda _: wrong)
     with pytest.raises(BadInput, match="affected all the same") as caught:
-        carry_out.apply(situation(), "source-patch", Request(target=str(top), build=str(headers(RELEASE))))
+        execute.apply(situation(), "source-patch", Request(target=str(top), build=str(headers(RELEASE))))
     assert "is as it was before" in (caught.value.hint or "")
     assert (top / COMMON).read_bytes() == before
 
@@ -93,7 +93,7 @@ def test_a_build_that_fails_takes_the_patch_back(make: Make, own_state: Path) ->
     (top / COMMON).write_text((top / COMMON).read_text() + "\nint broken(void) { return no_such_thing; }\n")
     before = (top / COMMON).read_bytes()
     with pytest.raises(BadInput, match="no_such_thing") as caught:
-        carry_out.apply(situation(), "source-patch", Request(target=str(top), build=str(headers(RELEASE))))
+        execute.apply(situation(), "source-patch", Request(target=str(top), build=str(headers(RELEASE))))
     assert "virtio_pci_common.c" in caught.value.message
     assert "\n" not in caught.value.message
     assert (top / COMMON).read_bytes() == before
@@ -104,7 +104,7 @@ def refusal(make: Make, where: Path, kind: type[EjectableError]) -> str:
     top = make()
     before = (top / COMMON).read_bytes()
     with pytest.raises(kind) as caught:
-        carry_out.apply(situation(), "source-patch", Request(target=str(top), build=str(where)))
+        execute.apply(situation(), "source-patch", Request(target=str(top), build=str(where)))
     assert (top / COMMON).read_bytes() == before
     assert caught.value.hint
     return caught.value.message

@@ -14,7 +14,7 @@ from corpus.trees import source as kernel_source
 from ejectable import host
 from ejectable.advisories import cve_2024_42134, registry
 from ejectable.model import Remedy
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 
 pytestmark = pytest.mark.kernels
 COMMON = "drivers/virtio/virtio_pci_common.c"
@@ -59,7 +59,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def planned(top: Path) -> Remedy:
     situation = Situation(host.Root(), registry(), cache=False, offline=True)
-    (line,) = carry_out.plan(situation, Request(target=str(top)), ["source-patch"])
+    (line,) = execute.plan(situation, Request(target=str(top)), ["source-patch"])
     return line
 
 

@@ -3,7 +3,8 @@
 
 import pytest
 
-from ejectable.remedies.upgrade.flavour import concrete, flavour, natural, newer
+from ejectable.host.installed import natural
+from ejectable.remedies.upgrade.flavour import concrete, flavour, newer
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 from ejectable import host
 from ejectable.remedies.commands import Finished
 from ejectable.remedies.upgrade import apt_lists
+from ejectable.remedies.upgrade.apt import Apt
 from ejectable.remedies.upgrade.apt_lists import Lists, _policies
-from ejectable.remedies.upgrade.backend import plain
+from ejectable.remedies.upgrade.backend import Owner, not_newer, plain
 
 # As apt 2.6 prints it: a suite with a low priority (backports), a package that is installed, one that a pin forbids.
 POLICY = """\
@@ -71,15 +72,15 @@ def test_a_record_with_a_hostile_version_is_passed_over(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(apt_lists, "run", answered)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    known = Lists(host.Root(tmp_path), offline=True, notes=[]).ask(["linux-image-x"])
+    known = Lists(host.Root(tmp_path), offline=True, notes=[], stale=[]).ask(["linux-image-x"])
     assert known["linux-image-x"].candidate is None
 
 
 def test_lists_that_were_never_fetched_are_told_from_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    notes: list[str] = []
-    assert "-c" not in Lists(host.Root(tmp_path), offline=True, notes=notes).options
-    assert "This system has no package lists yet" in notes[0]
+    stale: list[str] = []
+    assert "-c" not in Lists(host.Root(tmp_path), offline=True, notes=[], stale=stale).options
+    assert "This system has no package lists yet" in stale[0]
 
 
 def test_lists_that_are_older_than_their_sources_are_not_trusted(
@@ -88,12 +89,28 @@ def test_lists_that_are_older_than_their_sources_are_not_trusted(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "var/lib/apt/lists/partial").mkdir(parents=True)
     (tmp_path / "var/lib/apt/lists/deb.example.org_Packages").touch()
-    notes: list[str] = []
-    assert Lists(host.Root(tmp_path), offline=True, notes=notes).options
-    assert not notes
+    stale: list[str] = []
+    assert Lists(host.Root(tmp_path), offline=True, notes=[], stale=stale).options
+    assert not stale
     (tmp_path / "etc/apt/sources.list.d").mkdir(parents=True)
     newer = tmp_path / "etc/apt/sources.list.d/kernels.sources"
     newer.touch()
     os.utime(newer, (time.time() + 60, time.time() + 60))
-    assert Lists(host.Root(tmp_path), offline=True, notes=notes).options
-    assert "older than its list of sources" in notes[0]
+    assert Lists(host.Root(tmp_path), offline=True, notes=[], stale=stale).options
+    assert "older than its list of sources" in stale[0]
+
+
+class Known(Apt):
+    """An apt whose newest kernel is the one in use."""
+
+    def __init__(self, *stale: str) -> None:
+        self.stale = list(stale)
+
+
+def test_without_fresh_lists_it_is_not_known_whether_there_is_a_newer_kernel() -> None:
+    owner = Owner("linux-image-6.1.0-50-amd64", "6.1.1-1", "6.1.0-50-amd64", "amd64")
+    assert "is the newest kernel that apt offers" in not_newer(Known(), owner)
+    for why in ("This system has no package lists yet, and newer ones could not be fetched: no network",):
+        said = not_newer(Known(why), owner)
+        assert "is not known: This system has no package lists yet" in said
+        assert "newest" not in said

@@ -15,7 +15,7 @@ from ejectable.remedies.upgrade.choice import manager_of
 from ejectable.remedies.upgrade.dnf import _effect
 from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.precautions import free, holder, room
-from ejectable.remedies.upgrade.take_back import main, refusal
+from ejectable.remedies.upgrade.rollback import refusal
 
 HOLD = """
 import fcntl, sys, time
@@ -112,12 +112,6 @@ def test_the_kernel_that_runs_stays(tmp_path: Path) -> None:
     root = host.Root(tmp_path)
     assert "6.1.0-56-amd64" in (refusal(root, "apt", ["zstd", "linux-image-6.1.0-56-amd64"]) or "")
     assert refusal(root, "apt", ["linux-image-6.1.0-57-amd64"]) is None
-
-
-def test_a_package_manager_that_nobody_knows_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["pacman", "linux"]) == 64
-    assert "apt, dnf or zypper" in capsys.readouterr().err
-    assert main([]) == 64
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not(

@@ -12,7 +12,7 @@ from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import WrongUsage
 from ejectable.model import Remedy
-from ejectable.remedies import Request, Situation, carry_out
+from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.upgrade import upgrade
 from ejectable.remedies.upgrade.choice import manager_of
 from tests.host.trees import RELEASE, Machine, affected_module, boot_image
@@ -51,7 +51,7 @@ def _rpm(root: Path, system: str) -> None:
 
 def planned(root: Path) -> Remedy:
     situation = Situation(host.Root(root), registry(), cache=False)
-    (line,) = carry_out.plan(situation, Request(), ["upgrade"])
+    (line,) = execute.plan(situation, Request(), ["upgrade"])
     return line
 
 
@@ -62,9 +62,15 @@ def test_a_debian_tree_names_apt_the_package_and_the_flavour(tree: Tree) -> None
     assert (line.state, line.verified) == ("impossible", False)
     assert "What apt offers cannot be asked from here" in line.why
     assert f"package linux-image-{RELEASE}, flavour cloud-amd64" in line.details[0]
-    assert line.commands[0] == "sudo apt-get update"
+    assert line.commands[0] == "ssh -t web-1 'sudo apt-get update'"
     assert "apt-cache depends --recurse --important linux-image-cloud-amd64 | grep" in line.commands[1]
-    assert line.commands[2:] == ("ejectable kernel .", "sudo apt-get install linux-image-cloud-amd64  # if it is fixed")
+    assert line.commands[2:] == (
+        "scp -r web-1:kernel . && ejectable kernel kernel",
+        "ssh -t web-1 'sudo apt-get install linux-image-cloud-amd64'  # if it is fixed",
+    )
+    assert not [one for one in line.commands if not one.startswith(("ssh -t web-1 ", "scp -r web-1:"))], (
+        "none is for here"
+    )
     for command in line.commands:
         assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0
 
@@ -145,5 +151,5 @@ def test_a_tree_is_never_installed_into(tree: Tree) -> None:
     root = tree()
     _dpkg(root)
     with pytest.raises(WrongUsage, match="on the machine that it runs on only"):
-        carry_out.apply(Situation(host.Root(root), registry(), cache=False), "upgrade", Request())
+        execute.apply(Situation(host.Root(root), registry(), cache=False), "upgrade", Request())
     assert not (root / "var/lib/ejectable/changes").exists()

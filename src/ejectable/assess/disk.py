@@ -2,6 +2,7 @@
 """A kernel on the disk of a machine: its image, its configuration and its virtio_pci.ko, all from below one root."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ejectable import host
@@ -9,12 +10,14 @@ from ejectable.assess import initramfs
 from ejectable.errors import EjectableError
 from ejectable.intake import decompress
 from ejectable.intake.limits import Limits
+from ejectable.intake.module_files import module_names
 from ejectable.model import Doubt, DoubtKind
 
 if TYPE_CHECKING:
-    from ejectable.kernel.open import Kernel
+    from ejectable.kernel import Kernel
+    from ejectable.kernel.modules import ModuleFiles
 
-__all__ = ["DiskModules", "open_image"]
+__all__ = ["DiskModules", "open_image", "unread"]
 
 MAX_LIST = 16 << 20
 MODULE = "virtio_pci"
@@ -22,7 +25,7 @@ Found = tuple[str, bytes]  # the name of a module's file, and its content
 
 
 class DiskModules:
-    """The modules of one release below a root (an `ejectable.kernel.modules.ModuleShelf`).
+    """The modules of one release below a root (an `ejectable.kernel.modules.ModuleSource`).
 
     Of the module that is loaded, only a file with its build-id counts: an upgrade may have replaced the file. Of a
     kernel that does not run, what a boot loads: the one in its initramfs and the one on the disk may differ, and then
@@ -42,17 +45,19 @@ class DiskModules:
         self.notes: list[str] = []  # what was passed over
         self.doubts: list[Doubt] = []
 
-    def find(self, release: str | None, module: str) -> Iterator[Found]:
-        """Name and content of each file that may be this module; only virtio_pci is looked for."""
+    def find(self, release: str | None, module: str) -> "ModuleFiles":
+        """The files that may be this module; only virtio_pci is looked for."""
+        from ejectable.kernel.modules import ModuleFile, ModuleFiles
+
         running = self._running
         release = release or (running.release if running else None)
         if release is None or module != MODULE:
-            return
+            return ModuleFiles()
         wanted = running.module_build_id if running and release == running.release else None
         if not self.choices:
             self.choices = self._loaded(release, wanted) if wanted else self._booted(release)
-        if self._choose < len(self.choices):
-            yield from self.choices[self._choose]
+        chosen = self.choices[self._choose] if self._choose < len(self.choices) else []
+        return ModuleFiles(tuple(ModuleFile(path, partial(bytes, data)) for path, data in chosen))
 
     def _loaded(self, release: str, wanted: str) -> list[list[Found]]:
         """The files with the build-id of the module that is loaded."""
@@ -114,8 +119,7 @@ class DiskModules:
         for base in ("/lib/modules", "/usr/lib/modules"):
             data = self._root.read(f"{base}/{release}/modules.builtin", MAX_LIST)
             if data is not None:
-                lines = data.decode("utf-8", "replace").splitlines()
-                return frozenset(line.rpartition("/")[2].partition(".ko")[0].replace("-", "_") for line in lines)
+                return module_names(data)
         return None
 
 
@@ -128,7 +132,7 @@ def unread(path: str, error: EjectableError) -> Doubt:
 def open_image(root: host.Root, path: str, modules: DiskModules, limits: Limits) -> "Kernel":
     """The kernel in the image at `path` (from the root); raises `BadInput`, `DamagedInput` or `Missing`."""
     from ejectable.kernel.formats import recognise
-    from ejectable.kernel.open import Kernel
+    from ejectable.kernel.image_kernel import ImageKernel
 
     packed = recognise(root.content(path, limits.in_memory), name=path)
     folder, _, name = path.rpartition("/")
@@ -138,4 +142,4 @@ def open_image(root: host.Root, path: str, modules: DiskModules, limits: Limits)
         beside = root.read(f"{folder}/config-{suffix}", 1 << 20) if suffix and "/" not in suffix else None
         return beside if beside is not None else root.read(f"{folder}/config", 1 << 20)
 
-    return Kernel(path, limits=limits, packed=packed, modules=modules, config=config)
+    return ImageKernel(path, packed, limits=limits, modules=modules, config=config)

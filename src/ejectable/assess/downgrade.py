@@ -5,16 +5,17 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ejectable.model import Device, Doubt, DoubtKind, Finding, KernelReport, Status
+from ejectable.host import PatchedFunction
+from ejectable.model import Device, Doubt, DoubtKind, Finding, Justification, KernelReport, Status
 
 __all__ = [
     "downgrade_doubted",
+    "downgrade_in_transition",
+    "downgrade_live_patched",
     "downgrade_refuted",
     "downgrade_unlocated",
     "downgrade_unproven",
 ]
-
-NOT_REACHED = "vulnerable_code_not_in_execute_path"  # OpenVEX; here: it cannot drive a legacy device at all
 
 
 def downgrade_doubted(report: KernelReport, doubts: Sequence[Doubt]) -> KernelReport:
@@ -53,6 +54,52 @@ def downgrade_unlocated(report: KernelReport) -> KernelReport:
     return msgspec.structs.replace(_each(report, unlocated), virtio_pci=None)
 
 
+def downgrade_live_patched(
+    report: KernelReport, patched: Sequence[PatchedFunction], in_memory: KernelReport | None
+) -> KernelReport:
+    """The report of a file on disk, where live patches replace functions that its findings rest on.
+
+    What replaces them is seen in memory only. Where that decided nothing, neither `affected` nor a safe word can be
+    said of the file.
+    """
+    decided = {f.advisory for f in in_memory.findings if f.status is not Status.UNKNOWN} if in_memory else set()
+
+    def replaced(finding: Finding) -> Finding:
+        hit = _replaced(finding, patched)
+        if not hit or finding.advisory in decided:
+            return finding
+        names = ", ".join(sorted({one.function for one in hit}))
+        detail = f"A live patch replaces {names}, and what replaces it can be read by root only. On disk: "
+        doubt = Doubt(DoubtKind.CONTRADICTED, str(hit[0]), detail + finding.reason)
+        doubted = finding.doubted(doubt)
+        return msgspec.structs.replace(doubted, status=Status.UNKNOWN, justification=None, reason=doubt.detail)
+
+    return _each(report, replaced)
+
+
+def downgrade_in_transition(report: KernelReport, patched: Sequence[PatchedFunction]) -> KernelReport:
+    """The report, where a live patch of a function that it rests on is being put in or taken out.
+
+    Until that ends some tasks run the old code and some the new, whatever memory shows
+    (Documentation/livepatch/livepatch.rst, "Consistency model").
+    """
+
+    def changing(finding: Finding) -> Finding:
+        hit = [one for one in _replaced(finding, patched) if one.in_transition]
+        if not hit:
+            return finding
+        detail = f"The live patch {hit[0].patch} is in transition: some tasks run {hit[0].function} as it was. "
+        return finding.doubted(Doubt(DoubtKind.CHANGING, str(hit[0]), detail + finding.reason))
+
+    return _each(report, changing)
+
+
+def _replaced(finding: Finding, patched: Sequence[PatchedFunction]) -> list[PatchedFunction]:
+    """The replaced functions that the evidence was found by; the compiler's suffixes (.isra.0, .cold) do not count."""
+    rests_on = {name.partition(".")[0] for item in finding.evidence for name in item.functions}
+    return [one for one in patched if one.function.partition(".")[0] in rests_on]
+
+
 def downgrade_refuted(report: KernelReport, devices: Sequence[Device]) -> KernelReport:
     """The report, unless a device refutes it: a kernel that cannot drive a legacy device does not drive one."""
     seen = next((device for device in devices if device.transport == "pci" and device.mode == "legacy"), None)
@@ -60,7 +107,7 @@ def downgrade_refuted(report: KernelReport, devices: Sequence[Device]) -> Kernel
         return report
 
     def refuted(finding: Finding) -> Finding:
-        if finding.justification != NOT_REACHED:
+        if finding.justification != Justification.NOT_REACHED:
             return finding
         detail = f"{seen.name} is driven as legacy, which refutes what was read: {finding.reason}"
         return finding.doubted(Doubt(DoubtKind.CONTRADICTED, seen.address or seen.name, detail))

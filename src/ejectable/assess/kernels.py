@@ -151,8 +151,6 @@ def _virtio_pci(kernel: "Kernel") -> Literal["builtin", "module", "absent"] | No
         return "builtin"
     if kernel.builtin("virtio_pci"):
         return "builtin"
-    config = kernel.config or {}
-    if "CONFIG_VIRTIO_PCI" in config:
-        return {"y": "builtin", "m": "module"}.get(config["CONFIG_VIRTIO_PCI"], "absent")  # type: ignore[return-value]  # the three words
-    # A configuration that does not even name an option has it off; without any configuration nothing is known.
-    return "absent" if config else None
+    says = kernel.config.says("CONFIG_VIRTIO_PCI", "CONFIG_PCI", "CONFIG_VIRTIO_MENU") if kernel.config else None
+    words: dict[str | None, Literal["builtin", "module", "absent"]] = {"y": "builtin", "m": "module", "n": "absent"}
+    return words.get(says)

@@ -46,7 +46,7 @@ def assess(facts: host.Facts, running_kernel: RunningKernel, advisories: Mapping
         devices=devices or (),
         outcome=outcome,
         notes=_notes(facts, running_kernel, status),
-        doubts=facts.doubts,
+        doubts=_doubts(facts),
     )
 
 
@@ -56,6 +56,11 @@ def nouns(devices: Sequence[Device]) -> str:
     if len(names) > 3:
         names = [*names[:2], f"{len(names) - 2} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _doubts(facts: host.Facts) -> tuple[Doubt, ...]:
+    """What was not seen of the machine: of the list of its devices, and of the kernel that runs."""
+    return (*facts.doubts, *(facts.running.doubts if facts.running else ()))
 
 
 def _exposed(device: Device, running_kernel: RunningKernel, advisories: Mapping[str, "Advisory"]) -> Device:
@@ -156,12 +161,12 @@ def _notes(facts: host.Facts, running_kernel: RunningKernel, status: Status) -> 
         )
     elif status is Status.NOT_AFFECTED and word is Status.UNKNOWN:
         notes.append("The kernel's own code was not judged: this holds for the devices that are there now.")
-    notes += [doubt.detail for doubt in facts.doubts[:MOST_DOUBTS]]
+    notes += [doubt.detail for doubt in _doubts(facts)[:MOST_DOUBTS]]
     if facts.container and not any("container" in note for note in running_kernel.notes):
         notes.append(f"This is a container ({facts.container}): the kernel and its devices are the host's.")
     running = facts.running
     if running and running.patched:
-        patches = sorted({patch.partition(":")[0] for patch in running.patched})
+        patches = sorted({one.patch for one in running.patched})
         notes.append(f"Live patches are enabled: {', '.join(patches)}.")
     if running and running.lockdown == "confidentiality":
         notes.append("Kernel lockdown is at `confidentiality`: even root cannot read the code in memory.")

@@ -14,14 +14,15 @@ from ejectable.assess.kernels import judge
 from ejectable.assess.verdicts import Verdicts
 from ejectable.errors import EjectableError, Missing
 from ejectable.intake.limits import Limits
-from ejectable.model import Device, Evidence, EvidenceKind, Finding, KernelReport, Status
+from ejectable.model import SAFE, Device, Evidence, EvidenceKind, Finding, KernelReport, Status
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
     from ejectable.kernel.memory import MemoryKernel
 
-__all__ = ["downgrade_live_patched", "judged", "merged", "open_memory", "repaired"]
+__all__ = ["judged", "merged", "open_memory", "repaired"]
 
+ORDER = tuple(EvidenceKind)
 KCORE, KALLSYMS = "/proc/kcore", "/proc/kallsyms"
 
 
@@ -68,7 +69,7 @@ def open_memory(root: host.Root, running: host.Running, limits: Limits) -> "Memo
         release=running.release,
         banner=running.banner,
         build_id=running.build_id,
-        patched=running.patched,
+        patched=tuple(map(str, running.patched)),
         limits=limits,
     )
 
@@ -135,7 +136,7 @@ def _mitigated(finding: Finding, detail: str) -> Finding:
 
 
 def merged(on_disk: KernelReport | None, in_memory: KernelReport | None) -> KernelReport | None:
-    """One report of both. Memory is what runs, so it decides where it says anything.
+    """One report of both. Memory is what runs, so it decides where it says anything that is as strong as the disk's.
 
     `mitigated`: affected on disk, repaired in the running kernel.
     """
@@ -148,56 +149,39 @@ def merged(on_disk: KernelReport | None, in_memory: KernelReport | None) -> Kern
     )
 
 
-def downgrade_live_patched(
-    report: KernelReport, patched: tuple[str, ...], in_memory: KernelReport | None
-) -> KernelReport:
-    """The report of a file on disk, where live patches replace functions that its findings rest on.
-
-    What replaces them is seen in memory only. Where that decided nothing, neither `affected` nor a good word can be
-    said of the file.
-    """
-    names = {patch.rpartition("/")[2] for patch in patched}
-    decided = {f.advisory for f in in_memory.findings if f.status is not Status.UNKNOWN} if in_memory else set()
-    findings = []
-    for finding in report.findings:
-        hit = sorted(name for name in names if any(name in item.detail for item in finding.evidence))
-        if hit and finding.advisory not in decided:
-            finding = msgspec.structs.replace(  # noqa: PLW2901
-                finding,
-                status=Status.UNKNOWN,
-                justification=None,
-                reason=f"A live patch replaces {', '.join(hit)}, and what replaces it can be read by root only. On "
-                f"disk: {finding.reason}",
-            )
-        findings.append(finding)
-    return msgspec.structs.replace(report, findings=tuple(findings))
-
-
 def _one(disk: Finding, memory: Finding | None) -> Finding:
     if memory is None or memory.status is Status.UNKNOWN:
         return disk
     evidence = tuple(msgspec.structs.replace(item, detail=f"in memory: {item.detail}") for item in memory.evidence)
-    evidence += disk.evidence
-    explanation = (*memory.explanation, *disk.explanation)
-    if disk.status is Status.AFFECTED and memory.status in (Status.FIXED, Status.NOT_AFFECTED):
-        return Finding(
-            disk.advisory,
-            Status.MITIGATED,
-            None,
-            f"The kernel on disk is affected, and its code in memory is not: it was patched live. {memory.reason}",
-            evidence,
-            conflict=False,
-            explanation=explanation,
-        )
-    return Finding(
-        disk.advisory,
-        memory.status,
-        memory.justification,
-        memory.reason,
-        evidence,
-        conflict=memory.conflict or disk.conflict or disk.status not in (memory.status, Status.UNKNOWN),
-        explanation=explanation,
+    both = msgspec.structs.replace(
+        memory,
+        evidence=(*evidence, *disk.evidence),
+        explanation=(*memory.explanation, *disk.explanation),
+        conflict=memory.conflict or disk.conflict or _against(disk.status, memory.status),
     )
+    if disk.status is not Status.AFFECTED or memory.status not in SAFE:
+        return both
+    if _strength(memory) > _strength(disk):
+        # That a symbol or a member is not there says less than what was executed on the disk's copy of the same build.
+        reason = f"{disk.reason} What memory shows is weaker evidence: {memory.reason}"
+        return msgspec.structs.replace(both, status=disk.status, justification=None, reason=reason)
+    return msgspec.structs.replace(
+        both,
+        status=Status.MITIGATED,
+        justification=None,
+        reason=f"The kernel on disk is affected, and its code in memory is not: it was patched live. {memory.reason}",
+        conflict=False,
+    )
+
+
+def _strength(finding: Finding) -> int:
+    """How strong the best evidence for its word is: 0 is the strongest, execution."""
+    kinds = [ORDER.index(item.kind) for item in finding.evidence if item.says is finding.status]
+    return min(kinds, default=len(ORDER))
+
+
+def _against(one: Status, other: Status) -> bool:
+    return one is not Status.UNKNOWN and (one in SAFE) != (other in SAFE)
 
 
 def _key(root: host.Root, running: host.Running, advisories: Mapping[str, "Advisory"]) -> tuple[str, ...]:
@@ -211,6 +195,6 @@ def _key(root: host.Root, running: host.Running, advisories: Mapping[str, "Advis
         root.text("/proc/sys/kernel/random/boot_id", 64) or "",
         running.build_id or "",
         running.banner or "",
-        *running.patched,
+        *map(str, running.patched),
         state.hexdigest(),
     )

@@ -8,9 +8,7 @@ import msgspec
 from ejectable.advisories import registry
 from ejectable.model import Claim, KernelReport, Run, Status, worst
 
-__all__ = ["CRASHED", "Prediction", "Proof", "claims_of", "predict", "status_of"]
-
-CRASHED = ("oops", "panic", "hang")
+__all__ = ["Prediction", "Proof", "claims_of", "predict", "status_of"]
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -34,11 +32,17 @@ class Proof(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     prediction: Prediction | None = None
     claims: tuple[Claim, ...] = ()  # one for each advisory that was asked about
+    named: bool = False  # somebody asked for these advisories by name: every one of them must be answered
 
     @property
     def status(self) -> Status:
-        """The word for it all; a prediction that the runs contradict leaves it open."""
+        """The word for it all: the worst of the runs' and the claims'; `unknown` where no run could show a defect.
+
+        Runs prove only what they exercised. A prediction that the runs contradict leaves it open.
+        """
         words = [status_of(run) for run in self.runs]
+        asked = [claim for claim in self.claims if self.named or claim.exercised]
+        words += [CLAIMED[claim.verdict] for claim in asked] or [Status.UNKNOWN]
         if self.prediction is not None and self.prediction.agrees is False:
             words.append(Status.UNKNOWN)
         return worst(words)
@@ -58,9 +62,14 @@ class Proof(msgspec.Struct, frozen=True):
         """What to do about it, in order."""
         steps = []
         words = {run.result for run in self.runs}
-        if words & set(CRASHED):
+        if any(run.advisory for run in self.runs):
             steps.append(
                 "Do not hot-unplug such a device from a guest of this kernel; `ejectable fix` has the remedies."
+            )
+        if words & {"crashed-otherwise", "hang"}:
+            steps.append(
+                "Read the transcript of the run that died: no advisory knows that death. Try it again on an idle host "
+                "before you blame the kernel."
             )
         if "no-boot" in words:
             steps.append(
@@ -72,11 +81,15 @@ class Proof(msgspec.Struct, frozen=True):
         return tuple(steps)
 
 
+CLAIMED = {"confirmed": Status.AFFECTED, "refuted": Status.NOT_AFFECTED, "open": Status.UNKNOWN}
+
+
 def status_of(run: Run) -> Status:
-    """What one run adds to the answer."""
-    if run.result in CRASHED:
+    """What one run adds to the answer: `affected` takes an advisory's signature, whatever else the guest died of."""
+    if run.advisory is not None:
         return Status.AFFECTED
-    return Status.NOT_AFFECTED if run.result == "survived" else Status.UNKNOWN
+    unsound = any(event.removal for event in run.events)  # a warning, a stall, a sanitizer's report in the removal
+    return Status.NOT_AFFECTED if run.result == "survived" and not unsound else Status.UNKNOWN
 
 
 def claims_of(runs: Sequence[Run], advisories: Sequence[str]) -> tuple[Claim, ...]:

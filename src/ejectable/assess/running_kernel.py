@@ -13,19 +13,29 @@ import msgspec
 
 from ejectable import host
 from ejectable.assess import memory
-from ejectable.assess.downgrade import downgrade_refuted, downgrade_unlocated, downgrade_unproven
+from ejectable.assess.disk import unread
+from ejectable.assess.downgrade import (
+    downgrade_doubted,
+    downgrade_in_transition,
+    downgrade_live_patched,
+    downgrade_refuted,
+    downgrade_unlocated,
+    downgrade_unproven,
+)
 from ejectable.assess.installed import Judge
 from ejectable.assess.kernels import status_of
 from ejectable.assess.verdicts import Verdicts
 from ejectable.errors import EjectableError
+from ejectable.host.bootloader.entry import image_of
 from ejectable.intake.limits import Limits
-from ejectable.model import KernelReport
+from ejectable.model import SEVERITY, Doubt, DoubtKind, KernelReport
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
 
 __all__ = ["RunningKernel", "find"]
 
+MOST_INSTALLED = 8  # kernels that are judged where it is not certain which one boots
 MAX_OPENED = 6  # images to open in search of the right one
 Match = Literal["build-id", "banner", "other", "undecided"]
 
@@ -37,6 +47,7 @@ class RunningKernel(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     # The kernel on disk that boots next, where that is not the one that runs.
     on_disk: KernelReport | None = None
+    certain: bool = False  # that it does, by the boot loader's own files
     refused: tuple[str, ...] = ()  # files that this user may not read
     # PCI addresses of devices that were repaired while the kernel runs, whatever is true of the others.
     repaired: tuple[str, ...] = ()
@@ -48,7 +59,7 @@ def find(
     """Find the kernel in use and judge it. Damaged files on the way become notes, never errors."""
     search = _Search(root, facts, advisories, limits, verdicts)
     found = search.mounted() if facts.running is None else search.running(facts.running)
-    return msgspec.structs.replace(found, notes=tuple(search.notes), refused=tuple(search.refused))
+    return msgspec.structs.replace(found, notes=tuple(search.notes), refused=tuple(dict.fromkeys(search.refused)))
 
 
 class _Search:
@@ -68,51 +79,75 @@ class _Search:
         self.judge = Judge(root, advisories, limits, verdicts)
         self.notes: list[str] = []
         self.refused: list[str] = []
-        self.others: list[KernelReport] = []
+        self.unread: list[Doubt] = []  # images that could not be judged
 
     def running(self, running: host.Running) -> RunningKernel:
         on_disk = self._on_disk(running)
         in_memory = memory.judged(self.root, running, self.advisories, self.limits, self.verdicts, self.notes)
-        if on_disk and running.patched:
-            on_disk = memory.downgrade_live_patched(on_disk, running.patched, in_memory)
+        if on_disk:
+            on_disk = downgrade_doubted(on_disk, running.doubts)
+            on_disk = downgrade_live_patched(on_disk, running.patched, in_memory)
         found = memory.merged(on_disk, in_memory)
         repaired: tuple[str, ...] = ()
         if found:
+            found = downgrade_in_transition(found, running.patched)
             found = downgrade_refuted(found, self.facts.devices or ())
             found, repaired = memory.repaired(
                 self.root, running, found, self.facts.devices, self.advisories, self.limits, self.notes
             )
-        return RunningKernel(found, on_disk=self._boots_next(running), repaired=repaired)
+        boots = host.boots_next(self.root)
+        return RunningKernel(found, on_disk=self._next(boots, on_disk), certain=boots.certain, repaired=repaired)
 
     def mounted(self) -> RunningKernel:
-        """Nothing runs here: the kernel that would boot, as far as links and names tell."""
-        release = host.boots_next(self.root)
-        found = host.candidates(self.root, release)
-        # Where the one that would boot cannot be judged, another one's verdict is no answer.
-        named = [candidate for candidate in found if candidate.named_for_it] or list(found)
-        report = self._judged(named[0].path, None) if named else None
-        if report is None:
-            self.notes.append("Nothing runs in this tree, and no kernel in it could be judged.")
+        """Nothing runs here: the kernel that boots next is judged, and every one where that is not certain."""
+        boots = host.boots_next(self.root)
+        images = self._images(boots)
+        judged = [report for path in images[:MOST_INSTALLED] if (report := self._judged(path, None))]
+        if not judged:
+            gone = f" {boots.release} boots next ({boots.how}), and its image is not here." if boots.certain else ""
+            self.notes.append(f"Nothing runs in this tree, and no kernel in it could be judged.{gone}")
             return RunningKernel(None)
-        self.notes.append("Nothing runs in this tree: the kernel that would boot was judged.")
-        others = {candidate.release for candidate in found} - {None, release}
-        if others:
-            count = "1 other kernel is" if len(others) == 1 else f"{len(others)} other kernels are"
-            self.notes.append(f"{count} installed: `ejectable kernel {self.root.path / 'boot'}` judges them all.")
-        return RunningKernel(msgspec.structs.replace(report, running=False))
+        report = min(judged, key=lambda one: SEVERITY.index(status_of(one)))
+        doubts = list(self.unread)
+        if len(images) > MOST_INSTALLED:
+            detail = f"{len(images)} kernels are installed, and {MOST_INSTALLED} of them were judged."
+            doubts.append(Doubt(DoubtKind.BOUND, "/boot", detail))
+        if len(images) == 1:
+            self.notes.append("Nothing runs in this tree: the kernel that would boot was judged.")
+            self._name_others(report)
+        else:
+            which = f"which of its {len(images)} kernels boots is not certain ({boots.how})"
+            self.notes.append(f"Nothing runs in this tree, and {which}: the worst of them is {report.path}.")
+        return RunningKernel(msgspec.structs.replace(downgrade_doubted(report, doubts), running=False))
 
-    def _boots_next(self, running: host.Running) -> KernelReport | None:
-        """The kernel that was installed and not booted yet, judged; `None` where the one that runs boots again."""
-        if self.others:
-            return self.others[0]
-        release = host.boots_next(self.root)
-        if self.facts.container or release is None or release == running.release:
+    def _images(self, boots: host.NextBoot) -> list[str]:
+        """The images that may boot, the likeliest first; one alone where that is certain."""
+        image = boots.image or self._named_for(boots.release)
+        if boots.certain:
+            return [image] if image else []
+        named = [path for one in boots.images if (path := image_of(self.root, one))]
+        return list(dict.fromkeys([*([image] if image else []), *host.installed_images(self.root, named)]))
+
+    def _named_for(self, release: str | None) -> str | None:
+        """The image that is named for a release, from the root."""
+        found = host.candidates(self.root, release) if release else ()
+        return next((candidate.path for candidate in found if candidate.named_for_it), None)
+
+    def _name_others(self, report: KernelReport) -> None:
+        others = len(set(host.installed_images(self.root)) - {report.path})
+        if others:
+            count = "1 other kernel is" if others == 1 else f"{others} other kernels are"
+            self.notes.append(f"{count} installed: `ejectable kernel {self.root.path / 'boot'}` judges them all.")
+
+    def _next(self, boots: host.NextBoot, running: KernelReport | None) -> KernelReport | None:
+        """The kernel that boots next, judged; `None` where it is the one that runs, or cannot be told."""
+        path = boots.image or self._named_for(boots.release)
+        if self.facts.container or path is None or (running and running.path == path):
             return None
-        named = [candidate for candidate in host.candidates(self.root, release) if candidate.named_for_it]
-        report = self._judged(named[0].path, None) if named else None
-        if report:
+        report = self._judged(path, None)
+        if report and boots.release != (self.facts.running.release if self.facts.running else None):
             word = status_of(report).replace("_", " ")
-            self.notes.append(f"{named[0].path} is installed and was not booted yet: it is {word}.")
+            self.notes.append(f"{path} is installed and was not booted yet: it is {word}.")
         return report
 
     def _on_disk(self, running: host.Running) -> KernelReport | None:
@@ -125,7 +160,6 @@ class _Search:
                 continue
             if report.running or (report.running is None and candidate.named_for_it):
                 return report
-            self.others.append(report)
             if candidate.named_for_it:
                 self.notes.append(
                     f"{candidate.path} is named for the running kernel but is another build: the kernel was upgraded "
@@ -143,6 +177,7 @@ class _Search:
         try:
             found = self.judge.judge(path, running)
         except EjectableError as error:
+            self.unread.append(unread(path, error))
             if isinstance(error.__cause__, PermissionError):
                 self.refused.append(path)
                 self.notes.append(f"{path} may not be read by this user.")

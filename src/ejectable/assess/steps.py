@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 from ejectable import host
 from ejectable.assess.kernels import status_of
-from ejectable.model import Device, Outcome, Status
+from ejectable.model import SAFE, Device, KernelReport, Outcome, Status
 
 if TYPE_CHECKING:
     from ejectable.assess.running_kernel import RunningKernel
 
 __all__ = ["next_steps"]
-
-GOOD = (Status.FIXED, Status.NOT_AFFECTED)
 
 
 def next_steps(
@@ -27,14 +25,22 @@ def next_steps(
     word = status_of(running_kernel.report) if running_kernel.report else Status.UNKNOWN
     waiting = running_kernel.on_disk
     if word is Status.AFFECTED:
-        if waiting and status_of(waiting) in GOOD:
-            return (f"Reboot when convenient: {waiting.path} is installed and does not have the defect.",)
+        if waiting and status_of(waiting) in SAFE:
+            return (_reboot("Reboot when convenient", running_kernel, waiting),)
         return ("Upgrade the kernel when convenient, and run `ejectable check` again: see `ejectable fix`.",)
     if status is Status.MITIGATED:
         return ("Upgrade the kernel before the next reboot: the repair lives in memory only.",)
     if waiting and status_of(waiting) is Status.AFFECTED:
-        return (f"Before you reboot: {waiting.path} boots next and has the defect; see `ejectable fix`.",)
+        may = "boots" if running_kernel.certain else "may boot"
+        return (f"Before you reboot: {waiting.path} {may} next and has the defect; see `ejectable fix`.",)
     return ()
+
+
+def _reboot(what: str, running_kernel: "RunningKernel", waiting: KernelReport) -> str:
+    """Into the kernel that boots next; where that is not certain, the person has to see to it."""
+    if running_kernel.certain or waiting.release is None:
+        return f"{what}: {waiting.path} is installed and does not have the defect."
+    return f"{what} into {waiting.release}: it is installed and does not have the defect."
 
 
 def _affected(
@@ -48,8 +54,8 @@ def _affected(
     if facts.forced_legacy or (facts.running and facts.running.force_legacy):
         where = ", ".join(facts.forced_legacy) or "the options of virtio_pci"
         steps.append(f"Remove virtio_pci.force_legacy from {where} and reboot: transitional devices are then modern.")
-    if running_kernel.on_disk and status_of(running_kernel.on_disk) in GOOD:
-        steps.append(f"Reboot: {running_kernel.on_disk.path} is installed and does not have the defect.")
+    if running_kernel.on_disk and status_of(running_kernel.on_disk) in SAFE:
+        steps.append(_reboot("Reboot", running_kernel, running_kernel.on_disk))
     steps.append("Run `ejectable fix`: it says which kernel has the fix, and what else helps here.")
     if outcome.panic_on_oops == 0:
         steps.append(
@@ -65,8 +71,8 @@ def _unknown(facts: host.Facts, running_kernel: "RunningKernel") -> tuple[str, .
         steps.append("Run `ejectable check` on the host: the kernel and its devices are the host's.")
     elif not facts.superuser and (facts.live or running_kernel.refused):
         steps.append("Run it as root: `sudo ejectable check`.")
-    if running_kernel.on_disk and status_of(running_kernel.on_disk) in GOOD:
-        steps.append(f"Reboot: {running_kernel.on_disk.path} is installed and does not have the defect.")
+    if running_kernel.on_disk and status_of(running_kernel.on_disk) in SAFE:
+        steps.append(_reboot("Reboot", running_kernel, running_kernel.on_disk))
     elif running_kernel.report is None and not steps:
         steps.append("Get the package of the running kernel and judge it: `ejectable kernel PACKAGE`.")
     steps.append("Until it is decided, unplug no virtio device while this machine runs.")

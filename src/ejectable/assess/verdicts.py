@@ -16,7 +16,7 @@ import msgspec
 
 from ejectable import __version__
 from ejectable.errors import EjectableError
-from ejectable.intake import Directory, Root, Seen
+from ejectable.intake import Directory, Root, Seen, cache_folder
 from ejectable.model import KernelReport, Status
 
 __all__ = ["Verdicts"]
@@ -64,7 +64,7 @@ class Verdicts:
             data = msgspec.json.encode(_Kept(full, report, tuple(seen)))
             if len(data) >= MAX_SIZE:
                 return
-            self._folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Directory.make(self._folder.parent.parent).close()
             with Directory.ours(*self._place(self._folder), make=True) as folder:
                 # A kernel upgrade leaves its verdict behind, and nobody would ever ask for it again.
                 folder.sweep(KEPT, keep=MAX_KEPT - 1)
@@ -88,11 +88,7 @@ def _full(key: Sequence[str]) -> tuple[str, ...]:
 
 
 def _default_folder() -> Path | None:
-    """$XDG_CACHE_HOME/ejectable/verdicts (XDG Base Directory Specification 0.8); a relative value is to be ignored."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if base.startswith("/"):
-        return Path(base) / "ejectable" / "verdicts"
     try:
-        return Path.home() / ".cache" / "ejectable" / "verdicts"
+        return cache_folder() / "ejectable" / "verdicts"
     except RuntimeError:  # no home at all
         return None

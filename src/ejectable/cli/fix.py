@@ -91,7 +91,7 @@ def fix(
     from ejectable import host
     from ejectable.advisories import registry
     from ejectable.model import EXIT_OK, Status, exit_code
-    from ejectable.remedies import REMEDIES, Request, Situation, carry_out
+    from ejectable.remedies import REMEDIES, Request, Situation, execute, remediation
     from ejectable.report import document
     from ejectable.report.fix import Answer, as_document, as_text
 
@@ -101,13 +101,12 @@ def fix(
         raise WrongUsage("--apply and --undo are opposites.", hint="Give one of them.")
     if (apply or undo) and remedy is None:
         raise WrongUsage("Which remedy?", hint="`ejectable fix` shows the plan; then `ejectable fix REMEDY --apply`.")
-    if target is not None and remedy != "source-patch":
-        raise WrongUsage(f"`{remedy}` takes no {target!r}.", hint="Only source-patch takes a tree: its folder.")
-
-    terminal = Terminal(common)
     request = Request(
         target=target, persist=persist, build=build, to=to, instance=instance, region=region, device=device
     )
+    if remedy is not None:
+        remediation(remedy).check_options(request)
+    terminal = Terminal(common)
     with terminal.progress("reading this machine") as progress:
         situation = Situation(
             host.Root(root),
@@ -118,19 +117,19 @@ def fix(
             tell=lambda label: progress.advance(0, label),
         )
         if remedy is not None and (apply or undo):
-            applied = (carry_out.apply if apply else carry_out.undo)(situation, remedy, request)
+            applied = (execute.apply if apply else execute.undo)(situation, remedy, request)
             after = situation.again()
-            answer = Answer(carry_out.status(after, remedy, request), applied.why, (), applied)
+            answer = Answer(execute.status(after, remedy, request), applied.why, (), applied, undone=undo)
             # What was done but could not be verified is never nothing to fear.
             code = EXIT_OK if applied.verified else exit_code([answer.status, Status.UNKNOWN])
         else:
-            plan = carry_out.plan(situation, request, (remedy,) if remedy else ())
-            status = carry_out.status(situation, remedy, request)
+            plan = execute.plan(situation, request, (remedy,) if remedy else ())
+            status = execute.status(situation, remedy, request)
             # A tree or another instance was asked about: this machine's own state is no answer to that.
             asked_of_another = target is not None or (instance is not None and remedy is not None)
             about = plan[0].why if asked_of_another else situation.assessment.summary
-            notes = carry_out.left_open(situation)
-            answer = Answer(status, about, plan, notes=notes, one=remedy is not None)
+            notes = execute.left_open(situation)
+            answer = Answer(status, about, plan, notes=notes, one=remedy is not None, needed=situation.needed)
             code = exit_code([status])
     if common.json:
         terminal.document(document.encode(as_document(answer)))

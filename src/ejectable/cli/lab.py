@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable lab`: what happens when it is really unplugged?"""
 
+import signal
+from types import FrameType
+from typing import NoReturn
+
 import click
 
 from ejectable.cli.options import Common, WordList, choose, command
@@ -16,6 +20,10 @@ def _axis(name: str) -> WordList:
         return AXES[name]
 
     return WordList(words)
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 @command(
@@ -138,13 +146,14 @@ def lab(
     `all`: every combination is tried that QEMU and the kernel can do, the others are named.
     """
     from ejectable.advisories import registry
-    from ejectable.assess.proof import status_of
     from ejectable.cli.lab_table import LiveTable
     from ejectable.lab.request import Request, perform
     from ejectable.model import exit_code
     from ejectable.report import document
     from ejectable.report.lab import as_document, as_text
 
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the session does the same while guests run
+        signal.signal(number, _leave)
     terminal = Terminal(common)
     request = Request(
         kernel=kernel,
@@ -165,6 +174,7 @@ def lab(
         boot_s=timeout,
         verdict=verdict,
         advisories=tuple(choose(registry(), common.advisory)),
+        named=bool(common.advisory),
         jobs=common.jobs,
         limits=common.limits,
         cache=common.cache,
@@ -175,5 +185,4 @@ def lab(
         terminal.document(document.encode(as_document(answer)))
     else:
         terminal.print(*as_text(answer, colour=terminal.colour, width=terminal.width, quiet=common.quiet))
-    statuses = [*(status_of(run) for run in answer.runs), answer.status]
-    return common.leave(exit_code(statuses))
+    return common.leave(exit_code([answer.status]))

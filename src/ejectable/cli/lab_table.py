@@ -16,7 +16,13 @@ __all__ = ["LiveTable"]
 
 MOST_ROWS = 30
 REFRESH_HZ = 4
-_STYLES = {"survived": "green", "oops": "bold red", "panic": "bold red", "hang": "bold red"}
+_STYLES = {
+    "survived": "green",
+    "oops": "bold red",
+    "panic": "bold red",
+    "hang": "yellow",
+    "crashed-otherwise": "yellow",
+}
 
 
 class LiveTable:

@@ -37,9 +37,9 @@ __all__ = [
 
 # SYSCALL_DEFINE() makes several functions of one, and their names changed with the years (include/linux/syscalls.h
 # and the architectures' asm/syscall_wrapper.h): SyS_read and SYSC_read, then __x64_sys_read, __se_sys_read,
-# __do_sys_read. The source says only: read.
+# __do_sys_read; ksys_read is what all of them call. The source says only: read.
 WRAPPER = re.compile(
-    r"(?:(?:__(?:x64|ia32|x32|arm64|riscv|s390x?|powerpc|loongarch)_)?(?:__se_|__do_)?(?:compat_)?sys"
+    r"(?:(?:__(?:x64|ia32|x32|arm64|riscv|s390x?|powerpc|loongarch)_)?(?:__se_|__do_)?(?:compat_)?k?sys"
     r"|(?:compat_)?(?:SYSC|SyS))_(?=[a-z])"
 )
 
@@ -47,9 +47,8 @@ WRAPPER = re.compile(
 def named(function: str) -> str:
     """The name in the source: without what compilers append; of a system call, without what macros prepend."""
     plain = base(function)
-    if plain[:1] in "_Scs" and (match := WRAPPER.match(plain)):
-        compat = "compat_" if "compat_" in match.group(0) else ""
-        return f"{compat}sys_{plain[match.end() :]}"
+    if plain[:1] in "_Scsk" and (match := WRAPPER.match(plain)):
+        return f"sys_{plain[match.end() :]}"
     return plain
 
 

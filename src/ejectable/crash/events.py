@@ -11,7 +11,7 @@ from ejectable.crash.blame import blame, caller_of_stall, caller_of_wait, first_
 from ejectable.crash.cause import trigger_of
 from ejectable.crash.context import Context
 from ejectable.crash.fingerprint import fingerprint
-from ejectable.crash.frames import base
+from ejectable.crash.frames import base, location
 from ejectable.crash.parsed_report import ParsedReport, parse
 from ejectable.crash.report import Report
 from ejectable.model import Doubt, DoubtKind, Event, EventKind, Frame
@@ -19,6 +19,7 @@ from ejectable.model import Doubt, DoubtKind, Event, EventKind, Frame
 __all__ = ["event_of"]
 
 FIRST_PAGE = 0x1000
+ADDRESS = re.compile(r"(?:0x)?[0-9a-f]{8,16}")
 NAME = re.compile(r"[A-Za-z_][\w.$]*")
 NO_RETURN = ("panic", "nmi_panic", "__stack_chk_fail", "do_exit", "make_task_dead", "usercopy_abort", "fortify_panic")
 
@@ -89,6 +90,7 @@ def event_of(report: Report, source: str, context: Context) -> Event:
         hardware=parsed.hardware,
         device=context.device(names),
         beginning_lost=report.lost,
+        ends_log=report.final or report.cut,
         trace_headed=parsed.announced is not None or not frames,
         doubts=_doubts(report, parsed, source, truncated=truncated),
     )
@@ -226,6 +228,8 @@ def _function(report: Report, parsed: ParsedReport, trace: Sequence[Frame], kind
     first: list[str] = []
     if way == "named":
         name = next((group for group in reversed(report.match.groups) if group), None)
+        if name is not None and ADDRESS.fullmatch(name):
+            name = _at_address(report, name)
         first = [plain] if name and (plain := _named(name)) else []
     if parsed.ip is not None and kind not in ("kasan", "kmsan"):
         first.append(parsed.ip.function)
@@ -233,6 +237,8 @@ def _function(report: Report, parsed: ParsedReport, trace: Sequence[Frame], kind
         blame([*first, *reliable], pattern.name)
         or blame([*first, *doubtful], pattern.name)
         or (first_left([*first, *reliable]) if first else None)
+        # A jump to nowhere whose trace is only the way into the kernel: the register that calls leave tells.
+        or (named(parsed.link.function) if parsed.link and parsed.ip is None and pattern.trap else None)
     )
 
 
@@ -243,7 +249,18 @@ def _at(parsed: ParsedReport, pattern: str) -> str | None:
     if found := blame([frame.function for frame in parsed.released], pattern):
         return found
     places = [frame.function for frame in parsed.at]
-    return blame(places[:1], pattern) or blame(places, pattern)
+    held = [frame.function for frame in parsed.held]
+    found = blame(places[:1], pattern) or blame(places, pattern)
+    if found is None and parsed.announced is not None:  # only the trace tells who took it
+        found = blame([frame.function for frame in parsed.traces[parsed.announced] if frame.reliable], pattern)
+    return found or blame(held[:1], pattern) or blame(held, pattern)
+
+
+def _at_address(report: Report, address: str) -> str | None:
+    """The function of the frame that is printed with an address."""
+    line = next((text for text in report.texts[1:] if f"<{address}>" in text), "")
+    frame = location(line)
+    return None if frame is None else frame.function
 
 
 def _named(text: str | None) -> str | None:

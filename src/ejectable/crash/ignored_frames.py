@@ -45,11 +45,12 @@ REPORTING = _family(
     \w*perf_trace\w* __bpf_trace_\w* \w*traceiter\w* trace_event_raw_event_\w*
     perf_tp_\w* bad_page\w* object_err slab_err slab_bug slab_pad_check check_bytes_and_report
     \w*debug_processing check_slab bust_spinlocks nmi_\w* default_do_nmi do_nmi\w* nmi end_repeat_nmi
-    arch_trigger_\w* \w*show_all_\w* __report_\w* kgdb\w* notify_die spin_bug spin_dump rwlock_bug do_raw_\w*
+    arch_trigger_\w* \w*show_all_\w* __report_\w* \w*add_taint\w*
+    kgdb\w* notify_die spin_bug spin_dump rwlock_bug do_raw_\w*
     hardlockup\w* watchdog_(?:timer_fn|overflow\w*|check\w*|hardlockup\w*|trigger\w*|buddy\w*)
     read_word_at_a_time \w*(?:read|write)_once_\w*nocheck ret_from_exception handle_exception \w*do_bp illegal_op
     do_report_trap __do_pgm_check pgm_check_handler monitor_event_exception handle_\w*_exception exception_enter
-    \w*imbalance_bug \w*assertfail\w* \w*hex_dump\w* get_taint seqprop_assert ref_tracker_\w* owner_on_cpu
+    \w*imbalance_bug \w*assertfail\w* \w*hex_dump\w* get_taint \w*seqprop_\w* ref_tracker_\w* owner_on_cpu
     __kcsan_check_access rust_begin_unwind rust_helper_\w* _RN\w*rust_begin_unwind\w* _RN\w*panicking\w*
     """
 )
@@ -70,6 +71,7 @@ STRUCTURES = _family(
     \w*del_timer\w* \w*timer_delete\w* try_to_del_timer\w* \w*timer_\w*_sync \w*stop_timer_sync detach_if_pending
     lock_timer_base __mod_timer \w*flush_work\w* __cancel_work\w* cancel_(?:delayed_)?work\w* try_to_grab_pending
     \w*flush_workqueue\w* \w*drain_workqueue \w*destroy_workqueue \w*queue_(?:delayed_)?work\w* insert_work
+    \w*local_irq_(?:save|restore|enable|disable)\w* native_(?:save|restore)_fl \w*irqentry_\w*
     trace_(?:hard|soft)irq\w* kthread_stop cleanup_srcu_struct
     iput iput_final ihold \w*dput drop_nlink put_device ida_free
     (?:un)?lock_page\w* __sw_hweight\w*
@@ -101,7 +103,8 @@ LIBRARY = _family(
     ip[46]?(?:_addr)?(?:_compressed)?_string\w* dentry_name file_dentry_name bdev_name time_and_date
     _?dev_(?:info|notice|warn|err|alert|crit|emerg|printk\w*) __dev_printk __netdev_printk netdev_(?:info|warn|err)
     \w*_indirect_thunk_\w* __x86_return_thunk srso_\w* retbleed\w* memory_is_\w* bytes_is_\w*
-    \w*(?:read|write)[bwlq] logic_(?:in|out)\w* crc\d+\w* crc_itu_t\w* csum_partial\w* __phys_addr\w*
+    \w*(?:read|write)[bwlq] \w*io(?:read|write)(?:8|16|32|64)\w* \w*(?:rd|wr)msr\w* \w*(?:read|write)_msr\w*
+    (?:__)?(?:in|out)s?[bwl] logic_(?:in|out)\w* crc\d+\w* crc_itu_t\w* csum_partial\w* __phys_addr\w*
     kobject_\w* __kobject_del add_uevent_var get_device_parent device_add device_del device_unregister
     device_destroy device_release device_for_each_child\w* device_remove_file devres_release_all
     sysfs_remove\w* hwrng_unregister i2c_del_adapter __unregister_client rollback_registered\w*

@@ -20,6 +20,7 @@ class Line(msgspec.Struct):
     text: str
     time: str | None = None
     caller: str = ""
+    host: str = ""  # who sent it, where the prefix says so
 
 
 # printk's own prefix: `<6>[   12.345678][    T1] text`; the caller since v5.1 (15ff2069cb7f, "printk: Add caller
@@ -90,10 +91,15 @@ def read(text: str) -> Line | None:
         line = _json(text)
         if line is not None:
             return line
-    if head == " ":
+    if head in " \t":
         if match := FIELD.match(text):
             # journalctl -o verbose: four spaces, a field's name, its value.
             return read(match.group(2)) if match.group(1) == "MESSAGE" else None
+        plain = text.lstrip()
+        if plain[:1] in "[<" and (match := PRINTK.match(plain)):
+            return _after_printk(plain, match)
+        if match := PRINTK_WITHIN.search(text, 0, 240):
+            return _after_printk(text, match)
         return Line(text)
     if head.isdigit() and (match := RECORD.match(text)):
         caller = RECORD_CALLER.search(match.group(0))
@@ -108,11 +114,11 @@ def read(text: str) -> Line | None:
         if match.group(3).lower() not in KERNEL:
             # A service may pass on what the kernel said, with printk's time in it; all else is its own talk.
             inner = PRINTK_WITHIN.search(text, match.end(), match.end() + 240)
-            return None if inner is None else _after_printk(text, inner)
+            return None if inner is None else _after_printk(text, inner, match.group(2))
         rest = text[match.end() :]
         if inner := PRINTK.match(rest):
-            return _after_printk(rest, inner)
-        return Line(rest, match.group(1))
+            return _after_printk(rest, inner, match.group(2))
+        return Line(rest, match.group(1), host=match.group(2))
     if match := DMESG.match(text):
         return Line(text[match.end() :], (match.group(1) or match.group(2) or "").strip() or None)
     if text.startswith("MESSAGE="):  # journalctl -o export
@@ -134,7 +140,7 @@ JSON_NOISE = re.compile(
 )
 
 
-def _after_printk(text: str, match: re.Match[str]) -> Line | None:
+def _after_printk(text: str, match: re.Match[str], host: str = "") -> Line | None:
     """The rest behind printk's prefix, and behind whatever else a phone or the journal puts after the time."""
     end = match.end()
     time, caller = match.group(1), match.group(2) or ""
@@ -149,13 +155,16 @@ def _after_printk(text: str, match: re.Match[str]) -> Line | None:
             caller = "C" + next(group for group in phone.groups() if group is not None)
     if following.isalnum() and (" kernel: " in text or "]: " in text) and (short := MONOTONIC.match(text, end)):
         # journalctl -o short-monotonic: `[   12.345678] host kernel: text`
-        if short.group(1).lower() not in KERNEL:
+        if short.group(2).lower() not in KERNEL:
             return None
-        end = short.end()
-    return Line(text[end:], time, caller)
+        end, host = short.end(), short.group(1)
+    return Line(text[end:], time, caller, host)
 
 
-MONOTONIC = re.compile(r"[\w.-]+ (kernel(?=: )|[\w.@\\/-]+(?=\[\d+\]: ))(?:\[\d+\])?: ")
+MONOTONIC = re.compile(r"([\w.-]{1,255}) (kernel(?=: )|[\w.@\\/-]+(?=\[\d+\]: ))(?:\[\d+\])?: ")
+
+
+HOSTS = ("_HOSTNAME", "hostname", "host", "container_id", "instance")
 
 
 def _json(text: str) -> Line | None:
@@ -184,6 +193,8 @@ def _record(record: object) -> Line | None:
     if record.get("_TRANSPORT", "kernel") != "kernel" and record.get("SYSLOG_IDENTIFIER") not in KERNEL:
         return Line("")
     line = read(clean(message.rstrip("\n")))
+    if line is not None:
+        line.host = line.host or next((name for key in HOSTS if isinstance(name := record.get(key), str)), "")
     if line is not None and line.time is None:
         time = record.get("_SOURCE_MONOTONIC_TIMESTAMP", record.get("time", record.get("__REALTIME_TIMESTAMP")))
         line.time = None if time is None else str(time).strip()

@@ -5,11 +5,7 @@ A regular file is searched by several threads and only its interesting parts are
 a decompressor is looked at block by block. Both give the same events with the same line numbers.
 """
 
-import base64
-import binascii
-import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
@@ -18,8 +14,10 @@ import msgspec
 
 from ejectable.crash.kernel_log import SAMPLE, first_pattern, is_kernel_log, refuse
 from ejectable.crash.lines import clean, read
+from ejectable.crash.prefixes import learn
 from ejectable.crash.reader import Reader
 from ejectable.crash.scan import BLOCK, CONTEXT_WORDS, WORDS, Block, holds_any, may_hold_a_crash
+from ejectable.crash.undress import LARGEST, Piece, is_wide, undress
 from ejectable.errors import BadInput, DamagedInput
 from ejectable.model import Doubt, DoubtKind, Event
 
@@ -28,6 +26,7 @@ __all__ = ["Log", "read_bytes", "read_file", "read_stream"]
 BEFORE = 1 << 16  # bytes in front of a block that holds a crash: its report may begin there
 STREAMED = 1 << 18  # bytes of a stream that are looked at together: they stay in the processor's cache
 AHEAD = 16  # blocks per thread that are searched before the next are handed out
+REPORTED = (b"+0x", b"RIP: ", b"Call Trace", b"Oops")  # in what reports hold, prefixes are looked for
 MOST_SAMPLES = 16  # pieces of a large file that are looked at, to see whether it is a log at all
 Report = Callable[[int], None]
 Matters = Callable[[Event], bool]
@@ -54,11 +53,40 @@ def read_bytes(data: bytes, source: str, *, matters: Matters = nothing_matters) 
 
     `matters` says whether an event must be given though the bounds of what is listed are reached.
     """
-    data = _unwrapped(data)
+    pieces = undress(data) if len(data) <= LARGEST else [Piece(data)]
+    logs = [_read_piece(piece, source, matters) for piece in pieces]
+    events = [event for log_events, _ in logs for event in log_events]
+    if len(pieces) > 1:
+        events = [event for at, (found, _) in enumerate(logs) for event in _named(found, pieces[at].field)]
+    log = _log(logs[0][1], events, [piece.data for piece in pieces])
+    log.left_out = sum(reader.left_out for _, reader in logs)
+    return log
+
+
+def _read_piece(piece: Piece, source: str, matters: Matters) -> tuple[list[Event], Reader]:
+    """One log that is in memory, with what is learned from it."""
     feeder = Feeder(source, matters)
-    events = feeder.reader.feed(data)
+    feeder.learn(piece.data)
+    events = feeder.reader.feed(piece.data)
     events += feeder.finish()
-    return _log(feeder.reader, events, [data])
+    if piece.numbers is None:
+        return events, feeder.reader
+    numbers = [0, *piece.numbers]
+
+    def line(number: int | None) -> int | None:
+        return None if number is None else numbers[min(number, len(numbers) - 1)]
+
+    return [
+        msgspec.structs.replace(
+            event, line=line(event.line), last_line=line(event.last_line), follows=line(event.follows)
+        )
+        for event in events
+    ], feeder.reader
+
+
+def _named(events: list[Event], field: str) -> list[Event]:
+    """The events of one of several fields, with its name in their source."""
+    return [msgspec.structs.replace(event, source=f"{event.source}({field})") for event in events]
 
 
 def read_stream(
@@ -78,11 +106,19 @@ def read_stream(
             piece := stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK)
         ):
             first += piece
-        first = _whole_json(first, stream)
+        # Documents and text in 16 bits are read whole, as far as a person would pass them on.
+        while (is_wide(first) or first[:1] in (b"{", b"[")) and len(first) < LARGEST and (piece := stream.read(BLOCK)):
+            first += piece
     except DamagedInput as error:
         damaged = error.message
     if not first and damaged:
         raise BadInput(damaged)
+    if (
+        damaged is None
+        and (len(first) < SAMPLE or is_wide(first) or first[:1] in (b"{", b"["))
+        and len(first) < LARGEST
+    ):
+        return read_bytes(first, source, matters=matters)  # it has ended
     _must_not_be_binary(first[:SAMPLE], source)
     events = feeder.block(first)
     total = len(first)
@@ -131,6 +167,8 @@ def read_file(
     if size <= 2 * BLOCK:
         return read_bytes(_pread(descriptor, size, 0), source, matters=matters)
     samples = [_pread(descriptor, SAMPLE, 0)]
+    if size <= LARGEST and (is_wide(samples[0]) or samples[0][:1] in (b"{", b"[")):
+        return read_bytes(_pread(descriptor, size, 0), source, matters=matters)
     _must_not_be_binary(samples[0], source)
     feeder = FileFeeder(source, descriptor, size, matters)
     for offset, hot in _searched(descriptor, size, threads, progress):
@@ -195,11 +233,27 @@ def _searched(descriptor: int, size: int, threads: int, progress: Report | None)
                 progress(min(len(batch) * BLOCK, size - batch[0]))
 
 
-class Feeder:
+class Learner:
+    """Learns from the first parts of a log in which something goes wrong what stands before the kernel's words."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self._tries = 4
+
+    def learn(self, data: bytes) -> None:
+        """Look at one part."""
+        if self.reader.prefixes is not None or not self._tries or not any(sign in data for sign in REPORTED):
+            return
+        self._tries -= 1
+        first = max(0, min(at for sign in REPORTED if (at := data.find(sign)) >= 0) - (1 << 14))
+        self.reader.prefixes = learn(data[first : first + (1 << 18)].decode("utf-8", "replace").split("\n"))
+
+
+class Feeder(Learner):
     """Gives a reader those blocks of a stream that matter, and counts the lines of the others."""
 
     def __init__(self, source: str, matters: Matters) -> None:
-        self.reader = Reader(source, matters=matters)
+        super().__init__(Reader(source, matters=matters))
         self._tail = b""  # the end of the last block that was left out, with its first line whole
         self._partial = b""  # the last, unfinished line
 
@@ -208,6 +262,7 @@ class Feeder:
         border = self._tail[-64:] + data[:64]
         if self.reader.busy or may_hold_a_crash(data) or may_hold_a_crash(border):
             tail, self._tail = self._tail, b""
+            self.learn(tail + data)
             return self.reader.feed(tail + data)
         # Left out, but for its end: the next block may begin in the middle of a report.
         cut = data.rfind(b"\n", 0, max(0, len(data) - BEFORE)) + 1
@@ -248,11 +303,11 @@ class Feeder:
         self.reader.skip(data.count(b"\n"))
 
 
-class FileFeeder:
+class FileFeeder(Learner):
     """The same for a file, where lines that were left out are counted only when an event asks for its number."""
 
     def __init__(self, source: str, descriptor: int, size: int, matters: Matters) -> None:
-        self.reader = Reader(source, matters=matters)
+        super().__init__(Reader(source, matters=matters))
         self.counted: int | None = None
         self._descriptor = descriptor
         self._size = size
@@ -281,6 +336,7 @@ class FileFeeder:
                 self._events += self.reader.feed(b"")
                 return
             self._catch_up(start)
+        self.learn(data)
         self._events += self.reader.feed(data)
         self._position = end
 
@@ -332,49 +388,3 @@ def _pread(descriptor: int, size: int, offset: int) -> bytes:
         size -= len(piece)
         offset += len(piece)
     return b"".join(pieces)
-
-
-# A cloud's answer that holds the console as one string: ECS GetInstanceConsoleOutput (base64), EC2's (text or base64).
-ANSWER_KEYS = ("ConsoleOutput", "Output", "consoleOutput", "contents", "output")
-LARGEST_ANSWER = 32 << 20
-
-
-def _whole_json(first: bytes, stream: BinaryIO) -> bytes:
-    """Read on to the end where one JSON value wraps a whole console."""
-    if (
-        first.lstrip()[:1] == b"{"
-        and any(f'"{key}"'.encode() in first for key in ANSWER_KEYS)
-        and b"MESSAGE" not in first
-    ):
-        while len(first) < LARGEST_ANSWER and (piece := stream.read(BLOCK)):
-            first += piece
-        return _unwrapped(first)
-    return first
-
-
-def _unwrapped(data: bytes) -> bytes:
-    """The console inside a cloud's JSON answer; anything else as it is."""
-    if data.lstrip()[:1] != b"{" or len(data) > LARGEST_ANSWER:
-        return data
-    try:
-        answer = json.loads(data)
-    except (ValueError, RecursionError):
-        return data
-    for _ in range(3):  # the command line tools wrap the body once more
-        if not isinstance(answer, dict):
-            return data
-        for key in ANSWER_KEYS:
-            if isinstance(answer.get(key), str):
-                return _from_base64(answer[key])
-        answer = answer.get("body") or answer.get("Body") or answer.get("data")
-    return data
-
-
-def _from_base64(text: str) -> bytes:
-    packed = "".join(text.split())
-    if re.fullmatch(r"[A-Za-z0-9+/_-]*={0,2}", packed):
-        try:
-            return base64.b64decode(packed.replace("-", "+").replace("_", "/") + "=" * (-len(packed) % 4))
-        except (binascii.Error, ValueError):
-            pass
-    return text.encode("utf-8", "replace")

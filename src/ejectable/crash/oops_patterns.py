@@ -17,6 +17,7 @@ CONSEQUENCE = re.compile(
     r"Kernel panic - not syncing: (?:Fatal exception|panic_on_warn set|hung_task: blocked tasks|softlockup: hung tasks"
     r"|Hard LOCKUP|hung tasks|RCU Stall|kernel: panic_on_warn set|UBSAN: panic_on_warn|"
     r"KASAN: panic_on_warn|.{0,30}panic_on_warn set"
+    r"|kmsan\.panic|CPU exception|.{0,60}panic_on_\w{1,20} set"
     r"|Aiee, killing interrupt handler|Attempted to kill|Machine halted|kernel stack overflow|Oops|Fatal hardware error"
     r"|Unrecoverable|CHECK_DATA_CORRUPTION|scheduling while atomic)"
 )
@@ -26,7 +27,7 @@ CAUSED = re.compile(r"Kernel panic - not syncing: (?:Fatal exception|Aiee, killi
 
 # A cheap look that rules out nearly every line: words that begin with few letters.
 GATE = re.compile(
-    r"BUG|WARNING: |INFO: |UBSAN: | blocked (?:for|in I)|Unable to handle|nable to handle kernel|Internal error: "
+    r"BUG|WARNING: |INFO: |UBSAN: |state:D| blocked (?:for|in I)|nable to handle kernel|Internal error: "
     r"|Insufficient stack|general protection fault|double fault|divide.error|stack segment|tack overflow|stack-overflow"
     r"|invalid opcode|Oops|\[#\d|Kernel panic|LOCKUP|Hardware Error\]|Machine [Cc]heck|unregister_netdevice: w"
     r"|unreferenced |Unexpected kernel BRK|Bad mode in|SError Int|Unhandled fault|Alignment trap"

@@ -103,6 +103,13 @@ CHECKS: tuple[OopsPattern, ...] = (
         "hang",
     ),
     oops_pattern(
+        "task-state",
+        r"^ {0,4}task:(\S.{0,40}?) {1,20}state:D\b",
+        "hung-task",
+        "task waits in {f}",
+        "hang",
+    ),
+    oops_pattern(
         "rcu-stall",
         r"INFO: rcu\w* (?:self-)?detected (?:expedited )?stalls?|INFO: rcu\w* (?:detected )?stalls? on ",
         "rcu-stall",
@@ -212,7 +219,7 @@ CHECKS: tuple[OopsPattern, ...] = (
     oops_pattern("warning", r"^WARNING: CPU: ?\d", "warning", "WARNING in {f}"),
     oops_pattern(
         "stack-regs",
-        r"WARNING: kernel stack regs at [0-9a-f]+ in \S+ has bad '(\w+)' value",
+        r"WARNING: kernel stack regs at \S{1,40} in \S+ has bad '?(\w{0,20})'? ?value",
         "warning",
         "WARNING: kernel stack regs has bad '{0}' value",
         "none",
@@ -220,7 +227,7 @@ CHECKS: tuple[OopsPattern, ...] = (
     ),
     oops_pattern(
         "stack-frame",
-        r"WARNING: kernel stack frame pointer at [0-9a-f]+ in \S+ has bad value",
+        r"WARNING: kernel stack frame pointer at \S{1,40} in \S+ has bad value",
         "warning",
         "WARNING: kernel stack frame pointer has bad value",
         "none",

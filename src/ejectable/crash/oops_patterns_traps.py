@@ -31,9 +31,7 @@ TRAPS: tuple[OopsPattern, ...] = (
         bare=True,
     ),
     oops_pattern("kcsan", BUG + r"KCSAN: ?([\w-]*)", "kcsan", "KCSAN: {0} in {f}", bare=True),
-    oops_pattern(
-        "kfence", BUG + r"KFENCE: ([\w -]+?)(?: (?:read|write))? in (\S+)", "kasan", "KFENCE: {0} in {f}", "named"
-    ),
+    oops_pattern("kfence", BUG + r"KFENCE: ([\w -]+?) in (\S+)", "kasan", "KFENCE: {0} in {f}", "named"),
     oops_pattern("kfence", BUG + r"KFENCE: ?([\w -]*)", "kasan", "KFENCE: {0} in {f}"),
     oops_pattern("ubsan", r"UBSAN: Undefined behaviour in (\S+)", "ubsan", "UBSAN: undefined-behaviour in {f}"),
     oops_pattern(

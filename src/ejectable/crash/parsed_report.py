@@ -34,6 +34,7 @@ class ParsedReport(msgspec.Struct):
     workqueue: str | None = None
     link: Frame | None = None  # the return address that a call left in a register
     at: list[Frame] = msgspec.field(default_factory=list)  # lockdep's `at: func+0x1/0x2`, in order
+    held: list[Frame] = msgspec.field(default_factory=list)  # the same in a list of locks that are held
     became: list[Frame] = msgspec.field(default_factory=list)  # how a lock became safe in interrupts, as lockdep tells
     released: list[Frame] = msgspec.field(default_factory=list)  # who released a lock that it did not hold
     announced: int | None = None  # the first of `traces` that had a head; frames before may be another's
@@ -56,6 +57,7 @@ KERNEL = re.compile(r"(?:Not tainted|Tainted: (?:\(?[A-Z]\)? ?|\[[A-Z]\]=\w+,? ?
 TAINT = re.compile(r"Tainted: ((?:[A-Z] ?| )+|)")
 PROCESS = re.compile(r"Process (\S.{0,30}?) \(pid: ?(\d+)")
 TASK = re.compile(r"INFO: task (\S.{0,40}?):(\d+) ")
+STATE = re.compile(r"\btask:(\S.{0,40}?) {1,20}state:.{0,40}? pid: {0,8}(\d{1,10})")
 LOCKUP = re.compile(r"CPU#(\d+) stuck for .{1,20}\[(.{1,40}?):(\d+)\]")
 BY_TASK = re.compile(
     r"(Read|Write|read|write)\S* (?:of size|to|at) .{0,80}?by (?:task|interrupt)(?: (\S.{0,40}?)/(\d+))?"
@@ -136,6 +138,7 @@ ARCHES = {
 # (riscv), `ra: 9000 func` (loongarch), `LR [c000] func` (powerpc).
 LINKS = frozenset(("lr :", "LR i", " ra ", "ra :", "ra: ", "LR ["))
 SIGNS = re.compile("|".join(re.escape(sign) for sign in ARCHES))
+HELD = re.compile(r" {0,8}#\d{1,3}: ")
 AT_BARE = re.compile(r"at: ")
 # The first four characters of lines that only structure a trace, or belong to user space.
 MARKS = frozenset(
@@ -335,8 +338,9 @@ def _line(parsed: ParsedReport, text: str, collecting: list[Frame] | None) -> li
     if "at: " in text:
         found = AT.search(text) or AT_BARE.match(text)
         frame = location(text[found.end() :]) if found else None
-        if frame and len(parsed.at) < MOST_FRAMES:
-            parsed.at.append(frame)
+        places = parsed.held if HELD.match(text) else parsed.at
+        if frame and len(places) < MOST_FRAMES:
+            places.append(frame)
     if head == "Code":
         if parsed.code is None and (match := CODE.match(text)):
             parsed.code = match.group(1).strip()
@@ -377,7 +381,9 @@ def _arch(parsed: ParsedReport, text: str) -> None:
 
 def _task(parsed: ParsedReport, text: str) -> None:
     """Who was running, as reports say it that have no `CPU: PID: Comm:` line."""
-    if "INFO: task" in text or "Process " in text:
+    if "task:" in text and (match := STATE.search(text)):
+        parsed.process, parsed.pid = match.group(1), _int(match.group(2))
+    elif "INFO: task" in text or "Process " in text:
         if match := TASK.search(text) or PROCESS.search(text):
             parsed.process, parsed.pid = match.group(1), _int(match.group(2))
     elif "stuck for" in text and parsed.cpu is None:

@@ -34,6 +34,7 @@ class Report:
         self.died = match.pattern.role == "die"
         self.ended = False  # its own end mark was seen
         self.cut = False  # the log ended first
+        self.final = False  # the log's last line is its own
         self.lost = False  # the log began later
         self.orphaned = False  # a panic that carries out what an earlier report began, which is not in the log
         self.gap = 0

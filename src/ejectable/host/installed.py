@@ -2,16 +2,22 @@
 """Kernel files on the disk of a machine: where each distribution puts them. What they are is proven elsewhere."""
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
 from ejectable.host.root import Root
+from ejectable.intake.module_files import by_precedence, listed
 
-__all__ = ["Candidate", "boots_next", "candidates", "module_files", "releases"]
+__all__ = ["Candidate", "candidates", "installed_images", "module_files", "newest_by_name", "releases"]
 
 IMAGE = re.compile(r"(?:vmlinuz|vmlinux|Image|kernel|bzImage)[-_]?(.*)", re.DOTALL)
 MODULES = ("/lib/modules", "/usr/lib/modules")
-MODULE_NAMES = tuple(f"virtio_pci.ko{suffix}" for suffix in ("", ".xz", ".zst", ".gz"))
+PLACES = ("updates", "updates/dkms", "extra", "weak-updates", "kernel/drivers/virtio")
+MODULE_NAMES = tuple(
+    f"{name}.ko{suffix}" for name in ("virtio_pci", "virtio-pci") for suffix in ("", ".xz", ".zst", ".gz")
+)
+COPIES = ("vmlinuz", "vmlinuz.efi", "Image")  # what packages keep below /lib/modules/RELEASE
 MAX_IMAGES = 256
 MAX_DEP = 16 << 20
 
@@ -53,67 +59,83 @@ def candidates(root: Root, release: str | None) -> tuple[Candidate, ...]:
             *(f"{base}/{safe}/build/vmlinux" for base in MODULES),
         ):
             add(path, safe)
-    for folder in ("/boot", "/boot/efi", "/efi"):
+    for folder in ("/boot", "/boot/efi", "/efi", "/boot/firmware"):
         for name in sorted(root.list(folder) or (), reverse=True):
             match = IMAGE.fullmatch(name)
             if match and "initr" not in name and not name.endswith((".hmac", ".sig", ".old.hmac", ".txt")):
                 add(f"{folder}/{name}", match[1] or None)
     for base in MODULES:
         for name in sorted(root.list(base) or (), reverse=True):
-            for image in ("vmlinuz", "vmlinuz.efi", "Image"):
+            for image in COPIES:
                 add(f"{base}/{name}/{image}", name)
     return tuple(sorted(found, key=lambda candidate: not candidate.named_for_it))
 
 
+def installed_images(root: Root, also: Sequence[str] = ()) -> tuple[str, ...]:
+    """The images that a boot loader may start, from the root and without links; `also` are some that a menu names.
+
+    Of a release that is in /boot, the copy that its package keeps below /lib/modules is left out, and the vmlinux for
+    debuggers. Images for rescue are started by hand only.
+    """
+    found = [one for one in candidates(root, None) if "rescue" not in one.path]
+    in_boot = {one.release for one in found if not one.path.startswith(tuple(f"{base}/" for base in MODULES))}
+    images = list(also)
+    for one in found:
+        name = one.path.rpartition("/")[2]
+        plain = one.release and root.exists(f"{one.path.removesuffix(name)}vmlinuz-{one.release.removesuffix('.gz')}")
+        if (one.release in in_boot and name in COPIES) or (name.startswith("vmlinux") and plain):
+            continue
+        images.append(one.path)
+    return tuple(dict.fromkeys(images))
+
+
 def module_files(root: Root, release: str) -> tuple[str, ...]:
-    """Where virtio_pci.ko of a release is, from the root; the one that modprobe would load comes first."""
+    """Where virtio_pci.ko of a release is, from the root: the one that modules.dep names, which modprobe loads.
+
+    Where it names none that is there: the files in the usual places, the one first that depmod would prefer.
+    """
     if "/" in release or release in (".", ".."):
         return ()
     found: list[str] = []
     for base in MODULES:
-        for name in (*_listed(root, f"{base}/{release}"), *_usual()):
-            path = root.resolve(f"{base}/{release}/{name}")
-            if path and root.file(path) and path not in found:
+        folder = f"{base}/{release}"
+        named = listed(root.read(f"{folder}/modules.dep", MAX_DEP) or b"", "virtio_pci")
+        if named and (path := _there(root, f"{folder}/{named}")):
+            return (path,)
+        usual = (f"{place}/{name}" for place in PLACES for name in MODULE_NAMES)
+        for name in by_precedence(usual, None, "virtio_pci"):
+            path = _there(root, f"{folder}/{name}")
+            if path and path not in found:
                 found.append(path)
     return tuple(found)
 
 
-def _listed(root: Root, folder: str) -> tuple[str, ...]:
-    """What modules.dep names, which is what modprobe goes by: `PATH.ko: PATHS it needs` (modules.dep(5))."""
-    for line in (root.read(f"{folder}/modules.dep", MAX_DEP) or b"").splitlines():
-        path = line.partition(b":")[0].decode("utf-8", "replace")
-        if path.rpartition("/")[2].replace("-", "_") in MODULE_NAMES:
-            return (path,)
-    return ()
-
-
-def _usual() -> tuple[str, ...]:
-    """The usual places, updates before what they update, as depmod.d(5) has it by default."""
-    folders = ("updates", "updates/dkms", "extra", "weak-updates", "kernel/drivers/virtio")
-    return tuple(f"{folder}/{name}" for folder in folders for name in MODULE_NAMES)
+def _there(root: Root, path: str) -> str | None:
+    resolved = root.resolve(path)
+    return resolved if resolved and root.file(resolved) else None
 
 
 def releases(root: Root) -> tuple[str, ...]:
     """The releases that have modules installed, newest last as far as names tell."""
     names = {name for base in MODULES for name in root.list(base) or () if root.is_dir(f"{base}/{name}")}
-    return tuple(sorted(names, key=_natural))
+    return tuple(sorted(names, key=natural))
 
 
-def boots_next(root: Root) -> str | None:
+def newest_by_name(root: Root) -> str | None:
     """The release that boots next, as far as links and names tell; `None` where no kernel is installed.
 
     Debian and Ubuntu keep a link to it, Raspberry Pi and the like a file without a release in its name; elsewhere the
-    boot loader's menu begins with the newest.
+    boot loader's menu begins with the newest. It is a guess: see `ejectable.host.bootloader`.
     """
     for path in ("/boot/vmlinuz", "/vmlinuz", "/boot/Image"):
         resolved = root.resolve(path) if root.file(path) else None
         if resolved and (release := resolved.rpartition("/")[2].partition("-")[2]):
             return release
     images = {match[1] for name in root.list("/boot") or () if (match := IMAGE.fullmatch(name)) and match[1]}
-    found = sorted(images & set(releases(root)) or set(releases(root)) or images, key=_natural)
+    found = sorted(images & set(releases(root)) or set(releases(root)) or images, key=natural)
     return found[-1] if found else None
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
-    """For `6.8.0-9` before `6.8.0-31`: digits compare as numbers."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"\d{1,18}|\D+", text)]
+def natural(text: str) -> list[tuple[int, str]]:
+    """A key for sorting: digits compare as numbers, so that 6.8.0-9 comes before 6.8.0-31."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.findall(r"[0-9]{1,18}|[^0-9]+", text)]

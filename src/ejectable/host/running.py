@@ -7,11 +7,25 @@ import struct
 import msgspec
 
 from ejectable.host.root import Root
+from ejectable.model import Doubt, DoubtKind
 
-__all__ = ["Running", "build_id", "read_running"]
+__all__ = ["PatchedFunction", "Running", "build_id", "read_running"]
 
 NT_GNU_BUILD_ID = 3  # include/uapi/linux/elf.h
-MAX_PATCHES = 64
+LIVE_PATCHES = "/sys/kernel/livepatch"
+MAX_PATCHES, MAX_PATCHED = 64, 4096
+
+
+class PatchedFunction(msgspec.Struct, frozen=True):
+    """A function that an enabled live patch replaces."""
+
+    patch: str  # kpatch-1
+    object: str  # virtio_pci, vmlinux
+    function: str
+    in_transition: bool = False  # tasks are there that still run what it replaces, or run it already
+
+    def __str__(self) -> str:
+        return f"{self.patch}: {self.object}/{self.function}"
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -26,20 +40,28 @@ class Running(msgspec.Struct, frozen=True):
     command_line: str | None
     lockdown: str | None  # none, integrity, confidentiality
     force_legacy: bool | None  # the parameter as the kernel has it now
-    patched: tuple[str, ...] = ()  # functions that an enabled live patch replaces: "kpatch-1: virtio_pci/vp_del_vqs"
+    patched: tuple[PatchedFunction, ...] = ()
     has_memory: bool = False  # /proc/kcore is there; root may read it
+    doubts: tuple[Doubt, ...] = ()  # what was not seen of the kernel that runs
 
 
 def read_running(root: Root) -> Running | None:
-    """The running kernel, or `None` where /proc shows none: a mounted image."""
+    """The running kernel, or `None` where nothing shows that any runs: a mounted image.
+
+    A tree that holds devices, or the files of /proc without their content, was captured from a machine that ran.
+    """
     release = root.text("/proc/sys/kernel/osrelease", 256)
     banner = root.text("/proc/version", 4096)
     if not release and banner:
         match = re.match(r"Linux version (\S+)", banner)
         release = match[1] if match else None
     notes = root.read("/sys/kernel/notes", 65536)
-    if not release and not banner and notes is None:
-        return None
+    doubts = []
+    if not release and not banner:
+        if banner is None and notes is None and not root.list("/sys/bus") and "/proc/version" not in root.denied:
+            return None
+        doubts.append(_nameless(root, banner))
+    patched, more = _live_patches(root)
     return Running(
         release=release or None,
         banner=banner or None,
@@ -50,9 +72,22 @@ def read_running(root: Root) -> Running | None:
         command_line=root.text("/proc/cmdline", 65536),
         lockdown=_chosen(root.text("/sys/kernel/security/lockdown", 256)),
         force_legacy=_boolean(root.text("/sys/module/virtio_pci/parameters/force_legacy", 16)),
-        patched=_live_patches(root),
+        patched=patched,
         has_memory=root.file("/proc/kcore") is not None,
+        doubts=(*doubts, *more),
     )
+
+
+def _nameless(root: Root, banner: str | None) -> Doubt:
+    """Why /proc/version does not say which kernel runs."""
+    if "/proc/version" in root.denied:
+        return Doubt(DoubtKind.PERMISSION, "/proc/version", "/proc/version may not be read by this user.")
+    if banner is None:
+        detail = "There is no /proc/version: nothing shows which kernel ran. Capture /proc too."
+        return Doubt(DoubtKind.MISSING, "/proc/version", detail)
+    # stat(2) gives 0 for the length of a file in /proc, and tar believes it.
+    detail = "/proc/version is empty, as tar saves the files of /proc. Capture them with `cp -a`, which reads them."
+    return Doubt(DoubtKind.CUT_OFF, "/proc/version", detail)
 
 
 def build_id(notes: bytes) -> str | None:
@@ -88,18 +123,26 @@ def _arch(root: Root, banner: str) -> str | None:
     return found or None
 
 
-def _live_patches(root: Root) -> tuple[str, ...]:
+def _live_patches(root: Root) -> tuple[tuple[PatchedFunction, ...], tuple[Doubt, ...]]:
     """What enabled live patches replace: /sys/kernel/livepatch/PATCH/OBJECT/FUNCTION,N (Documentation/livepatch)."""
-    found = []
-    base = "/sys/kernel/livepatch"
-    for patch in (root.list(base) or ())[:MAX_PATCHES]:
-        if root.text(f"{base}/{patch}/enabled", 16) == "0":
+    found: list[PatchedFunction] = []
+    doubts: list[Doubt] = []
+    patches = root.list(LIVE_PATCHES)
+    if patches is None and LIVE_PATCHES in root.denied:
+        doubts.append(Doubt(DoubtKind.PERMISSION, LIVE_PATCHES, f"{LIVE_PATCHES} may not be read by this user."))
+    for patch in (patches or ())[:MAX_PATCHES]:
+        folder = f"{LIVE_PATCHES}/{patch}"
+        transition = root.text(f"{folder}/transition", 16) not in (None, "0")
+        if root.text(f"{folder}/enabled", 16) == "0" and not transition:
             continue
-        for unit in root.list(f"{base}/{patch}") or ():
-            if root.is_dir(f"{base}/{patch}/{unit}"):
-                functions = root.list(f"{base}/{patch}/{unit}") or ()
-                found += [f"{patch}: {unit}/{function.partition(',')[0]}" for function in functions]
-    return tuple(found[:4096])
+        for unit in root.list(folder) or ():
+            if root.is_dir(f"{folder}/{unit}"):
+                functions = root.list(f"{folder}/{unit}") or ()
+                found += [PatchedFunction(patch, unit, name.partition(",")[0], transition) for name in functions]
+    if len(patches or ()) > MAX_PATCHES or len(found) > MAX_PATCHED:
+        detail = f"More than {MAX_PATCHES} live patches or {MAX_PATCHED} functions are replaced: not all were read."
+        doubts.append(Doubt(DoubtKind.BOUND, LIVE_PATCHES, detail))
+    return tuple(found[:MAX_PATCHED]), tuple(doubts)
 
 
 def _chosen(text: str | None) -> str | None:

@@ -8,6 +8,7 @@ from ejectable.intake.bounded import read_bounded
 from ejectable.intake.compression import Compression, decompress, sniff
 from ejectable.intake.directory import Directory
 from ejectable.intake.files import is_directory, open_regular, write_atomically
+from ejectable.intake.folders import cache_folder, open_cache, private_folder
 from ejectable.intake.limits import DEFAULT_LIMITS, Limits
 from ejectable.intake.root import Root
 from ejectable.intake.seen import Recording, Seen
@@ -22,10 +23,13 @@ __all__ = [
     "Root",
     "Seen",
     "beyond",
+    "cache_folder",
     "decompress",
     "is_directory",
+    "open_cache",
     "open_decompressed",
     "open_regular",
+    "private_folder",
     "read_bounded",
     "sniff",
     "write_atomically",

@@ -50,6 +50,16 @@ class Directory:
         return cls(os.open(path, FOLDER), os.fspath(path))
 
     @classmethod
+    def make(cls, path: str | os.PathLike[str], *, mode: int = 0o700) -> Self:
+        """Open a folder by its path and make what is missing of it; links are followed where they lead to a folder."""
+        try:
+            return cls.open(path)
+        except FileNotFoundError:
+            above, name = os.path.split(os.path.abspath(path))  # noqa: PTH100  (a path that is no longer looked at)
+            with cls.make(above, mode=mode) as folder:
+                return folder.enter(name, make=True, mode=mode)
+
+    @classmethod
     def ours(cls, base: str | os.PathLike[str], *below: str, make: bool = False, mode: int = 0o700) -> Self:
         """Open the folder `below` `base` that only this user (or root) may have made, and nobody else may write in.
 

@@ -17,7 +17,7 @@ from ejectable.intake import DEFAULT_LIMITS, Limits, open_regular, read_bounded
 from ejectable.kernel.kernel import Kernel
 from ejectable.kernel.kprobes import Kprobe, read_kprobes
 from ejectable.kernel.program import Image, NotMapped, Program, Segment, Symbol, SymbolTable, Types
-from ejectable.model import Arch
+from ejectable.model import Arch, Doubt, DoubtKind
 
 __all__ = ["CoreFile", "MemoryKernel", "read_proc_kallsyms"]
 
@@ -168,6 +168,8 @@ def read_proc_kallsyms(path: str, limit: int = MOST_KALLSYMS) -> dict[str | None
 class MemoryKernel(Kernel):
     """The running kernel. `patched` are functions that live patches replace: "PATCH: OBJECT/FUNCTION"."""
 
+    format = "memory"
+
     def __init__(
         self,
         *,
@@ -180,22 +182,39 @@ class MemoryKernel(Kernel):
         patched: tuple[str, ...] = (),
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        super().__init__("/proc/kcore", limits=limits)
+        super().__init__("/proc/kcore")
+        self._limits = limits
         self._core = CoreFile(kcore)
         self._kallsyms_path = kallsyms
         self._btf_folder = btf_folder
         self._patched = patched
         # What the running kernel says of itself stands in for what an image's headers say.
-        self.__dict__.update(release=release, banner=banner, build_id=build_id, arch=self._core.arch, config=None)
+        self._release, self._banner, self._build_id = release, banner, build_id
+        self._module_types: dict[str, tuple[Types | None, tuple[Doubt, ...]]] = {}
 
     def close(self) -> None:
         """Let go of the memory."""
         self._core.close()
 
     @property
-    def format(self) -> str:
-        """It was not packed at all."""
-        return "memory"
+    def release(self) -> str | None:
+        """`uname -r`, as the running kernel gives it."""
+        return self._release
+
+    @property
+    def banner(self) -> str | None:
+        """/proc/version."""
+        return self._banner
+
+    @property
+    def arch(self) -> Arch:
+        """The instruction set, by the header of its core file."""
+        return self._core.arch
+
+    @property
+    def build_id(self) -> str | None:
+        """In /sys/kernel/notes."""
+        return self._build_id
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of the kernel's memory as they are now; raises `DamagedInput` where there is none."""
@@ -236,10 +255,10 @@ class MemoryKernel(Kernel):
         return self._kallsyms.get(module, [])
 
     @cached_property
-    def vmlinux(self) -> Program | None:
+    def vmlinux(self) -> Program:
         """The kernel proper."""
         image, symbols = self._all
-        program = Program("vmlinux", image, symbols, self._btf("vmlinux", None))
+        program = Program("vmlinux", image, symbols, self._types[0])
         self._see_through(program)
         return program
 
@@ -255,26 +274,47 @@ class MemoryKernel(Kernel):
         """The probes that are set now; raises as `read_kprobes`."""
         return read_kprobes(vmlinux, self.read)
 
-    def _btf(self, name: str, base: Types | None) -> Types | None:
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Types that are there and were not understood."""
+        return self._types[1]
+
+    @cached_property
+    def _types(self) -> tuple[Types | None, tuple[Doubt, ...]]:
+        return self._btf("vmlinux", None)
+
+    def _btf(self, name: str, base: Types | None) -> tuple[Types | None, tuple[Doubt, ...]]:
         from ejectable.kernel.types.btf import BtfTypes, load_btf
 
         try:
             with open_regular(f"{self._btf_folder}/{name}") as file:
-                data = read_bounded(file, MOST_BTF, name=name)
-            return load_btf(data, base=base) if isinstance(base, BtfTypes) else load_btf(data)
-        except (BadInput, Missing) as error:
-            self.problems.append(f"No types: {error.message}")
-            return None
+                data = read_bounded(file, min(MOST_BTF, self._limits.in_memory), name=name)
+            return (load_btf(data, base=base) if isinstance(base, BtfTypes) else load_btf(data)), ()
+        except Missing:
+            return None, ()
+        except BadInput as error:
+            where = f"/sys/kernel/btf/{name}"
+            return None, (Doubt(DoubtKind.UNPARSED, where, f"No types: {error.message}."),)
+
+    def _types_of(self, module: str) -> tuple[Types | None, tuple[Doubt, ...]]:
+        if module not in self._module_types:
+            self._module_types[module] = self._btf(module, self._types[0])
+        return self._module_types[module]
+
+    def module_doubts(self, name: str) -> tuple[Doubt, ...]:
+        """Types that are there and were not understood."""
+        name = name.replace("-", "_")
+        return self._types_of(name)[1] if self._of(name) else ()
 
     def module(self, name: str) -> Program | None:
         """A module that is loaded; `None` if it is not."""
         name = name.replace("-", "_")
-        if not self._of(name) or self.vmlinux is None:
+        if not self._of(name):
             return None
         image, symbols = self._all
         code = [address for address, kind, _ in self._of(name) if kind in "tT"]
         own = (code[0], code[-1]) if code else None
-        return Program(name, image, symbols, self._btf(name, self.vmlinux.types) or self.vmlinux.types, own)
+        return Program(name, image, symbols, self._types_of(name)[0] or self._types[0], own)
 
     def module_names(self) -> frozenset[str]:
         """The modules that are loaded and have symbols."""

@@ -16,7 +16,8 @@ from typing import Literal
 
 import msgspec
 
-from ejectable.intake import write_atomically
+from ejectable.errors import Missing
+from ejectable.intake import open_cache
 from ejectable.lab import guest
 from ejectable.lab.case import Case
 from ejectable.lab.kernels import GuestKernel
@@ -28,6 +29,8 @@ __all__ = ["Accelerator", "choose"]
 PROBE_S = 5.0  # a kernel under KVM speaks after a fraction of a second
 LOOK_S = 0.2  # between two looks at what QEMU says of it
 BANNER = b"Linux version "
+KEPT = "kvm.json"
+MAX_KEPT = 4096
 
 
 class Accelerator(msgspec.Struct, frozen=True):
@@ -110,25 +113,19 @@ async def _probe(kernel: GuestKernel, machine: str) -> tuple[bool, str]:
     return False, f"KVM does not work on this host: a kernel under it said nothing for {PROBE_S:.0f} s"
 
 
-def _place() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "ejectable" / "kvm.json"
-
-
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _recall() -> tuple[bool, str] | None:
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        kept = json.loads(_place().read_bytes()[:4096])
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, Missing):
+        with open_cache() as folder:
+            kept = json.loads(folder.read(KEPT, MAX_KEPT))
         if kept["boot"] == _boot_id():
             return bool(kept["works"]), str(kept["why"])
     return None
 
 
 def _remember(works: bool, why: str) -> None:
-    with suppress(OSError, RuntimeError):
-        place = _place()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, json.dumps({"boot": _boot_id(), "works": works, "why": why}).encode())
+    with suppress(OSError, RuntimeError, Missing), open_cache(make=True) as folder:
+        folder.write(KEPT, json.dumps({"boot": _boot_id(), "works": works, "why": why}).encode())

@@ -5,6 +5,8 @@ from typing import Literal
 
 import msgspec
 
+from ejectable.model import RunResult
+
 __all__ = ["AXES", "DEVICES", "GUEST_SIDE", "IO", "MACHINES", "MODES", "PANICS", "TRIGGERS", "Case", "Result"]
 
 DEVICES = ("disk", "nic", "scsi", "rng", "balloon", "console", "vsock")
@@ -28,7 +30,7 @@ AXES = {"device": DEVICES, "mode": MODES, "trigger": TRIGGERS, "machine": MACHIN
 # Triggers that are pulled inside the guest; the others are a request from outside.
 GUEST_SIDE = frozenset({"sysfs-remove", "pci-unbind", "virtio-unbind", "module-unload", "suspend"})
 
-Result = Literal["survived", "oops", "panic", "hang", "no-boot", "no-unplug"]
+Result = RunResult
 
 
 class Case(msgspec.Struct, frozen=True, order=True):

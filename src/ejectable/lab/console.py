@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's console, as it comes: our own lines picked out, the kernel's last words noticed, all of it kept.
+"""The guest's console, as it comes: our own lines picked out, a fatal report noticed at its beginning, all of it kept.
 
 A line of ours is "<token>: words" somewhere behind the kernel's time stamp (see init.sh). What is not ours goes to
-the crash reader.
+the crash reader, which decides what is a crash: words like "BUG: " also stand in what drivers say.
 """
 
 import asyncio
@@ -10,6 +10,9 @@ import re
 import time
 from collections import deque
 
+import msgspec
+
+from ejectable.lab.attribution import PHASES, Mark
 from ejectable.lab.watch import CrashWatch
 from ejectable.model import Event
 
@@ -22,19 +25,19 @@ TAIL_LINES = 40
 # How many lines of a flood are read before the crash reader is spared the rest; a crash is still noticed.
 READ_LIMIT = 16 << 20
 
-# The first line of whatever makes a kernel stop, or kills one of its threads (lib/bug.c, kernel/panic.c,
-# arch/x86/mm/fault.c, arch/x86/kernel/{traps,dumpstack}.c, arch/arm64/{mm/fault,kernel/traps}.c).
-_FALLING = re.compile(
-    r"BUG: |Oops: |Oops - |Internal error: |Unable to handle kernel |general protection fault|kernel BUG at "
-    r"|Kernel panic - |double fault|divide error: |invalid opcode: "
+# Words of whatever makes a kernel stop, or kills one of its threads (lib/bug.c, kernel/panic.c, arch/x86/mm/fault.c,
+# arch/x86/kernel/{traps,dumpstack}.c, arch/arm64/{mm/fault,kernel/traps}.c): only a line with one is worth a question
+# to the crash reader.
+_SUSPECT = re.compile(
+    r"BUG|Oops|Internal error: |[Uu]nable to handle |general protection fault|Kernel panic - |double fault"
+    r"|divide.error|invalid opcode|stack segment|stack guard page|tack overflow|stack-overflow|Insufficient stack|\[#\d"
 )
-_FALLEN = re.compile(r"---\[ end trace ")
-_PANIC = re.compile(r"Kernel panic - not syncing")
+_REPORT_ENDED = re.compile(r"---\[ end trace ")
 _PANIC_ENDED = re.compile(r"---\[ end Kernel panic")
 
 
 class Console:
-    """What the guest says. `hello`, `answers` and `crash` are what an experiment waits for."""
+    """What the guest says. The events are what an experiment waits for, `marks` the phases that have begun."""
 
     def __init__(self, token: str, *, started: float, watch: CrashWatch) -> None:
         self._token = f"{token}: "
@@ -52,11 +55,12 @@ class Console:
         self.release: str | None = None  # as the guest's uname says
         self.boot_s: float | None = None
         self.last_byte = started
-        self.falling: float | None = None  # when the first line of a crash came
-        self.fallen = asyncio.Event()  # a crash has been told to its end
-        self.fell = asyncio.Event()  # a crash has begun
+        self.marks: list[Mark] = []
+        self.crash_begun = asyncio.Event()
+        self.crash_ended = asyncio.Event()  # the report came to its end mark
         self.panicked = asyncio.Event()
-        self.panic_told = asyncio.Event()  # and has said all it had to say
+        self.panic_ended = asyncio.Event()  # the panic came to its end mark
+        self._suspect = False  # the report that is being told may turn out to be fatal
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -113,18 +117,23 @@ class Console:
             self._ours(line[at + len(self._token) :])
             return
         self.tail.append(line)
-        if self._read <= READ_LIMIT:
+        self._suspect = self._suspect or _SUSPECT.search(line) is not None
+        if self._suspect or self._read <= READ_LIMIT:
             self._watch.feed(f"{line}\n".encode())
-        if _FALLING.search(line):
-            self.falling = self.falling or time.monotonic()
-            self.fell.set()
-        if self.falling and _FALLEN.search(line):
-            self.fallen.set()
-        if _PANIC.search(line):
-            self.panicked.set()
-        if _PANIC_ENDED.search(line):
-            self.fallen.set()
-            self.panic_told.set()
+        else:
+            self._watch.skip()
+        if self._suspect:
+            fatal = self._watch.fatal()
+            if fatal:
+                self.crash_begun.set()
+            if any(event.kind == "panic" for event in fatal):
+                self.panicked.set()
+            self._suspect = self._watch.busy and not self.panicked.is_set()
+        if self.crash_begun.is_set() and _REPORT_ENDED.search(line):
+            self.crash_ended.set()
+        if self.panicked.is_set() and _PANIC_ENDED.search(line):
+            self.crash_ended.set()
+            self.panic_ended.set()
 
     def _ours(self, words: str) -> None:
         verb, _, rest = words.partition(" ")
@@ -134,6 +143,8 @@ class Console:
             self.hello.set()
         elif verb == "up":
             self.up.set()
+        elif verb == "mark":
+            self._mark(rest.split())
         elif verb == "=":
             number, _, said = rest.partition(" ")
             waiting = self._answers.pop(int(number), None) if number.isdigit() else None
@@ -141,3 +152,13 @@ class Console:
                 waiting.set_result(said.strip())
         else:
             self.problems.append(words.strip())
+
+    def _mark(self, words: list[str]) -> None:
+        """A phase begins ("mark NUMBER PHASE"), or the trigger's process tells its own number ("mark by PID")."""
+        if len(words) != 2:
+            return
+        if words[0] == "by" and words[1].isdigit() and self.marks:
+            self.marks[-1] = msgspec.structs.replace(self.marks[-1], pid=int(words[1]))
+        for phase in PHASES:
+            if phase == words[1] and words[0].isdigit():
+                self.marks.append(Mark(int(words[0]), phase, self._watch.line))

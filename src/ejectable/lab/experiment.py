@@ -9,20 +9,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from typing import Literal
 
-import msgspec
-
 from ejectable.lab import guest
+from ejectable.lab.attribution import attribute
 from ejectable.lab.case import Case, Result
 from ejectable.lab.console import Console
 from ejectable.lab.kernels import GuestKernel
 from ejectable.lab.machines import ARCHES, command_line
 from ejectable.lab.modules import Module
+from ejectable.lab.outcome import Outcome, conclude
 from ejectable.lab.qemu import Qemu, in_memory, program
 from ejectable.lab.qmp import Qmp
 from ejectable.lab.rig import Refused, Rig
 from ejectable.lab.running import MOST_PATIENCE, Late, Limits, Over, RunningGuest
 from ejectable.lab.watch import CrashWatch
-from ejectable.model import Event
 
 __all__ = ["Experiment", "Limits", "Outcome", "Story"]
 
@@ -30,30 +29,12 @@ __all__ = ["Experiment", "Limits", "Outcome", "Story"]
 Story = Callable[[Rig], Awaitable[None]]
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """What a run came to."""
-
-    result: Result
-    detail: str
-    accelerator: Literal["kvm", "tcg"]
-    boot_s: float | None
-    verdict_s: float | None
-    cycles: int  # that were completed
-    driven: Literal["legacy", "modern"] | None  # as the guest drove the device, where it was seen
-    alive: bool | None  # whether the guest still answered after an Oops
-    events: tuple[Event, ...]
-    tail: tuple[str, ...]  # the last lines of the console
-    internal_error: bool = False  # KVM gave up
-    problems: tuple[str, ...] = ()
-    release: str | None = None
-
-
 class Experiment:
     """One case on one kernel; `extra` modules are loaded behind the drivers, `carried` ones only by a story.
 
     `story` is what happens once the guest is up: unplugging and plugging `repeat` times, unless another one is
-    told. With `plugged` false the guest boots with an empty slot. `tell` is called with a word for each stage, for
-    whoever watches.
+    told. With `plugged` false the guest boots with an empty slot, with `short` on the shortest command line. `tell` is
+    called with a word for each stage, for whoever watches.
     """
 
     def __init__(
@@ -67,6 +48,7 @@ class Experiment:
         accelerator: Literal["kvm", "tcg"] = "tcg",
         repeat: int = 1,
         plugged: bool = True,
+        short: bool = False,
         story: Story | None = None,
         limits: Limits | None = None,
         tell: Callable[[str], None] = lambda _: None,
@@ -80,6 +62,7 @@ class Experiment:
         self._accelerator: Literal["kvm", "tcg"] = accelerator
         self._repeat = repeat
         self._plugged = plugged
+        self._short = short
         self._story: Story = story or self._unplug_and_plug
         self._tell = tell
 
@@ -106,6 +89,7 @@ class Experiment:
         finally:
             verdict_s = time.monotonic() - started
             rig.rest()
+            qemu_failed = qemu.process.returncode not in (None, 0)  # 0: the guest shut down, or fell over (-no-reboot)
             await qmp.close()
             await qemu.stop()
             listening.cancel()
@@ -113,12 +97,14 @@ class Experiment:
         events = console.finish()
         self.console_transcript = console.transcript
         self.qmp_transcript = "".join(f"{line}\n" for line in qmp.transcript)
+        attributed = attribute(events, console.marks)
+        result, detail = conclude(verdict.result, verdict.detail, attributed)
         return Outcome(
-            result=verdict.result,
-            detail=verdict.detail,
+            result=result,
+            detail=detail,
             accelerator=self._accelerator,
             boot_s=console.boot_s,
-            verdict_s=verdict_s if verdict.result != "no-boot" else None,
+            verdict_s=verdict_s if result != "no-boot" else None,
             cycles=rig.cycles,
             driven=rig.driven,
             alive=running.alive,
@@ -127,6 +113,9 @@ class Experiment:
             internal_error=qemu.internal_error,
             problems=tuple(console.problems),
             release=console.release,
+            attributed=attributed,
+            triggered=running.triggered,
+            qemu_failed=qemu_failed,
         )
 
     async def _start(self, token: str, limit_s: float) -> Qemu:
@@ -141,7 +130,7 @@ class Experiment:
                     accelerator=self._accelerator,
                     kernel=f"/proc/self/fd/{image}",
                     initramfs=f"/proc/self/fd/{initramfs}",
-                    append=guest.command_line(self.case, token),
+                    append=guest.command_line(self.case, token, short=self._short),
                     console_fd=console_fd,
                     qmp_fd=qmp_fd,
                     page_kib=self.kernel.page_kib,

@@ -17,6 +17,9 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
 # The same, where nothing can be made: `>` onto a node that has just gone would leave a file in the next one's place.
 mount -o bind /dev /nodes && mount -o remount,ro,bind /nodes
+# Every line of ours is printed, at any rate, whatever the command line says.
+echo on >/proc/sys/kernel/printk_devkmsg
+echo N >/sys/module/printk/parameters/console_suspend
 say "hello $(uname -r)"
 echo "$EJECTABLE_PANIC" >/proc/sys/kernel/panic_on_oops
 # A command is a line, as it was sent: no echo, no signals, no flow control.
@@ -145,6 +148,10 @@ doing() {
     # shellcheck disable=SC2086  # these are words, and no patterns
     { set -f && set -- $words && set +f; }
     case $verb in
+    # A crash of this very process is the trigger's. (/proc/self is whoever opens it: this shell, which may be a child.)
+    remove | unbind-pci | unbind-virtio | suspend) read -r pid _ </proc/self/stat && say "mark by $pid" ;;
+    esac
+    case $verb in
     remove) echo 1 >"/sys/bus/pci/devices/$1/remove" ;;
     unbind-pci) echo "$1" >/sys/bus/pci/drivers/virtio-pci/unbind ;;
     unbind-virtio) echo "$1" >"/sys/bus/virtio/drivers/$2/unbind" ;;
@@ -188,6 +195,7 @@ while :; do
         answer "$number" ok
         ;;
     '') ;;
+    mark) say "mark $number $words" && answer "$number" ok ;;
     *) carry_out "$number" "$verb" "$words" </dev/null & ;;
     esac
 done

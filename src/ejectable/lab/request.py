@@ -2,20 +2,17 @@
 """What is asked of the laboratory, and the way from there to a proof."""
 
 import asyncio
-import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import msgspec
 
 from ejectable.assess.proof import Prediction, Proof, claims_of, predict
-from ejectable.errors import Missing, WrongUsage
+from ejectable.errors import WrongUsage
 from ejectable.intake import Limits as IntakeLimits
 from ejectable.lab.accelerator import choose
 from ejectable.lab.busybox import busybox
 from ejectable.lab.case import Case
+from ejectable.lab.evidence import Evidence
 from ejectable.lab.kernels import GuestKernel, open_kernel
 from ejectable.lab.machines import ARCHES
 from ejectable.lab.matrix import Plan, plan, values
@@ -23,7 +20,7 @@ from ejectable.lab.modules import Module, read_module
 from ejectable.lab.qemu import program
 from ejectable.lab.running import Limits
 from ejectable.lab.session import Done, Session
-from ejectable.model import Arch, Claim, Run
+from ejectable.model import Arch, Claim
 
 __all__ = ["DEFAULTS", "Request", "perform"]
 
@@ -49,6 +46,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     boot_s: float = 180.0
     verdict: bool = False
     advisories: tuple[str, ...] = ()  # their ids
+    named: bool = False  # somebody asked for these by name
     jobs: int = 1
     limits: IntakeLimits = IntakeLimits()
     cache: bool = True
@@ -76,17 +74,14 @@ def perform(
     made = plan(kernel, axes)
     planned(made)
     if not made.cases:
-        return _proof(made)
+        return _not_tried(made)
     program(kernel.arch)
     extra = tuple(read_module(path) for path in request.insmod)
     user_space = busybox(kernel.arch, request.busybox)
     work = _perform(
         request, kernel=kernel, made=made, extra=extra, user_space=user_space, stage=stage, finished=finished
     )
-    try:
-        return asyncio.run(work)
-    except asyncio.CancelledError:  # by SIGTERM or SIGHUP: to the caller the same as Ctrl-C
-        raise KeyboardInterrupt from None
+    return asyncio.run(work)
 
 
 async def _perform(
@@ -101,7 +96,7 @@ async def _perform(
 ) -> Proof:
     machine = next(case.machine for case in made.cases if ARCHES[case.machine] == kernel.arch)
     accelerator = await choose(request.accel, kernel, machine, cache=request.cache)
-    folder, ours = _evidence(request.evidence)
+    evidence = Evidence.temporary() if request.evidence is None else Evidence.named(request.evidence)
     session = Session(
         kernel=kernel,
         busybox=user_space,
@@ -110,72 +105,48 @@ async def _perform(
         repeat=request.repeat,
         jobs=request.jobs,
         limits=Limits(boot=request.boot_s),
-        evidence=folder,
+        evidence=evidence,
         stage=stage,
         finished=finished,
     )
     try:
         done = await session.run(made.cases)
     except BaseException:
-        # Interrupted: what we made unasked is taken back. What was asked for by name stays.
-        if ours:
-            shutil.rmtree(folder, ignore_errors=True)
+        evidence.discard()  # interrupted: what was made unasked is taken back
         raise
     runs = tuple(one.run for one in done)
-    notes = tuple(dict.fromkeys(one.note for one in done if one.note))
+    notes = tuple(dict.fromkeys(note for one in done for note in one.notes))
     claims = claims_of(runs, request.advisories)
     prediction = _prediction(request, kernel, claims) if request.verdict else None
-    kept = str(folder) if any(run.console for run in runs) else None
-    return _proof(
-        made,
-        runs,
+    kept = str(evidence.folder) if any(run.console for run in runs) else None
+    return msgspec.structs.replace(
+        _not_tried(made),
+        runs=runs,
         accelerator=accelerator.name,
-        why=accelerator.why,
+        accelerator_why=accelerator.why,
         evidence=kept,
         notes=notes,
         prediction=prediction,
         claims=claims,
+        named=request.named,
     )
 
 
-def _proof(
-    made: Plan,
-    runs: tuple[Run, ...] = (),
-    *,
-    accelerator: str = "none",
-    why: str = "nothing was run",
-    evidence: str | None = None,
-    notes: tuple[str, ...] = (),
-    prediction: Prediction | None = None,
-    claims: tuple[Claim, ...] = (),
-) -> Proof:
+def _not_tried(made: Plan) -> Proof:
+    """The proof before anything was run."""
     return Proof(
-        runs=runs,
+        runs=(),
         skipped=tuple((skipped.case.name, skipped.reason) for skipped in made.skipped),
         reasons=tuple(made.reasons),
-        accelerator=accelerator,
-        accelerator_why=why,
-        evidence=evidence,
-        notes=notes,
-        prediction=prediction,
-        claims=claims,
+        accelerator="none",
+        accelerator_why="nothing was run",
+        evidence=None,
     )
 
 
 def _default(kernel: GuestKernel, axis: str) -> tuple[str, ...]:
     first = {"device": "disk", "mode": "legacy", "panic-on-oops": "0", "io": "idle"}
     return (DEFAULTS[kernel.arch].get(axis) or first[axis],)
-
-
-def _evidence(wanted: str | None) -> tuple[Path, bool]:
-    """The folder for transcripts, and whether it is one of ours: that is made only when there is something to keep."""
-    if wanted is None:
-        return Path(tempfile.gettempdir()) / f"ejectable-lab-{secrets.token_hex(6)}", True
-    try:
-        Path(wanted).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Missing(f"{wanted}: no folder can be made there: {error.strerror}.", hint="Choose another.") from error
-    return Path(wanted).absolute(), False
 
 
 def _prediction(request: Request, kernel: GuestKernel, claims: tuple[Claim, ...]) -> Prediction:

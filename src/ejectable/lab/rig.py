@@ -17,7 +17,7 @@ from ejectable.lab.guest import View
 from ejectable.lab.machines import MEMORY_MIB, parts
 from ejectable.lab.qmp import QmpRefused
 from ejectable.lab.running import Late, Over, RunningGuest
-from ejectable.model import Event
+from ejectable.model import Event, Phase
 
 __all__ = ["Refused", "Rig"]
 
@@ -67,8 +67,9 @@ class Rig:
     async def use(self) -> View:
         """Wait until the guest has the device and can use it; as the guest sees it then."""
         running = self.running
-        self.running.tell("using the device")
+        running.tell("using the device")
         self.rest()
+        await self._mark("use")
         try:
             view = await running.until(self._bound(), running.limits.device)
         except Late:
@@ -94,8 +95,8 @@ class Rig:
         """Pull the case's trigger, and see the device gone on both sides."""
         self.running.tell(self.case.trigger)
         running = self.running
-        running.triggered = True
         view = self.view or await self.use()
+        await self._mark("trigger")
         try:
             if self.case.trigger == "suspend":
                 await self._suspend()
@@ -107,10 +108,12 @@ class Rig:
             raise await running.dead_or(f"the device did not go away{self._refusal}") from None
         self.rest()
         self.view = None
+        await self._mark("after")
 
     async def plug(self) -> None:
         """A new device into the same slot."""
         self.running.tell("plugging a new one")
+        await self._mark("plug")
         self._generation += 1
         qmp = self.running.qmp
         device = parts(self.case, self._generation)
@@ -142,6 +145,15 @@ class Rig:
         await self.use()
         self.cycles += 1
 
+    async def idle(self, seconds: float) -> None:
+        """Leave the guest and its device alone for so long, and see it live."""
+        with suppress(Late):
+            await self.running.until(asyncio.Event().wait(), seconds, watch_heart=True)
+        try:
+            await self.running.ask("ping", self.running.limits.heartbeat)
+        except Late:
+            raise await self.running.dead_or("nothing was unplugged") from None
+
     async def load(self, module: str, *parameters: str) -> None:
         """Load a module that the guest carries (see `Experiment`); raises `Refused` where the kernel says no."""
         await self._tell_guest(" ".join(("insmod", module, *parameters)))
@@ -169,6 +181,12 @@ class Rig:
         return self.running.console.kernel_lines
 
     # What the steps are made of
+
+    async def _mark(self, phase: Phase) -> None:
+        try:
+            await self.running.mark(phase)
+        except Late:
+            raise await self.running.dead_or("the guest's kernel log took no mark") from None
 
     async def _tell_guest(self, words: str) -> str:
         try:

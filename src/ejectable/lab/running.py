@@ -18,6 +18,7 @@ from ejectable.lab.case import Result
 from ejectable.lab.console import Console
 from ejectable.lab.qemu import Qemu
 from ejectable.lab.qmp import Qmp
+from ejectable.model import Phase
 
 __all__ = ["MOST_PATIENCE", "Late", "Limits", "Over", "RunningGuest"]
 
@@ -74,7 +75,7 @@ class Late(Exception):
 
 
 class RunningGuest:
-    """A guest, its console and its QEMU. `triggered` is set by the experiment when it pulls the trigger."""
+    """A guest, its console and its QEMU."""
 
     def __init__(
         self,
@@ -91,7 +92,6 @@ class RunningGuest:
         self.qmp = qmp
         self.console = console
         self.limits = limits
-        self.triggered = False
         self.alive: bool | None = None  # after a crash: whether the guest still answered
         self._panics = panics
         self._number = 0
@@ -124,6 +124,21 @@ class RunningGuest:
         with suppress(OSError):
             self.qemu.console.send(data, socket.MSG_DONTWAIT)
 
+    async def mark(self, phase: Phase) -> None:
+        """Begin a phase: returns once its numbered mark stands in the guest's kernel log. Raises as `ask` does."""
+        number = self.send(f"mark {phase}")
+        try:
+            await self.until(self.console.answer(number), self.limits.heartbeat)
+        finally:
+            self.console.forget(number)
+        if not any(mark.number == number and mark.phase == phase for mark in self.console.marks):
+            raise Late
+
+    @property
+    def triggered(self) -> bool:
+        """Whether a device was ever about to be taken away."""
+        return any(mark.phase == "trigger" for mark in self.console.marks)
+
     async def until(
         self, work: Awaitable[T], limit_s: float, *, watch_silence: bool = False, watch_heart: bool = False
     ) -> T:
@@ -132,7 +147,7 @@ class RunningGuest:
         Silence is watched while nothing is expected to answer, the heart where only QEMU is waited for.
         """
         task = asyncio.ensure_future(work)
-        fell = asyncio.ensure_future(self.console.fell.wait())
+        crash = asyncio.ensure_future(self.console.crash_begun.wait())
         ended = asyncio.ensure_future(self.qemu.process.wait())
         silent = asyncio.ensure_future(self._heartbeat_lost() if watch_heart else asyncio.Event().wait())
         deadline = time.monotonic() + limit_s
@@ -140,9 +155,9 @@ class RunningGuest:
             while True:
                 left = deadline - time.monotonic()
                 done, _ = await asyncio.wait(
-                    {task, fell, ended, silent}, timeout=max(0.0, min(left, 1.0)), return_when=asyncio.FIRST_COMPLETED
+                    {task, crash, ended, silent}, timeout=max(0.0, min(left, 1.0)), return_when=asyncio.FIRST_COMPLETED
                 )
-                if fell in done:
+                if crash in done:
                     raise await self._crashed()
                 if task in done:
                     return task.result()
@@ -157,9 +172,9 @@ class RunningGuest:
                     quiet = f"nothing came from its console for {self.limits.silence:.0f} s"
                     raise Over("no-boot", quiet + self.last_lines())
         finally:
-            for waiting in (task, fell, ended, silent):
+            for waiting in (task, crash, ended, silent):
                 waiting.cancel()
-            await asyncio.gather(task, fell, ended, silent, return_exceptions=True)
+            await asyncio.gather(task, crash, ended, silent, return_exceptions=True)
 
     async def _heartbeat_lost(self) -> None:
         """Ends when the guest does not answer a ping in time."""
@@ -213,18 +228,18 @@ class RunningGuest:
         return f"; the last lines were: {' | '.join(lines)}" if lines else "; it printed nothing"
 
     async def _crashed(self) -> Over:
-        """The kernel has begun to fall: hear it out, see what is left of it."""
+        """A fatal report has begun: hear it out, see what is left of the kernel. Whose fault it is is judged later."""
         patience = self.limits.patience
         with suppress(TimeoutError):
             async with asyncio.timeout(CRASH_S * patience):
                 settled = SETTLE_S * patience
-                while not self.console.fallen.is_set() and time.monotonic() - self.console.last_byte < settled:
+                while not self.console.crash_ended.is_set() and time.monotonic() - self.console.last_byte < settled:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(LOOK_S):
-                            await self.console.fallen.wait()
+                            await self.console.crash_ended.wait()
         self.tell("a crash")
-        if not self.triggered:
-            return Over(self.unfinished, "the kernel crashed before anything was unplugged" + self.last_lines())
+        if not self.console.hello.is_set():
+            return Over("no-boot", "the kernel crashed before user space was reached" + self.last_lines())
         # An Oops is followed by a panic, where it is set so, or the guest limps on; a ping tells.
         answer = self.console.answer(self.send("ping"))
         panicked = asyncio.ensure_future(self.console.panicked.wait())
@@ -236,7 +251,7 @@ class RunningGuest:
         if self.console.panicked.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_S * patience):
-                    await self.console.panic_told.wait()
+                    await self.console.panic_ended.wait()
             return Over("panic", "the kernel panicked")
         state = "still answers, with a dead thread and whatever it held" if self.alive else "no longer answers"
         return Over("oops", f"the kernel oopsed; the guest {state}")

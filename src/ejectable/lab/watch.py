@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The crash reader, fed with a console as it comes, and the advisories' say on what it reads."""
+"""The crash reader, fed with a console as it comes: what went wrong, and whether something fatal is being told."""
 
 from ejectable.crash import Reader
+from ejectable.lab.attribution import is_fatal
 from ejectable.model import Event
 
 __all__ = ["CrashWatch"]
@@ -15,9 +16,23 @@ class CrashWatch:
         self._events: list[Event] = []
 
     @property
+    def line(self) -> int:
+        """The number of the last line, from 1."""
+        return self._reader.line
+
+    @property
     def events(self) -> tuple[Event, ...]:
         """What is complete so far."""
         return tuple(self._events)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a report is being told."""
+        return self._reader.busy
+
+    def fatal(self) -> tuple[Event, ...]:
+        """The events so far that end a kernel or one of its threads, the one that is being told included."""
+        return tuple(event for event in (*self._events, *self._reader.pending) if is_fatal(event))
 
     def feed(self, line: bytes) -> None:
         """Take a line, with its newline."""

@@ -2,21 +2,17 @@
 """What is made of the settings on disk before they take effect: the boot menu, and the initramfs of each kernel."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from ejectable.errors import EjectableError, Missing
+from ejectable.errors import EjectableError
 from ejectable.host import Root
 from ejectable.host.policy import MODPROBE_FOLDERS, MODPROBE_LIMIT
 from ejectable.intake import Limits, open_regular
 from ejectable.kernel.containers.cpio import initramfs_entries
-from ejectable.remedies.changes import Changes
-from ejectable.remedies.commands import run, which
+from ejectable.remedies.commands import which
 from ejectable.remedies.legacy_places import edited
 
-__all__ = ["initramfs_program", "initramfs_that_asks", "menu_program", "renewing"]
+__all__ = ["initramfs_program", "initramfs_that_asks", "menu_program"]
 
-RENEW_S = 1800.0  # every kernel's initramfs, on a slow disk
 MOST_IMAGES = 16
 IMAGE = re.compile(r"(?:initrd\.img|initramfs|initrd)-[\w.+~-]+?(?:\.img)?")
 
@@ -73,18 +69,3 @@ def _settings(there: str, name: str, limits: Limits) -> list[str]:
             if file not in chosen or rank <= chosen[file][0]:  # of two archives in a row the later one is unpacked over
                 chosen[file] = rank, entry.read().decode("utf-8", "surrogateescape")
     return [text for _, text in chosen.values()]
-
-
-@contextmanager
-def renewing(changes: Changes, argv: list[str] | None, what: str) -> Iterator[None]:
-    """Run `argv` after what the block changes; where that is taken back, `argv` runs again after it."""
-    if argv is None:
-        yield
-        return
-    with changes.doing(argv, undo=argv, what=f"renewed {what}"):
-        yield
-        finished = run(argv, timeout_s=RENEW_S)
-        if not finished.ok:
-            raise Missing(
-                f"`{' '.join(argv)}` failed: {finished.last}", hint="Put right what it names, then try again."
-            )

@@ -5,8 +5,6 @@ Git obeys the configuration of the repository it looks at: what that may run (a 
 transports for objects that lack) is switched off, for the tree may be anybody's.
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -14,6 +12,7 @@ import msgspec
 from ejectable.advisories.cve_2024_42134 import ADVISORY
 from ejectable.advisories.cve_2024_42134.source import FILES, FOLDER, read
 from ejectable.errors import EjectableError
+from ejectable.intake import Directory, Root, private_folder
 from ejectable.model import Status
 from ejectable.remedies.commands import Finished, run, which
 from ejectable.remedies.source_tree import SourceTree
@@ -21,9 +20,8 @@ from ejectable.remedies.source_tree import SourceTree
 __all__ = ["CherryPick", "cherry_pick"]
 
 ASK_S = 3.0
+MAX_SOURCE = 4 << 20
 QUIET = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "core.sshCommand=false", "protocol.allow=never")
-# What a shell may have set for another repository: githooks(5) sets them for every hook.
-ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES")
 ENVIRONMENT = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
 
 
@@ -60,8 +58,7 @@ def cherry_pick(tree: SourceTree) -> CherryPick | None:
 
 def _git(folder: Path, *arguments: str, **environment: str) -> Finished:
     settings = [word for setting in QUIET for word in ("-c", setting)]
-    without = [word for name in ELSEWHERE for word in ("-u", name)]
-    argv = ["env", *without, "git", *settings, "--no-pager", "-C", str(folder), *arguments]
+    argv = ["git", *settings, "--no-pager", "-C", str(folder), *arguments]
     return run(argv, timeout_s=ASK_S, env={**ENVIRONMENT, **environment})
 
 
@@ -80,14 +77,15 @@ def _applies(tree: SourceTree, commit: str) -> bool:
     patch = _git(tree.top, "diff-tree", "-p", *plain, f"{commit}^", commit, "--", FOLDER)
     if not patch.ok or not patch.out:
         return False
-    with tempfile.TemporaryDirectory(prefix="ejectable-") as aside:
-        copy = Path(aside) / "tree"
-        (copy / FOLDER).mkdir(parents=True)
-        for name in FILES:
-            if (tree.top / FOLDER / name).is_file():
-                shutil.copyfile(tree.top / FOLDER / name, copy / FOLDER / name)
-        (Path(aside) / "patch").write_text(patch.out, encoding="utf-8")
-        if not _git(copy, "apply", "-p1", f"{aside}/patch", GIT_CEILING_DIRECTORIES=aside).ok:
+    with private_folder("patch") as aside:
+        copy = Path(aside.name) / "tree"
+        source = Root(tree.top)
+        with Directory.make(copy / FOLDER) as folder:
+            for name in FILES:
+                if source.is_file(f"{FOLDER}/{name}"):
+                    folder.write(name, source.content(f"{FOLDER}/{name}", MAX_SOURCE), lasting=False)
+        aside.write("patch", patch.out.encode(), lasting=False)
+        if not _git(copy, "apply", "-p1", f"{aside.name}/patch", GIT_CEILING_DIRECTORIES=aside.name).ok:
             return False
         after = read(copy)
         return after is not None and after.status is Status.FIXED

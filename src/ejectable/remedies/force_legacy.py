@@ -5,19 +5,29 @@ import datetime as dt
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import ClassVar, Literal
 
 from ejectable.errors import BadInput, Missing, WrongUsage
 from ejectable.model import Applied, Device, Remedy
-from ejectable.remedies.boot_images import initramfs_program, initramfs_that_asks, menu_program, renewing
+from ejectable.remedies.boot_images import initramfs_program, initramfs_that_asks, menu_program
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.commands import paste, which
-from ejectable.remedies.legacy_places import Place, command_lines, edited, find_places, in_unified_images, override_of
+from ejectable.remedies.legacy_places import (
+    FILES,
+    Place,
+    command_lines,
+    edited,
+    files_that_might,
+    find_places,
+    in_unified_images,
+    override_of,
+)
 from ejectable.remedies.records import Records
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
+from ejectable.remedies.steps import Reach, RenewInitramfs, RenewMenu
 from ejectable.remedies.transitional import can_be_modern
 
 __all__ = ["ForceLegacy"]
@@ -33,6 +43,7 @@ class ForceLegacy(Remediation):
     name: ClassVar[str] = "force-legacy"
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "tree"
+    reach: ClassVar[Reach] = Reach(RenewMenu, RenewInitramfs, files=FILES)
 
     def plan(self, situation: Situation, request: Request) -> Remedy:
         """Possible where a place asks for it and a device would be modern without it."""
@@ -82,8 +93,10 @@ class ForceLegacy(Remediation):
         menu, images, asking = self._programs(situation, places)
         diffs: list[str] = []
         with ExitStack() as stack:
-            stack.enter_context(renewing(changes, menu, "the boot menu"))
-            stack.enter_context(renewing(changes, images, "the initramfs of every kernel"))
+            if menu:
+                stack.enter_context(_renewing(changes, RenewMenu()))
+            if images:
+                stack.enter_context(_renewing(changes, RenewInitramfs()))
             for place in places:
                 if place.kind == "menu" and menu:
                     continue
@@ -156,6 +169,10 @@ class ForceLegacy(Remediation):
         return True, why, []
 
     def _without_places(self, situation: Situation, *, running: bool) -> Remedy:
+        if not running and not _was_seen(situation):
+            return self.impossible(
+                "Whether force_legacy is set here is not known: neither a command line nor a setting could be read."
+            )
         if not running:
             return self.impossible("force_legacy is not set here: what is driven as legacy is legacy.")
         if _was_applied_since_boot(situation):
@@ -168,7 +185,15 @@ class ForceLegacy(Remediation):
             "The running kernel has force_legacy set, but no place that is known here asks for it: a boot loader of "
             "another kind gives it, the hypervisor does, or it was typed when the machine was booted."
         )
-        return self.impossible(why, commands=("cat /proc/cmdline",))
+        return self.impossible(why, commands=("cat /proc/cmdline",) if situation.root.live else ())
+
+
+@contextmanager
+def _renewing(changes: Changes, step: RenewMenu | RenewInitramfs) -> Iterator[None]:
+    """Make it anew after what the block changes. Recorded first, it is made anew after the files are back as well."""
+    with changes.step(step):
+        yield
+        step.renew(changes.root)
 
 
 def _effective(situation: Situation, places: Sequence[Place]) -> tuple[Place, ...]:
@@ -185,6 +210,12 @@ def _is_running(situation: Situation) -> bool:
     if running is None:
         return False
     return bool(running.force_legacy) or command_lines(running.command_line or "")
+
+
+def _was_seen(situation: Situation) -> bool:
+    """Whether anything was read that would ask for it: a command line, a boot loader's file, a file of modprobe.d."""
+    running = situation.facts.running
+    return bool(running and running.command_line) or bool(files_that_might(situation.root))
 
 
 def _about_devices(situation: Situation) -> tuple[list[str], bool]:
@@ -213,23 +244,24 @@ def _script(place: Place) -> str:
 
 def _commands(situation: Situation, places: Sequence[Place]) -> list[str]:
     """The same with the system's own tools, for a person to paste."""
-    prefix = "" if situation.root.live else str(situation.root.path)
-    root = [] if situation.root.live else ["--root", prefix]
-    commands = [shlex.join(["sudo", "ejectable", "fix", "force-legacy", "--apply", *root])]
+    if not situation.root.live:
+        # Other tools would follow the tree's links, out of it and to this machine's own files.
+        return [shlex.join(["sudo", "ejectable", "fix", "force-legacy", "--apply", "--root", str(situation.root.path)])]
+    commands = ["sudo ejectable fix force-legacy --apply"]
     for path in dict.fromkeys(place.path for place in places if place.kind in ("command-line", "modprobe")):
         target = override_of(path)
         if target != path:
-            commands.append(shlex.join(["sudo", "cp", prefix + path, prefix + target]))
+            commands.append(shlex.join(["sudo", "cp", path, target]))
         sed = SED_OPTION if "/modprobe.d/" in path else SED_WORD
-        if path.startswith("/boot/loader/") and situation.root.live and which("grubby"):
+        if path.startswith("/boot/loader/") and which("grubby"):
             grubby = "sudo grubby --update-kernel=ALL --remove-args=virtio_pci.force_legacy"
             commands += [] if grubby in commands else [grubby]
         else:
-            commands.append(shlex.join(["sudo", "sed", "-i", "-E", sed, prefix + target]))
+            commands.append(shlex.join(["sudo", "sed", "-i", "-E", sed, target]))
     kinds = {place.kind for place in places}
-    if situation.root.live and ("menu" in kinds or any("/default/grub" in place.path for place in places)):
+    if "menu" in kinds or any("/default/grub" in place.path for place in places):
         commands.append(f"sudo {paste(menu_program(situation.root) or ['update-grub'])}")
-    if situation.root.live and "modprobe" in kinds:
+    if "modprobe" in kinds:
         commands.append(f"sudo {paste(initramfs_program() or ['update-initramfs', '-u', '-k', 'all'])}")
     return commands
 

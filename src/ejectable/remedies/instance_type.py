@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """On Alibaba Cloud: move to an instance type whose virtio devices are modern, where the defect does not reach them."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import ClassVar, Literal
@@ -9,15 +8,16 @@ from typing import ClassVar, Literal
 from ejectable.errors import EjectableError, Missing, WrongUsage
 from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
-from ejectable.remedies.ecs import wording
+from ejectable.remedies.ecs import messages
 from ejectable.remedies.ecs.change import change_type, ensure_running, ensure_stopped, rehearse
+from ejectable.remedies.ecs.instance import CLOUD, Subject, is_here, subject_of
 from ejectable.remedies.ecs.names import parse
 from ejectable.remedies.ecs.offers import Described, Offer, chosen, describe, instance_of, offers
 from ejectable.remedies.ecs.proof import Devices, devices_of
 from ejectable.remedies.ecs.service import Ecs, credentials_likely, installed
-from ejectable.remedies.ecs.whereabouts import CLOUD, Subject, is_here, subject_of
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
+from ejectable.remedies.steps import ChangeInstanceType, Reach, StartInstance, StopInstance
 
 __all__ = ["InstanceType"]
 
@@ -33,9 +33,11 @@ class InstanceType(Remediation):
     """
 
     name: ClassVar[str] = "instance-type"
+    options: ClassVar[tuple[str, ...]] = ("to", "instance", "region")
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "anywhere"
     needs_root: ClassVar[bool] = False
+    reach: ClassVar[Reach] = Reach(StopInstance, ChangeInstanceType, StartInstance)
 
     def __init__(self, *, pause: Callable[[float], None] = time.sleep) -> None:
         self._pause = pause
@@ -47,7 +49,7 @@ class InstanceType(Remediation):
     def plan(self, situation: Situation, request: Request) -> Remedy:
         """Possible on ECS where a type is on offer that fits; without the API, where the rules know a successor."""
         if request.instance is None and situation.facts.host.cloud != CLOUD:
-            return self.impossible(wording.NOT_ECS)
+            return self.impossible(messages.NOT_ECS)
         subject = subject_of(situation.root, situation.facts.host.cloud, request, offline=situation.offline)
         if not subject.other and (nothing := self._nothing_to_gain(situation, subject)) is not None:
             return nothing
@@ -97,8 +99,8 @@ class InstanceType(Remediation):
                 checked = rehearse(ecs, had.instance, new.name.name, across=new.across)
                 if here is not False:
                     raise WrongUsage(
-                        wording.on_itself(had, new, checked=checked, known=here is True),
-                        hint=wording.from_elsewhere(subject, new),
+                        messages.on_itself(had, new, checked=checked, known=here is True),
+                        hint=messages.from_elsewhere(subject, new),
                     )
                 self._move(ecs, situation, had, new, changes)
                 name = new.name.name
@@ -112,33 +114,33 @@ class InstanceType(Remediation):
         with Ecs(subject.region, patience_s=PLAN_PATIENCE_S, tell=situation.tell, pause=self._pause) as ecs:
             had = describe(ecs, subject.instance)
             if had.name.modern and request.to is None:
-                return self.impossible(wording.already(had.name), details=(wording.PROOF,))
+                return self.impossible(messages.already(had.name), details=(messages.PROOF,))
             on_offer = offers(ecs, had)
         new = chosen(had, on_offer, request.to)
         return Remedy(
             self.name,
             "possible",
-            wording.offered(had, new),
-            wording.commands(subject, new.name.name, across=new.across, subscription=had.instance.subscription),
+            messages.offered(had, new),
+            messages.commands(subject, new.name.name, across=new.across, subscription=had.instance.subscription),
             verified=False,  # that it is on offer was asked; that it helps only the machine can show afterwards
-            cost=wording.cost(subscription=had.instance.subscription),
-            details=(*wording.details(subject, had, new, on_offer), *subject.notes),
+            cost=messages.cost(subscription=had.instance.subscription),
+            details=(*messages.details(subject, had, new, on_offer), *subject.notes),
         )
 
     def _guessed(self, subject: Subject, request: Request, not_asked: str) -> Remedy:
         """The plan without the API."""
         current = parse(subject.type or "")
-        names, problem = wording.guesses(current, request.to)
+        names, problem = messages.guesses(current, request.to)
         if problem:
             return self.impossible(problem, details=(not_asked, *subject.notes))
         return Remedy(
             self.name,
             "possible",
-            wording.guessed(current, names, not_asked),
-            wording.commands(subject, names[0], across=False, subscription=False, ask_first=True),
+            messages.guessed(current, names, not_asked),
+            messages.commands(subject, names[0], across=False, subscription=False, ask_first=True),
             verified=False,
-            cost=wording.cost(subscription=False),
-            details=(*wording.guess_details(subject, names), *subject.notes),
+            cost=messages.cost(subscription=False),
+            details=(*messages.guess_details(subject, names), *subject.notes),
         )
 
     def _nothing_to_gain(self, situation: Situation, subject: Subject) -> Remedy | None:
@@ -157,33 +159,29 @@ class InstanceType(Remediation):
                 return Remedy(self.name, "done", f"{why}; the type is {subject.type}.", (), verified=True)
             return self.impossible(f"{why}: another type would change nothing.")
         if current is not None and modern:
-            return self.impossible(wording.still_legacy(current, others, situation.facts.forced_legacy))
+            return self.impossible(messages.still_legacy(current, others, situation.facts.forced_legacy))
         return None
 
     def _move(self, ecs: Ecs, situation: Situation, had: Described, new: Offer, changes: Changes) -> None:
         """Stop, change, start: each on record with what takes it back."""
         identifier, old, name = had.instance.instance_id, had.name.name, new.name.name
-        state = [sys.executable, "-P", "-m", "ejectable.remedies.ecs", "--region", ecs.region, "--instance", identifier]
-        running, stopped = [*state, "--status", "Running"], [*state, "--status", "Stopped"]
-        back = [*state, "--type", old]
         was_running = had.instance.status == "Running"
         if was_running:
             situation.tell(f"stopping {identifier}")
-            with changes.doing(stopped, undo=running, what=f"stopped {identifier}"):
+            with changes.step(StopInstance(ecs.region, identifier)):
                 ensure_stopped(ecs, identifier)
             # What could not be rehearsed while it ran is rehearsed now, before anything is changed.
             rehearse(ecs, instance_of(ecs, identifier), name, across=new.across)
         situation.tell(f"changing {identifier} to {name}")
-        # The order of a subscription is not taken back unasked: `back` says so, and is tried before a stop would be.
+        # The order of a subscription is not taken back unasked: undoing says so, and that is tried before a stop is.
         paid = had.instance.subscription
-        what = f"changed {identifier} from {old} to {name}"
-        with changes.doing([*state, "--type", name], undo=[] if paid and was_running else back, what=what):
+        with changes.step(ChangeInstanceType(ecs.region, identifier, old, name, started_later=paid and was_running)):
             order = change_type(ecs, identifier, name, across=new.across, pay=True)
         if order:
             changes.done.append(f"Its order is {order}.")
         if was_running:
             situation.tell(f"starting {identifier}")
-            with changes.doing(running, undo=back if paid else stopped, what=f"started {identifier}"):
+            with changes.step(StartInstance(ecs.region, identifier, old if paid else "")):
                 ensure_running(ecs, identifier)
 
     def _seen(self, ecs: Ecs, situation: Situation, identifier: str, name: str, changes: Changes) -> Applied:
@@ -203,7 +201,7 @@ class InstanceType(Remediation):
             tuple(changes.done),
             verified=devices.word == "modern",
             why=f"{identifier} is {name}. {devices.why}",
-            next_steps=() if devices.word == "modern" else (wording.look(identifier, devices.word),),
+            next_steps=() if devices.word == "modern" else (messages.look(identifier, devices.word),),
             undo="ejectable fix instance-type --undo" if changes.done else None,
         )
 

@@ -14,7 +14,16 @@ import msgspec
 from ejectable import host
 from ejectable.host.policy import MODPROBE_LIMIT, means_yes, modprobe_files
 
-__all__ = ["Place", "command_lines", "edited", "find_places", "in_unified_images", "override_of"]
+__all__ = [
+    "FILES",
+    "Place",
+    "command_lines",
+    "edited",
+    "files_that_might",
+    "find_places",
+    "in_unified_images",
+    "override_of",
+]
 
 Kind = Literal["command-line", "menu", "modprobe", "by-hand"]
 
@@ -39,6 +48,11 @@ COMMAND_LINES = (
 )
 # What grub-mkconfig makes of them.
 MENUS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/*/grub.cfg")
+# Every file that is ever edited, as regular expressions of whole paths.
+FILES = (
+    *(fnmatch.translate(pattern).replace(".*", "[^/]*") for pattern in (*COMMAND_LINES, *MENUS)),
+    r"/etc/modprobe\.d/[^/]+\.conf",
+)
 # Programs and settings of programs: what they do with the word is theirs to know.
 SCRIPTS = ("/etc/grub.d/*", "/etc/dracut.conf", "/etc/dracut.conf.d/*.conf")
 UNIFIED = ("/boot/efi/EFI/Linux/*.efi", "/efi/EFI/Linux/*.efi", "/boot/EFI/Linux/*.efi")
@@ -81,6 +95,11 @@ def find_places(root: host.Root) -> tuple[Place, ...]:
             found.append(Place(path, "modprobe", first, text))
         found += [Place(path, "by-hand", n, text) for n, words in enumerate(lines, 1) if INSTALL.match(words)]
     return tuple(found)
+
+
+def files_that_might(root: host.Root) -> tuple[str, ...]:
+    """The files here that could ask for it, whether they do or not."""
+    return (*_matching(root, (*COMMAND_LINES, *MENUS)), *modprobe_files(root))
 
 
 def edited(text: str, kind: Kind, path: str = "") -> str:

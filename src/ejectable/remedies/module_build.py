@@ -7,7 +7,6 @@ are: whoever names them with --build trusts them, as one does who builds any mod
 
 import os
 import re
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -16,7 +15,7 @@ from ejectable.advisories.cve_2024_42134 import ADVISORY
 from ejectable.advisories.cve_2024_42134.source import FOLDER
 from ejectable.assess.kernels import judge_path
 from ejectable.errors import BadInput, Missing
-from ejectable.intake import Limits, open_regular, read_bounded
+from ejectable.intake import Directory, Limits, open_regular, private_folder, read_bounded
 from ejectable.model import EvidenceKind, Finding, KernelReport
 from ejectable.remedies.commands import Finished, run, which
 from ejectable.remedies.source_tree import SourceTree, inside
@@ -65,9 +64,9 @@ def build(tree: SourceTree, headers: str, limits: Limits) -> Built:
             hint="Build the whole kernel from the tree instead.",
         )
     prefix, words = _make_words(config)
-    with tempfile.TemporaryDirectory(prefix="ejectable-build-") as aside:
-        work = Path(aside)
-        _copy(tree, work, config)
+    with private_folder("build") as aside:
+        work = Path(aside.name)
+        _copy(tree, aside, config)
         done = run(
             ["make", "-C", str(top), f"M={work}", *words, "modules"],
             timeout_s=BUILD_S,
@@ -122,7 +121,7 @@ def _make_words(config: dict[str, str]) -> tuple[str, list[str]]:
     return "", words
 
 
-def _copy(tree: SourceTree, work: Path, config: dict[str, str]) -> None:
+def _copy(tree: SourceTree, work: Directory, config: dict[str, str]) -> None:
     """The driver's sources and a Makefile of ours. What the tree's Makefile says beyond names is not taken over."""
     folder = tree.top / FOLDER
     objects = _objects(tree, config)
@@ -130,11 +129,10 @@ def _copy(tree: SourceTree, work: Path, config: dict[str, str]) -> None:
     for name in sorted(names):
         path = inside(tree.top, f"{FOLDER}/{name}")
         with open_regular(path) as file:
-            (work / name).write_bytes(read_bounded(file, MAX_SOURCE, name=str(path)))
+            work.write(name, read_bounded(file, MAX_SOURCE, name=str(path)), lasting=False)
     # Debugging information gives the judge the types that it lays objects out by.
-    (work / "Makefile").write_text(
-        f"obj-m := virtio_pci.o\nvirtio_pci-y := {' '.join(objects)}\nccflags-y += -g\n", encoding="ascii"
-    )
+    text = f"obj-m := virtio_pci.o\nvirtio_pci-y := {' '.join(objects)}\nccflags-y += -g\n"
+    work.write("Makefile", text.encode(), lasting=False)
 
 
 def _objects(tree: SourceTree, config: dict[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 """While a machine stays affected: a clean panic and a restart, rather than a hung kernel that may corrupt data."""
 
 import re
+import shlex
 from typing import ClassVar, Literal
 
 from ejectable.errors import Missing
@@ -9,6 +10,7 @@ from ejectable.model import Applied, Remedy
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
+from ejectable.remedies.steps import Reach
 
 __all__ = ["DROP_IN", "PanicPolicy"]
 
@@ -26,6 +28,7 @@ class PanicPolicy(Remediation):
     name: ClassVar[str] = "panic-policy"
     durable: ClassVar[bool] = False
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "tree"
+    reach: ClassVar[Reach] = Reach(files=[re.escape(DROP_IN)], values=[f"{SYSCTL}/panic_on_oops", f"{SYSCTL}/panic"])
 
     def plan(self, situation: Situation, request: Request) -> Remedy:
         """Possible wherever an Oops would be survived; done where both settings hold now and after a boot."""
@@ -34,16 +37,17 @@ class PanicPolicy(Remediation):
         places = tuple(f"{place}: {name} = {value}" for name, value, place in _settings(situation))
         kdump = {True: "kdump is loaded: a panic saves a dump first.", False: _KDUMP, None: ""}[policy.kdump]
         details = tuple(filter(None, (*places, kdump)))
-        running = policy.panic_on_oops is not None
-        now = bool(policy.panic_on_oops) and policy.panic not in (0, None)
+        running = situation.root.live and policy.panic_on_oops is not None
+        now = running and bool(policy.panic_on_oops) and policy.panic not in (0, None)
         if (now or not running) and _lasting(situation):
-            why = "An Oops panics this machine, and it restarts: now and after a boot."
+            when = "now and after a boot" if running else "after a boot, by what is set on disk"
+            why = f"An Oops panics this machine, and it restarts: {when}."
             return Remedy(self.name, "done", why, (), verified=True, cost="nothing", details=details)
         if not situation.needed:
             return self.impossible("Nothing here would crash: there is no reason to change it.", details=details)
         if now:
             why = "An Oops panics this machine, but only until the next boot: nothing sets it on disk."
-        elif policy.panic_on_oops and policy.panic == 0:
+        elif running and policy.panic_on_oops and policy.panic == 0:
             why = "An Oops panics this machine, and it stays down (kernel.panic=0): let it restart."
         else:
             why = (
@@ -54,7 +58,7 @@ class PanicPolicy(Remediation):
             self.name,
             "possible",
             why,
-            (f"printf '{_lines(situation)}' | sudo tee {DROP_IN}", f"sudo sysctl -p {DROP_IN}"),
+            _commands(situation),
             verified=False,
             cost="nothing now; when it does Oops, the machine restarts at once",
             details=details,
@@ -65,27 +69,28 @@ class PanicPolicy(Remediation):
         del request
         changes.write(DROP_IN, _text(situation).encode())
         policy = situation.facts.policy
-        if situation.facts.running is not None and policy.panic_on_oops is not None:
+        live = situation.root.live and policy.panic_on_oops is not None
+        if live:
             changes.set(f"{SYSCTL}/panic_on_oops", "1")
             if policy.panic in (0, None):
                 changes.set(f"{SYSCTL}/panic", str(REBOOT_AFTER_S))
         seen = situation.again()
-        after = seen.facts.policy
+        after = seen.facts.policy if live else None
         if not _lasting(seen):
             hidden = [f"{place} sets {name} = {value}" for name, value, place in _settings(seen) if place != DROP_IN]
             raise Missing(
                 f"{DROP_IN} would not hold after a boot: {'; '.join(hidden) or 'a later setting overrides it'}.",
                 hint="Change that setting first.",
             )
-        if after.panic_on_oops is not None and not (after.panic_on_oops and after.panic != 0):
+        if after is not None and not (after.panic_on_oops and after.panic != 0):
             raise Missing("The running kernel did not take the new values.", hint="Is /proc/sys writable here?")
-        why = "The running kernel has them" if after.panic_on_oops is not None else "Nothing runs in this tree"
+        why = "The running kernel has them" if after is not None else "Nothing runs in this tree"
         return Applied(
             self.name,
             tuple(changes.done),
             verified=True,
             why=f"{why}; of what is set on disk, {DROP_IN} decides after a boot.",
-            next_steps=() if after.kdump is not False else (_KDUMP,),
+            next_steps=(_KDUMP,) if after is not None and after.kdump is False else (),
             undo="ejectable fix panic-policy --undo",
         )
 
@@ -105,8 +110,14 @@ def _text(situation: Situation) -> str:
     )
 
 
-def _lines(situation: Situation) -> str:
-    return rf"kernel.panic_on_oops = 1\nkernel.panic = {_seconds(situation)}\n"
+def _commands(situation: Situation) -> tuple[str, ...]:
+    """The same with the system's own tools. In a tree they could follow its links to this machine's own files."""
+    if not situation.root.live:
+        return (
+            shlex.join(["sudo", "ejectable", "fix", "panic-policy", "--apply", "--root", str(situation.root.path)]),
+        )
+    lines = rf"kernel.panic_on_oops = 1\nkernel.panic = {_seconds(situation)}\n"
+    return f"printf '{lines}' | sudo tee {DROP_IN}", f"sudo sysctl -p {DROP_IN}"
 
 
 def _seconds(situation: Situation) -> int:

@@ -5,8 +5,9 @@ import importlib
 
 from ejectable.errors import WrongUsage
 from ejectable.remedies.remediation import Remediation
+from ejectable.remedies.steps import Reach
 
-__all__ = ["REMEDIES", "remediation"]
+__all__ = ["REMEDIES", "reach_of", "remediation"]
 
 # Name → the class. A fixed kernel is the only cure that nobody has to remember; then what removes legacy devices; then
 # the repair of the kernel that runs, which the next boot forgets; then what one lives with meanwhile.
@@ -28,3 +29,8 @@ def remediation(name: str) -> Remediation:
     module, _, cls = REMEDIES[name].partition(":")
     found: Remediation = getattr(importlib.import_module(module), cls)()
     return found
+
+
+def reach_of(name: str) -> Reach:
+    """What the remedy of this name may do to a machine; raises `WrongUsage`."""
+    return remediation(name).reach

@@ -3,14 +3,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
 
 from ejectable.errors import WrongUsage
 from ejectable.model import Applied, Remedy, Status
-from ejectable.remedies.changes import Changes
 from ejectable.remedies.situation import Situation
+from ejectable.remedies.steps import Reach
+
+if TYPE_CHECKING:
+    from ejectable.remedies.changes import Changes
 
 __all__ = ["Remediation", "Request", "undone"]
 
@@ -41,6 +44,8 @@ class Remediation(ABC):
     # "live": only the machine that this runs on; "tree": a mounted image as well; "anywhere": no machine is touched.
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "live"
     needs_root: ClassVar[bool] = True
+    options: ClassVar[tuple[str, ...]] = ()  # the fields of a request that it uses
+    reach: ClassVar[Reach] = Reach()  # the steps that it takes and the files that it changes; no others are recorded
 
     @abstractmethod
     def plan(self, situation: Situation, request: Request) -> Remedy:
@@ -52,15 +57,24 @@ class Remediation(ABC):
         return situation.assessment.status
 
     @abstractmethod
-    def apply(self, situation: Situation, request: Request, changes: Changes) -> Applied:
+    def apply(self, situation: Situation, request: Request, changes: "Changes") -> Applied:
         """Carry it out, and check that it helped. Everything is changed through `changes`, which takes it back if
         this raises. Raises `Missing`, `BadInput` or `WrongUsage` with what is in the way.
         """
 
-    def undo(self, situation: Situation, request: Request, changes: Changes) -> Applied:
+    def undo(self, situation: Situation, request: Request, changes: "Changes") -> Applied:
         """Take it back; by default what the record of the change says."""
         del situation, request
         return undone(self.name, changes.undo(self.name), changes.left)
+
+    def check_options(self, request: Request) -> None:
+        """Raise `WrongUsage` for what was asked for and is another remedy's: silently left out, it would mislead."""
+        for name in request.__struct_fields__:
+            if getattr(request, name) and name not in self.options:
+                what = f"--{name}" if name != "target" else repr(request.target)
+                own = ", ".join("a tree" if one == "target" else f"--{one}" for one in self.options)
+                hint = f"It takes: {own or 'no option of its own'}."
+                raise WrongUsage(f"`{self.name}` takes no {what}.", hint=hint)
 
     def impossible(self, why: str, *, commands: Sequence[str] = (), details: Sequence[str] = ()) -> Remedy:
         """The plan line of a remedy that does not help here."""

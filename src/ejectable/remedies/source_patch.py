@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """For those who build their own kernel: find the condition in the source, repair it, prove it."""
 
-import os
+import re
 import shlex
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -9,12 +9,13 @@ from typing import ClassVar, Literal
 from ejectable.advisories.cve_2024_42134.source import COMMON, FOLDER
 from ejectable.errors import BadInput, OurFault, WrongUsage
 from ejectable.kernel.containers.folder import is_source_tree, source_release
-from ejectable.model import Applied, Remedy, Status
+from ejectable.model import SAFE, Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.cherry_pick import cherry_pick
 from ejectable.remedies.remediation import Remediation, Request, undone
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.source_tree import ENCODING, SourceTree, open_tree
+from ejectable.remedies.steps import Reach
 
 __all__ = ["SourcePatch"]
 
@@ -25,9 +26,11 @@ class SourcePatch(Remediation):
     """Put the test of the pointer in front of the call, in a kernel source tree."""
 
     name: ClassVar[str] = "source-patch"
+    options: ClassVar[tuple[str, ...]] = ("target", "build")
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "anywhere"
     needs_root: ClassVar[bool] = False
+    reach: ClassVar[Reach] = Reach(files=[rf"/.*/{FOLDER}/{re.escape(COMMON)}", r"/.*/built/virtio_pci-[\w.+~-]+\.ko"])
 
     def status(self, situation: Situation, request: Request) -> Status:
         """The tree's word; the machine's where none was named. Raises for what is no kernel source tree."""
@@ -45,7 +48,7 @@ class SourcePatch(Remediation):
         reading, release = tree.reading, source_release(tree.top)
         details = [f"{FOLDER}/{COMMON}: {reading.detail}"]
         details += [f"The tree is of Linux {release}."] if release else []
-        if reading.status in (Status.FIXED, Status.NOT_AFFECTED):
+        if reading.status in SAFE:
             return Remedy(self.name, "done", _no_need(tree), (), verified=True, cost="nothing", details=tuple(details))
         if reading.status is not Status.AFFECTED:
             return self.impossible(f"The condition in {given} is not understood: {reading.detail}.", details=details)
@@ -91,7 +94,7 @@ class SourcePatch(Remediation):
         if tree.reading.status is Status.AFFECTED:
             text = tree.repaired()
             diff = tree.diff(text)
-            changes.write(os.path.realpath(tree.common), text.encode(*ENCODING))
+            changes.write(str(tree.common), text.encode(*ENCODING))
             tree = tree.again()
             if tree.reading.status is not Status.FIXED:
                 raise OurFault(f"{tree.common}: after the change it still reads: {tree.reading.detail}.")

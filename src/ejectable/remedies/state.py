@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ejectable import host
 from ejectable.errors import DamagedInput, Missing
+from ejectable.intake import Directory
 from ejectable.remedies.ownership import other_writer
 
-__all__ = ["checked", "folder_of"]
+__all__ = ["checked", "folder_of", "make"]
 
 SYSTEM = Path("/var/lib/ejectable")
 
@@ -55,6 +56,12 @@ def checked(folder: Path) -> Path:
                 hint="Look at it; then move it out of the way, or give it to root alone (chown, chmod 0755).",
             )
     return folder
+
+
+def make(folder: Path, *, mode: int = 0o755) -> None:
+    """Make a folder and those above it, writable by nobody else whatever the umask is. Raises `OSError`."""
+    with Directory.make(folder.parent, mode=0o755) as above:
+        above.enter(folder.name, make=True, mode=mode).close()
 
 
 def _of_this_user() -> Path:

@@ -59,7 +59,12 @@ WHAT_FOLLOWS = {
     "memory": "The kernel went on, but memory was used that it must not use: data may be damaged already.",
     "wait": "The kernel goes on. What waits, waits still, if it did not say later that it went on.",
     "report": "The kernel went on.",
+    "end": "The log ends here: whether the kernel panicked or went on is not told. If it went on, the locks that the "
+    "thread held are never released: do not keep it in production.",
 }
+TRAPS = frozenset(
+    ("null-call", "null-deref", "paging-fault", "gpf", "bug", "double-fault", "divide-error", "undefined-instruction")
+)
 REMOVALS = frozenset(("acpi-eject", "pcie-hotplug", "sysfs-remove", "driver-unbind", "module-unload"))
 TRIGGER_NOTE = {
     "acpi-eject": "the platform asked to eject it",
@@ -296,6 +301,8 @@ def _consequence(event: Event, reading: Reading) -> str:
     )
     if panicked:
         return WHAT_FOLLOWS["panic"]
+    if event.ends_log and event.kind in TRAPS:
+        return WHAT_FOLLOWS["end"]
     if event.oops is not None:
         return WHAT_FOLLOWS["removal" if event.trigger in REMOVALS else "oops"]
     if event.kind in ("kasan", "kmsan"):

@@ -25,10 +25,15 @@ class Answer(msgspec.Struct, frozen=True):
     applied: Applied | None = None
     notes: tuple[str, ...] = ()
     one: bool = False  # one remedy was asked for by name
+    undone: bool = False  # `applied` is a remedy that was taken back
+    needed: bool = True  # anything has to be done
 
     @property
     def headline(self) -> str:
         """The answer in one line."""
+        if self.applied is not None and self.undone:
+            how = "is taken back" if self.applied.verified else "is taken back, but not all of it"
+            return f"`{self.applied.remedy}` {how}. {self.applied.why}"
         if self.applied is not None:
             how = "is done and verified" if self.applied.verified else "is done, but not verified"
             reboot = "; it takes effect with the next boot" if self.applied.reboot else ""
@@ -36,6 +41,8 @@ class Answer(msgspec.Struct, frozen=True):
         best = next((line for line in self.plan if line.state == "recommended"), None)
         if best is not None:
             return f"{self.summary} Best remedy: {best.remedy}."
+        if not self.needed and not self.one:
+            return f"{self.summary} Nothing has to be done."
         if self.one or self.status not in (Status.AFFECTED, Status.UNKNOWN):
             return self.summary
         return f"{self.summary} No remedy is possible here; see why below."
@@ -76,7 +83,11 @@ def as_text(answer: Answer, *, colour: bool, width: int, verbose: bool, quiet: b
         return lines
     if answer.applied is not None:
         lines += _applied(answer.applied, width=width)
-    for line in answer.plan:
+    shown = answer.plan
+    if not answer.needed and not answer.one and not verbose:
+        # Seven reasons why no remedy is possible tell nobody anything where none is wanted.
+        shown = tuple(line for line in answer.plan if line.state != "impossible")
+    for line in shown:
         lines += _remedy(line, colour=colour, width=width, verbose=verbose or answer.one)
     if answer.applied is not None and answer.next_steps:
         lines += ["", "Next steps", *bullets(answer.next_steps, width=width, numbered=True)]

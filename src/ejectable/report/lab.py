@@ -13,7 +13,8 @@ from ejectable.report.text import bullets, clean, columns, paint, wrap
 __all__ = ["HEADINGS", "as_document", "as_text", "cells"]
 
 HEADINGS = ("machine", "device", "mode", "trigger", "panic_on_oops", "result", "boot", "verdict")
-_COLOUR = {"survived": "fixed", "oops": "affected", "panic": "affected", "hang": "affected"}
+_COLOUR = {"survived": "fixed", "oops": "affected", "panic": "affected"}  # others are `unknown`
+TRACE_SHOWN = 12  # functions of a trace, in a text
 
 
 def _result(run: Run) -> str:
@@ -73,10 +74,7 @@ def as_text(answer: Proof, *, colour: bool, width: int, quiet: bool) -> list[str
             )
         lines.append("")
     for number, run in enumerate(answer.runs, 1):
-        if run.result != "survived":
-            crash = f" {run.crash}." if run.crash else ""
-            which = f"Run {number}: {run.detail}" if len(answer.runs) > 1 else run.detail[:1].upper() + run.detail[1:]
-            lines += wrap(f"{which}.{crash}", width=width)
+        lines += _told(run, number if len(answer.runs) > 1 else None, width)
     lines += _skipped(answer, width)
     for claim in answer.claims:
         lines += wrap(claim.line, width=width)
@@ -96,4 +94,21 @@ def _skipped(answer: Proof, width: int) -> list[str]:
     lines: list[str] = []
     for reason, count in answer.reasons:
         lines += wrap(f"Skipped {count} combination{'s' if count > 1 else ''}: {reason}.", width=width)
+    return lines
+
+
+def _told(run: Run, number: int | None, width: int) -> list[str]:
+    """What a run came to beyond its row: why it did not survive, and each event of its log."""
+    lines: list[str] = []
+    if run.result != "survived":
+        crash = f" {run.crash}." if run.crash else ""
+        which = run.detail[:1].upper() + run.detail[1:] if number is None else f"Run {number}: {run.detail}"
+        lines += wrap(f"{which}.{crash}", width=width)
+    for event in run.events:
+        blame = "the removal is in its trace" if event.removal else "nothing ties it to the removal"
+        told = f"{event.title} (phase {event.phase}, line {event.line} of the console; {blame})"
+        if event.title != run.crash:
+            lines += wrap(f"Also in its log: {told}.", width=width)
+        if event.trace and run.result == "crashed-otherwise":
+            lines += wrap(f"Trace, innermost first: {' < '.join(event.trace[:TRACE_SHOWN])}.", width=width)
     return lines

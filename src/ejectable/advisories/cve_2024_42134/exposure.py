@@ -3,11 +3,11 @@
 
 import msgspec
 
-from ejectable.model import Device, Finding, Status
+from ejectable.model import SAFE, Device, Finding, Status
 
 __all__ = ["expose"]
 
-SAFE = {
+WHY_SAFE = {
     Status.FIXED: "its kernel tests the callback before it calls it",
     Status.NOT_AFFECTED: "its kernel does not have the faulty code",
     Status.MITIGATED: "the running kernel was repaired",
@@ -28,7 +28,7 @@ def _judge(finding: Finding, device: Device) -> tuple[str, str]:
     if device.mode == "modern":
         return "safe", "driven as a modern device: the modern probe sets the callback"
     if finding.status in SAFE:
-        return "safe", SAFE[finding.status]
+        return "safe", WHY_SAFE[finding.status]
     if finding.status is Status.UNKNOWN:
         mode = "driven as a legacy device" if device.mode == "legacy" else "how it is driven could not be told"
         return "unknown", f"{mode}, and whether the kernel has the defect is not known"

@@ -56,7 +56,7 @@ def _own(kernel: MemoryKernel, program: Program, name: str) -> int:
 def _armed(kernel: MemoryKernel, program: Program, own: int, handler: int) -> None:
     """The probe is there, at the function, alive, with our handler, and the code leads to it."""
     vmlinux, function = kernel.vmlinux, program.symbols.function(FUNCTION)
-    if vmlinux is None or vmlinux.types is None or function is None:
+    if vmlinux.types is None or function is None:
         raise Missing("The kernel's types were not found in memory.")
     found: list[Kprobe] = [probe for probe in kernel.kprobes(vmlinux) if own in probe.probes]
     if not found:

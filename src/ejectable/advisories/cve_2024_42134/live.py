@@ -88,9 +88,9 @@ class Memory:
     """The PCI devices in a kernel's memory. Raises `Missing` where the kernel does not have what is needed."""
 
     def __init__(self, kernel: MemoryKernel) -> None:
-        program = program_of(kernel)
+        program, _ = program_of(kernel)
         vmlinux = kernel.vmlinux
-        if program is None or vmlinux is None or vmlinux.types is None or program.types is None:
+        if program is None or vmlinux.types is None or program.types is None:
             raise Missing(f"{FUNCTION}() or the kernel's types were not found in memory.")
         self._kernel = kernel
         self.program: Program = program

@@ -31,7 +31,10 @@ def judge(runs: Sequence[Run]) -> Claim:
         )
     if not legacy:
         return Claim(
-            ID, "open", f"Nothing is said about {ID}: no device was driven as legacy, and only those can show it."
+            ID,
+            "open",
+            f"Nothing is said about {ID}: no device was driven as legacy, and only those can show it.",
+            exercised=False,
         )
     words = ", ".join(sorted({run.result for run in legacy if run.result != "survived"}))
     return Claim(

@@ -26,12 +26,11 @@ MOST_NAME_BYTES = 64 << 20
 KEPT = re.compile(
     r"(?:.*/)?(?:"
     r"(?:vmlinu[xz]|bzImage|Image|config|\.config)[^/]*"
-    r"|modules\.builtin"
-    r"|virtio_pci\.ko(?:\.\w+)?"
+    r"|modules\.(?:builtin|dep)"
+    r"|virtio[-_]pci\.ko(?:\.\w+)?"
     r"|changelog[^/]*"
     r")"
 )
-DEBUG = "usr/lib/debug/"
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -81,13 +80,19 @@ class Archive:
                 yield name
 
     def read(self, name: str) -> bytes:
-        """The content of a member that `find` gave."""
+        """The content of a member that `find` gave.
+
+        Of several of one name it is the last that was met: who unpacks the archive is left with that one.
+        """
         if name in self._kept:
             return self._kept[name]
+        found = None
         for entry in self._walk():
             if entry.name == name:
-                return self._read(entry)
-        raise DamagedInput(f"{name} is no longer there", path=self.name)
+                found = self._read(entry)
+        if found is None:
+            raise DamagedInput(f"{name} is no longer there", path=self.name)
+        return found
 
     def entries(self) -> Iterator[Entry]:
         """A walk of its own over all regular files, front to back, for who wants many of them."""
@@ -107,7 +112,7 @@ class Archive:
             if len(self._names) >= MOST_NAMES or self._name_bytes > MOST_NAME_BYTES:
                 raise DamagedInput("it has more members than any kernel package", path=self.name)
             self._names.append(entry.name)
-            if KEPT.fullmatch(entry.name) and not entry.name.startswith(DEBUG):
+            if KEPT.fullmatch(entry.name):
                 self._keep(entry)
         except EjectableError as error:
             # A copy, since the error itself holds on to every frame it passed, and so to open files.
@@ -116,6 +121,7 @@ class Archive:
         return True
 
     def _keep(self, entry: Entry) -> None:
+        self._kept_bytes -= len(self._kept.pop(entry.name, b""))
         if self._kept_bytes + entry.size <= self._limits.in_memory:
             self._kept[entry.name] = self._read(entry)
             self._kept_bytes += entry.size

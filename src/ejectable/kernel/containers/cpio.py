@@ -42,7 +42,7 @@ def _archive(source: Exact, magic: bytes) -> Iterator[Entry]:
         if magic not in MAGICS:
             raise DamagedInput("the header of a cpio member is damaged", path=source.name, offset=start)
         fields = _fields(source.take(HEADER - 6, "the header of a cpio member"), source.name, start)
-        mode, size, name_size = fields[1], fields[6], fields[11]
+        mode, links, size, name_size = fields[1], fields[4], fields[6], fields[11]
         if not 0 < name_size <= MOST_NAME:
             raise DamagedInput("the name of a cpio member is absurdly long", path=source.name, offset=start)
         raw = source.take(name_size, "the name of a cpio member")
@@ -51,7 +51,8 @@ def _archive(source: Exact, magic: bytes) -> Iterator[Entry]:
         if member == TRAILER and not size:
             return
         entry, rest = entry_of(source, clean_name(member), size)
-        if mode & S_IFMT == S_IFREG:
+        # Of a file with several names only the last has the content.
+        if mode & S_IFMT == S_IFREG and (size or links < 2):
             yield entry
         rest()
         source.skip(-(source.position - origin) % 4, "the padding of a cpio member")

@@ -11,22 +11,35 @@ from pathlib import Path
 
 from ejectable.intake import open_regular
 
-__all__ = ["config_beside", "images_of_module", "is_source_tree", "looks_like_kernel", "module_roots", "source_release"]
+__all__ = [
+    "config_beside",
+    "images_of_module",
+    "is_source_tree",
+    "looks_like_image",
+    "looks_like_package",
+    "module_roots",
+    "source_release",
+]
 
 PACKED = r"(?:\.(?:gz|bz2|lzma|xz|lzo|lz4|zst))?"
 # Names that the kernel's build, its install scripts and the distributions give to images. Much that begins in the
 # same way is none: vmlinux.o, vmlinux.lds, Image.rst, vmlinuz-6.1.hmac.
 KERNEL_FILE = re.compile(
-    rf"(?:vmlinuz(?:-.+|\.efi)?|vmlinux(?:-.+)?{PACKED}|bzImage(?:-.+)?|Image(?:-.+)?{PACKED}|kernel\.img"
-    r"|.+\.(?:deb|rpm|efi|udeb))"
+    rf"(?:vmlinuz(?:-.+|\.efi)?|vmlinux(?:-.+)?{PACKED}|bzImage(?:-.+)?|Image(?:-.+)?{PACKED}|kernel\.img|linux|.+\.efi)"
 )
+PACKAGE = (".deb", ".rpm", ".udeb")
 NOT_A_KERNEL = re.compile(r".+\.(?:hmac|sig|p7s|o|a|S|lds|map|symvers|cmd|txt|sha\d+|asc|dpkg-\w+|md|rst)")
 MAKEFILE_LINE = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=[ \t]*(\S*)", re.MULTILINE)
 MAKEFILE_HEAD = 8192
 
 
-def looks_like_kernel(path: Path) -> bool:
-    """Whether a file of this name may be a kernel image or a package."""
+def looks_like_package(path: Path) -> bool:
+    """Whether a file of this name may be a package."""
+    return path.name.endswith(PACKAGE)
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether a file of this name may be a kernel image."""
     if path.parent.name == "compressed":  # arch/x86/boot/compressed/vmlinux is the decompressor
         return False
     return KERNEL_FILE.fullmatch(path.name) is not None and NOT_A_KERNEL.fullmatch(path.name) is None
@@ -62,13 +75,13 @@ def build_top(image: Path) -> Path | None:
     return None
 
 
-def module_roots(image: Path, release: str | None) -> Iterator[Path]:
-    """The folders where modules for this image may lie, the most telling first."""
+def module_roots(image: Path, release: str | None, top: Path | None = None) -> Iterator[Path]:
+    """The folders where modules for this image may lie, the most telling first; `top` may be a machine's root."""
     image = image.absolute()
     if image.parent.parent.name == "modules":  # lib/modules/RELEASE/vmlinuz
         yield image.parent
     if release and "/" not in release and release not in (".", ".."):
-        for root in dict.fromkeys((image.parent.parent, image.parent)):
+        for root in dict.fromkeys((image.parent.parent, image.parent, *((top.absolute(),) if top is not None else ()))):
             yield root / "lib" / "modules" / release
             yield root / "usr" / "lib" / "modules" / release
     top = build_top(image)

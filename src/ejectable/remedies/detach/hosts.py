@@ -8,7 +8,7 @@ import msgspec
 
 from ejectable.remedies.commands import paste
 from ejectable.remedies.detach.attachments import Attachment
-from ejectable.remedies.ecs import cli_lines
+from ejectable.remedies.ecs import aliyun_cli
 
 __all__ = ["Place", "Recipe", "recipe"]
 
@@ -54,18 +54,18 @@ def recipe(place: Place, one: Attachment) -> Recipe:
 
 
 def _ecs(place: Place, one: Attachment) -> Recipe:
-    region, instance = place.region or cli_lines.ANY_REGION, place.instance or cli_lines.ANY_INSTANCE
-    stop, start = cli_lines.stop(region, instance), cli_lines.start(region, instance)
+    region, instance = place.region or aliyun_cli.ANY_REGION, place.instance or aliyun_cli.ANY_INSTANCE
+    stop, start = aliyun_cli.stop(region, instance), aliyun_cli.start(region, instance)
     if one.device.kind == "nic":
         nic = place.nic or "NETWORK_INTERFACE_ID"
         notes = ["Only a secondary network interface can be detached."]
         if place.nic is None:
             which = f" (its MAC address is {one.mac})" if one.mac else ""
-            notes.append(f"NETWORK_INTERFACE_ID: {cli_lines.nics(region, instance)}{which}")
-        return Recipe("Alibaba Cloud ECS", (*stop, cli_lines.detach_nic(region, instance, nic), *start), tuple(notes))
+            notes.append(f"NETWORK_INTERFACE_ID: {aliyun_cli.nics(region, instance)}{which}")
+        return Recipe("Alibaba Cloud ECS", (*stop, aliyun_cli.detach_nic(region, instance, nic), *start), tuple(notes))
     disk, note = _ecs_disk(place, one)
-    notes = [note or f"DISK_ID: {cli_lines.disks(region, instance)}"]
-    return Recipe("Alibaba Cloud ECS", (*stop, cli_lines.detach_disk(region, instance, disk), *start), tuple(notes))
+    notes = [note or f"DISK_ID: {aliyun_cli.disks(region, instance)}"]
+    return Recipe("Alibaba Cloud ECS", (*stop, aliyun_cli.detach_disk(region, instance, disk), *start), tuple(notes))
 
 
 def _ecs_disk(place: Place, one: Attachment) -> tuple[str, str]:

@@ -14,8 +14,8 @@ from ejectable.model import Applied, Device, Remedy, Status
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.detach.attachments import Attachment, attachments, named
 from ejectable.remedies.detach.hosts import Place, recipe
+from ejectable.remedies.ecs.instance import CLOUD, Subject, subject_of
 from ejectable.remedies.ecs.metadata import MetadataService
-from ejectable.remedies.ecs.whereabouts import CLOUD, Subject, subject_of
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
 
@@ -33,6 +33,7 @@ class DetachWhileStopped(Remediation):
     """The commands that detach one disk or network card with the machine stopped."""
 
     name: ClassVar[str] = "detach-while-stopped"
+    options: ClassVar[tuple[str, ...]] = ("instance", "region", "device")
     durable: ClassVar[bool] = False
     on_demand: ClassVar[bool] = True
     applies: ClassVar[bool] = False
@@ -63,7 +64,7 @@ class DetachWhileStopped(Remediation):
         found = attachments(situation.root, situation.assessment.devices)
         one, problem = _chosen(found, situation.endangered, wanted)
         if one is None:
-            return self.impossible(problem)
+            return self.impossible(problem if (unseen := _unseen(situation, found, wanted)) is None else unseen)
         place = self._place(situation, request, one, wanted)
         said = recipe(place, one)
         rest = [each.called for each in found if each is not one and _able(each, situation.endangered)]
@@ -157,6 +158,17 @@ def _chosen(
         "What would crash the machine is nothing that could be detached by itself: "
         f"{', '.join([*own, *(f'{name} (a part of the machine)' for name in rest)]) or 'unknown'}."
     )
+
+
+def _unseen(situation: Situation, found: Sequence[Attachment], wanted: str | None) -> str | None:
+    """Why nothing can be said of the devices, where not all of them were seen; `None` where that does not matter."""
+    assessment = situation.assessment
+    seen = wanted is not None and named(found, wanted) is not None
+    complete = assessment.status is not Status.UNKNOWN and not assessment.doubts
+    if seen or situation.endangered or complete:
+        return None
+    notes = assessment.notes[:1] or tuple(doubt.detail for doubt in assessment.doubts[:1])
+    return f"Which devices are here, and which of them can go while it runs, is not known. {' '.join(notes)}".rstrip()
 
 
 def _able(one: Attachment, endangered: Sequence[Device]) -> bool:

@@ -9,7 +9,7 @@ import time
 import uuid
 
 from ejectable.errors import Missing, WrongUsage
-from ejectable.remedies.ecs import cli_lines
+from ejectable.remedies.ecs import aliyun_cli
 from ejectable.remedies.ecs.answers import Done, Instance, Ordered
 from ejectable.remedies.ecs.offers import instance_of
 from ejectable.remedies.ecs.refusals import DRY_RUN, Refusal, as_error
@@ -47,7 +47,7 @@ def ensure_stopped(ecs: Ecs, identifier: str, *, limit_s: float = LIMIT_S) -> No
     if instance.status == "Stopped":
         return
     ecs.ask("StopInstance", Done, InstanceId=identifier, ForceStop=False, StoppedMode="KeepCharging")
-    _wait(ecs, identifier, "Stopped", cli_lines.stop(ecs.region, identifier)[0], limit_s)
+    _wait(ecs, identifier, "Stopped", aliyun_cli.stop(ecs.region, identifier)[0], limit_s)
 
 
 def ensure_running(ecs: Ecs, identifier: str, *, limit_s: float = LIMIT_S) -> None:
@@ -56,7 +56,7 @@ def ensure_running(ecs: Ecs, identifier: str, *, limit_s: float = LIMIT_S) -> No
     if instance.status == "Running":
         return
     ecs.ask("StartInstance", Done, InstanceId=identifier)
-    _wait(ecs, identifier, "Running", cli_lines.start(ecs.region, identifier)[0], limit_s)
+    _wait(ecs, identifier, "Running", aliyun_cli.start(ecs.region, identifier)[0], limit_s)
 
 
 def change_type(

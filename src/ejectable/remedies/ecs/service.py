@@ -22,9 +22,10 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from ejectable.errors import WrongUsage
+from ejectable.remedies import commands
+from ejectable.remedies.ecs.instance import on_ecs
 from ejectable.remedies.ecs.refusals import Refusal, as_error, failure
 from ejectable.remedies.ecs.sdk import ENDPOINT, ENDPOINT_VARIABLE
-from ejectable.remedies.ecs.whereabouts import on_ecs
 
 __all__ = ["Ecs", "credentials_likely", "installed"]
 
@@ -84,7 +85,10 @@ class Ecs:
         self._patience_s = patience_s
         self._tell = tell
         self.pause = pause
-        environment = {name: value for name, value in os.environ.items() if name != "DEBUG"}
+        # What the SDK asks for, and no more: with DEBUG it would print its headers, and the token among them.
+        own = {name: os.environ[name] for name in os.environ if name.startswith(("ALIBABA_CLOUD_", "EJECTABLE_ECS_"))}
+        own["HOME"] = os.environ.get("HOME", "")  # where `aliyun configure` left credentials
+        environment = commands.environment(more=own)
         if not on_ecs():
             # Elsewhere, whoever answers on the metadata address is a stranger.
             environment.setdefault("ALIBABA_CLOUD_ECS_METADATA_DISABLED", "true")

@@ -73,7 +73,7 @@ def oopsed(situation: Situation) -> None:
 def _live_patch(situation: Situation) -> None:
     running = situation.facts.running
     for patch in running.patched if running else ():
-        if patch.rpartition("/")[2] in (FUNCTION, "virtio_pci_probe", "virtio_pci_remove"):
+        if patch.function in (FUNCTION, "virtio_pci_probe", "virtio_pci_remove"):
             raise Missing(
                 f"A live patch is there already ({patch}): two repairs of one place are none.",
                 hint="`ejectable check` (as root) tells whether it helped; else disable it first.",

@@ -12,12 +12,15 @@ from ejectable import __version__, host
 from ejectable.errors import Missing
 from ejectable.host.live_repair import AUTOINSTALL
 from ejectable.remedies.changes import Changes
-from ejectable.remedies.commands import which
+from ejectable.remedies.commands import run_checked, which
 from ejectable.remedies.live.target import HEADER, SOURCES, Target, source
 from ejectable.remedies.live.toolchain import Compiler
+from ejectable.remedies.steps import AddToDkms, EnableUnits, ReloadUnits, StartUnits
+from ejectable.remedies.steps.live import DKMS_NAME, SERVICE, TIMER
 
 __all__ = [
     "DKMS_NAME",
+    "FILES",
     "ask",
     "booted_by_systemd",
     "dkms_conf",
@@ -29,8 +32,13 @@ __all__ = [
 ]
 
 GUARD = "/var/lib/ejectable/live-guard.sh"
-SERVICE, SETTLED, TIMER = "ejectable-live.service", "ejectable-live-settled.service", "ejectable-live-settled.timer"
-DKMS_NAME = "ejectable-live"
+SETTLED = "ejectable-live-settled.service"
+# Every file that `fix live` writes, as regular expressions of whole paths.
+FILES = (
+    re.escape(GUARD),
+    r"/(?:etc|run)/systemd/system/ejectable-live(?:-settled)?\.(?:service|timer)",
+    rf"/usr/src/{DKMS_NAME}-[0-9][\w.+-]*/(?:{'|'.join(map(re.escape, (*SOURCES, HEADER, 'dkms.conf')))})",
+)
 SYSTEMCTL_S, DKMS_S = 90.0, 600.0
 DKMS_HINT = "Install dkms (Debian, Ubuntu: `apt-get install dkms`; Red Hat: `dnf install dkms` from EPEL)."
 
@@ -59,33 +67,26 @@ def watch_this_boot(root: host.Root, release: str, changes: Changes, *, lasting:
     if not booted_by_systemd(root):
         return False
     folder = "/etc/systemd/system" if lasting else "/run/systemd/system"
-    reload = ["systemctl", "daemon-reload"]
-    # First here, so that it comes last when the units are taken away again.
-    with changes.doing(reload, undo=reload, what="told systemd of units that come and go"):
-        pass
+    # Recorded first, so that it comes last when the units are taken away again.
+    with changes.step(ReloadUnits()):
+        _write_units(folder, release, changes)
+        run_checked(["systemctl", "daemon-reload"], timeout_s=SYSTEMCTL_S)
+    if lasting:
+        with changes.step(EnableUnits()):
+            run_checked(["systemctl", "enable", SERVICE, TIMER], timeout_s=SYSTEMCTL_S)
+    return True
+
+
+def _write_units(folder: str, release: str, changes: Changes) -> None:
     changes.write(GUARD, _boot_file("guard.sh"), mode=0o755)
     for unit in (SERVICE, SETTLED, TIMER):
         changes.write(f"{folder}/{unit}", _boot_file(unit).replace(b"@RELEASE@", release.encode()))
-    changes.run(reload, undo=[], what="made systemd read the units", timeout_s=SYSTEMCTL_S)
-    if lasting:
-        changes.run(
-            ["systemctl", "enable", SERVICE, TIMER],
-            undo=["systemctl", "disable", SERVICE, TIMER],
-            what=f"enabled {SERVICE} for each boot of {release}",
-            timeout_s=SYSTEMCTL_S,
-            while_there=f"{folder}/{SERVICE}",
-        )
-    return True
 
 
 def start_units(changes: Changes) -> None:
     """Start them, once the module is loaded."""
-    changes.run(
-        ["systemctl", "start", SERVICE, TIMER],
-        undo=["systemctl", "stop", SERVICE, TIMER],
-        what=f"started {SERVICE} and {TIMER}",
-        timeout_s=SYSTEMCTL_S,
-    )
+    with changes.step(StartUnits()):
+        run_checked(["systemctl", "start", SERVICE, TIMER], timeout_s=SYSTEMCTL_S)
 
 
 def install_with_dkms(target: Target, compiler: Compiler, changes: Changes) -> None:
@@ -96,18 +97,13 @@ def install_with_dkms(target: Target, compiler: Compiler, changes: Changes) -> N
     changes.write(f"{folder}/{HEADER}", target.header())
     changes.write(f"{folder}/dkms.conf", dkms_conf(target, compiler))
     module = f"{DKMS_NAME}/{__version__}"
-    remove = ["dkms", "remove", module, "--all"]
-    added = f"/var/lib/dkms/{module}"
-    changes.run(
-        ["dkms", "add", module], undo=remove, what=f"gave {module} to DKMS", timeout_s=DKMS_S, while_there=added
-    )
-    changes.run(
-        ["dkms", "install", module, "-k", target.release],
-        undo=[],
-        what=f"built and installed {module} for {target.release}",
-        timeout_s=DKMS_S,
-        hint=f"{added}/build/make.log tells why.",
-    )
+    with changes.step(AddToDkms(__version__)):
+        run_checked(["dkms", "add", module], timeout_s=DKMS_S)
+        run_checked(
+            ["dkms", "install", module, "-k", target.release],
+            timeout_s=DKMS_S,
+            hint=f"/var/lib/dkms/{module}/build/make.log tells why.",
+        )
 
 
 def dkms_conf(target: Target, compiler: Compiler) -> bytes:

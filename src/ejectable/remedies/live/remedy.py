@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable fix live`: the plan, loading the module, and taking it out again."""
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +10,18 @@ from typing import ClassVar
 from ejectable.errors import EjectableError, Missing, WrongUsage
 from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
+from ejectable.remedies.commands import run_checked
 from ejectable.remedies.live import evidence, guards, marker, persist, signing
 from ejectable.remedies.live.build import build
 from ejectable.remedies.live.target import MODULE, Target
 from ejectable.remedies.live.toolchain import Compiler, Headers, compiler_for, find_headers
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
+from ejectable.remedies.steps import AddToDkms, EnableUnits, LoadModule, Reach, ReloadUnits, StartUnits
 
 __all__ = ["Live"]
 
 LOADING_S = 60.0
-THERE = f"/sys/module/{MODULE}"
 APPLY, PERSIST, UNDO = (f"sudo ejectable fix live {words}" for words in ("--apply", "--apply --persist", "--undo"))
 COST = "no reboot and no downtime; the kernel is tainted (a module from outside its tree), until the next boot"
 REFUSED = "The kernel's log has the reason: `dmesg | tail`."
@@ -29,8 +31,12 @@ class Live(Remediation):
     """Load a module that puts a harmless function where vp_del_vqs() would call address 0."""
 
     name: ClassVar[str] = "live"
+    options: ClassVar[tuple[str, ...]] = ("persist",)
     durable: ClassVar[bool] = True
     survives_reboot: ClassVar[bool] = False
+    reach: ClassVar[Reach] = Reach(
+        LoadModule, ReloadUnits, EnableUnits, StartUnits, AddToDkms, files=[*persist.FILES, re.escape(marker.MARK)]
+    )
 
     def plan(self, situation: Situation, request: Request) -> Remedy:
         """Done where every legacy device is repaired; possible where every precaution that can be asked holds."""
@@ -125,14 +131,8 @@ class Live(Remediation):
             watched = persist.watch_this_boot(situation.root, target.release, changes, lasting=request.persist)
             if not guards.loaded(situation.root):
                 marker.set_mark(situation.root, target.release, changes)
-                changes.run(
-                    ["insmod", str(made)],
-                    undo=["rmmod", MODULE],
-                    what=f"loaded the module {MODULE}",
-                    timeout_s=LOADING_S,
-                    hint=REFUSED,
-                    while_there=THERE,
-                )
+                with changes.step(LoadModule()):
+                    run_checked(["insmod", str(made)], timeout_s=LOADING_S, hint=REFUSED)
         if watched:
             persist.start_units(changes)
         return watched
@@ -148,8 +148,8 @@ class Live(Remediation):
         while not changes.left and (more := changes.undo(self.name)):
             said += more
         if guards.loaded(root) and not changes.left:
-            changes.run(["rmmod", MODULE], undo=[], what=f"unloaded the module {MODULE}", timeout_s=LOADING_S)
-            said += changes.done
+            run_checked(["rmmod", MODULE], timeout_s=LOADING_S)
+            said.append(f"Unloaded the module {MODULE}.")
         if guards.loaded(root):
             raise Missing(f"The module {MODULE} is still loaded.", hint=" ".join([*changes.left, REFUSED]))
         said += marker.clear(root)

@@ -9,6 +9,7 @@ import msgspec
 
 from ejectable import __version__
 from ejectable.errors import Missing
+from ejectable.intake import Directory
 from ejectable.kernel import Types
 
 __all__ = ["HEADER", "MODULE", "SOURCES", "Layout", "Target", "copy_sources", "layout_of", "modinfo", "source"]
@@ -89,9 +90,10 @@ def layout_of(types: Types) -> Layout:
 
 def copy_sources(folder: Path, target: Target) -> None:
     """The module's sources, and the header for this target, into an empty folder."""
-    for name in SOURCES:
-        (folder / name).write_bytes(source(name))
-    (folder / HEADER).write_bytes(target.header())
+    with Directory.open(folder) as there:
+        for name in SOURCES:
+            there.write(name, source(name), lasting=False)
+        there.write(HEADER, target.header(), lasting=False)
 
 
 def source(name: str) -> bytes:

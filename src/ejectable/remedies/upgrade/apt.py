@@ -11,16 +11,17 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 
 from ejectable import host
 from ejectable.errors import Missing
+from ejectable.host.installed import natural
 from ejectable.remedies.commands import paste, run
 from ejectable.remedies.upgrade import apt_lists
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, telling
-from ejectable.remedies.upgrade.flavour import concrete, flavour, natural, newer
+from ejectable.remedies.upgrade.flavour import concrete, flavour, newer
 
 __all__ = ["Apt", "owner_in"]
 
@@ -28,8 +29,6 @@ INFO = "/var/lib/dpkg/info"
 QUERY_S = 60.0
 DOWNLOAD_S = 3600.0
 FAMILY = ("linux-*", "proxmox-*", "pve-kernel-*")
-# No questions, and nobody restarts services on its own (needrestart does, unasked, where nobody can answer).
-QUIETLY = ("env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_SUSPEND=1")
 
 
 def owner_in(root: host.Root, release: str) -> str | None:
@@ -46,12 +45,12 @@ def owner_in(root: host.Root, release: str) -> str | None:
 class Apt(Backend):
     """See the module's text."""
 
-    name: ClassVar[str] = "apt"
+    name: ClassVar[Literal["apt", "dnf", "zypper"]] = "apt"
     paths: ClassVar[tuple[str, ...]] = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
 
     def __init__(self, root: host.Root, *, offline: bool) -> None:
         super().__init__(root, offline=offline)
-        self._lists = apt_lists.Lists(root, offline=offline, notes=self.notes)
+        self._lists = apt_lists.Lists(root, offline=offline, notes=self.notes, stale=self.stale)
         self._installed = _installed()
 
     def owner(self, release: str) -> Owner | None:
@@ -192,7 +191,6 @@ class Apt(Backend):
     def install(self, offer: Offer, folder: Path) -> list[str]:
         """As `Backend.install`."""
         return [
-            *QUIETLY,
             "apt-get",
             *self._lists.options,
             *_where(folder),

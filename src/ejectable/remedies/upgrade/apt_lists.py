@@ -48,12 +48,13 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Lists:
-    """The lists of a machine; `notes` is told what limits them."""
+    """The lists of a machine; `notes` is told what was done about them, `stale` why they may lack what is newest."""
 
-    def __init__(self, root: host.Root, *, offline: bool, notes: list[str]) -> None:
+    def __init__(self, root: host.Root, *, offline: bool, notes: list[str], stale: list[str]) -> None:
         self._root = root
         self._offline = offline
         self._notes = notes
+        self._stale = stale
 
     @cached_property
     def options(self) -> tuple[str, ...]:
@@ -72,14 +73,14 @@ class Lists:
         if old is None:
             return tuple(ours)
         if self._offline:
-            self._notes.append(f"{old}, and --offline forbids fetching newer ones: `sudo apt-get update` does.")
+            self._stale.append(f"{old}, and --offline forbids fetching newer ones: `sudo apt-get update` does.")
             return tuple(ours)
         try:
             private = self._private()
             self._notes.append(f"{old}: newer ones were fetched for this answer.")
             return (*ours, *private)
         except EjectableError as error:
-            self._notes.append(f"{old}, and newer ones could not be fetched: {error.message}")
+            self._stale.append(f"{old}, and newer ones could not be fetched: {error.message}")
             return tuple(ours)
 
     def _old(self) -> str | None:

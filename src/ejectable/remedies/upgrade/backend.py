@@ -5,14 +5,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 
 from ejectable import host
 from ejectable.remedies.commands import Finished
 
-__all__ = ["Backend", "Effect", "Offer", "Owner", "Package", "plain", "telling"]
+__all__ = ["Backend", "Effect", "Offer", "Owner", "Package", "not_newer", "plain", "telling"]
 
 # Names and versions as Debian's policy and rpm allow them: no slash, no blank, no dash in front. They come out of an
 # archive's lists, and become words of commands and names of files.
@@ -76,12 +76,13 @@ class Effect(msgspec.Struct, frozen=True):
 class Backend(ABC):
     """One package manager on the machine that this runs on. Every method may raise `Missing` or `BadInput`."""
 
-    name: ClassVar[str]  # apt, dnf, zypper
+    name: ClassVar[Literal["apt", "dnf", "zypper"]]
 
     def __init__(self, root: host.Root, *, offline: bool) -> None:
         self.root = root
         self.offline = offline
-        self.notes: list[str] = []  # what limits the answers: stale lists, nothing asked over the network
+        self.notes: list[str] = []  # what limits the answers
+        self.stale: list[str] = []  # why there may be newer kernels than those that it knows, in sentences
 
     @abstractmethod
     def owner(self, release: str) -> Owner | None:
@@ -121,6 +122,19 @@ class Backend(ABC):
     @abstractmethod
     def locks(self) -> tuple[str, ...]:
         """The files that the package manager locks while it works."""
+
+
+def not_newer(backend: Backend, owner: Owner) -> str:
+    """What to say where the newest kernel that is known is the one in use: only fresh lists know that there is none."""
+    if backend.stale:
+        return (
+            f"Whether {backend.name} offers a newer kernel than {owner.label}, which is in use, is not known: "
+            f"{backend.stale[0]}"
+        )
+    return (
+        f"{owner.label}, which is in use, is the newest kernel that {backend.name} offers: there is none to upgrade to "
+        "yet."
+    )
 
 
 def plain(*texts: str) -> bool:

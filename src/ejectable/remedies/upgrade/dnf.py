@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ejectable import host
 from ejectable.errors import Missing
@@ -36,7 +36,7 @@ KEEPING = ("--setopt=installonly_limit=0", "--setopt=clean_requirements_on_remov
 class Dnf(Backend):
     """See the module's text."""
 
-    name: ClassVar[str] = "dnf"
+    name: ClassVar[Literal["apt", "dnf", "zypper"]] = "dnf"
 
     def __init__(self, root: host.Root, *, offline: bool) -> None:
         super().__init__(root, offline=offline)
@@ -56,7 +56,7 @@ class Dnf(Backend):
         age = time.time() - max((path.stat().st_mtime for path in times if path.is_file()), default=0.0)
         if self.offline:
             if age > FRESH_S:
-                self.notes.append(
+                self.stale.append(
                     "dnf's metadata is old or absent, and --offline forbids fetching it: `sudo dnf makecache` does."
                 )
             return ("--cacheonly",)
@@ -105,6 +105,8 @@ class Dnf(Backend):
         done = run([*argv, f"--queryformat={form}", *names], timeout_s=QUERY_S)
         if not done.ok:
             raise Missing(f"dnf could not be asked: {done.last}", hint="`dnf repolist` says more.")
+        if match := re.search(r"^.*(?:Ignoring repositories|Failed to download metadata).*$", done.err, re.MULTILINE):
+            self.stale.append(f"Not every repository could be asked: {match[0].strip()[:200]}")
         found = [_package(line.split("|", len(FIELDS) - 1)) for line in done.out.splitlines() if line.count("|") >= 8]
         machine = self.root.text("/proc/sys/kernel/arch", 64)
         return [one for one in found if plain(one.name, one.version, one.arch) and machine in (None, one.arch)]

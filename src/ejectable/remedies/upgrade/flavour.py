@@ -3,7 +3,9 @@
 
 import re
 
-__all__ = ["concrete", "flavour", "natural", "newer"]
+from ejectable.host.installed import natural
+
+__all__ = ["concrete", "flavour", "newer"]
 
 # Upstream version, ABI and whatever a distribution mixes in, as far as it begins with a digit; then the flavour:
 # 6.1.0-50-cloud-amd64, 6.12.117+deb12-cloud-amd64, 6.1.0-0.deb11.21-amd64, 6.8.0-1009-aws, 6.8.4-2-pve,
@@ -27,11 +29,6 @@ def concrete(package: str) -> str | None:
     """The release of the kernel that is in a Debian package, by its name; `None` for metapackages and the others."""
     match = CONCRETE.fullmatch(package)
     return match[1] if match and flavour(match[1]) else None
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """A key for sorting: digits compare as numbers, so that 6.8.0-9 comes before 6.8.0-31."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.findall(r"[0-9]{1,18}|[^0-9]+", text)]
 
 
 def newer(release: str, than: str) -> bool:

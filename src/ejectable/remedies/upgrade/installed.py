@@ -7,9 +7,10 @@ import msgspec
 
 from ejectable import host
 from ejectable.assess import initramfs
+from ejectable.host import NextBoot, boots_next
+from ejectable.host.installed import natural
 from ejectable.remedies.situation import Situation
-from ejectable.remedies.upgrade.boot import Boots, boots_next
-from ejectable.remedies.upgrade.flavour import flavour, natural, newer
+from ejectable.remedies.upgrade.flavour import flavour, newer
 from ejectable.remedies.upgrade.verify import Judged, judge_installed
 
 __all__ = ["Ready", "image_of", "ready"]
@@ -23,7 +24,7 @@ class Ready(msgspec.Struct, frozen=True):
     release: str
     path: str
     judged: Judged
-    boots: Boots
+    boots: NextBoot
 
     @property
     def next(self) -> bool:
@@ -59,7 +60,7 @@ def ready(situation: Situation, running: str) -> tuple[Ready | None, tuple[str, 
     return _replaced(situation, running, boots), tuple(said)
 
 
-def _replaced(situation: Situation, running: str, boots: Boots) -> Ready | None:
+def _replaced(situation: Situation, running: str, boots: NextBoot) -> Ready | None:
     """The files of the running release, where an upgrade replaced the bad ones by good ones and nobody rebooted."""
     path = image_of(situation.root, running)
     if path is None or boots.release not in (None, running):
@@ -68,7 +69,7 @@ def _replaced(situation: Situation, running: str, boots: Boots) -> Ready | None:
     return Ready(running, path, judged, boots) if (judged.word, judged.release) == ("good", running) else None
 
 
-def _worth_it(root: host.Root, running: str, boots: Boots) -> Iterator[str]:
+def _worth_it(root: host.Root, running: str, boots: NextBoot) -> Iterator[str]:
     if boots.release and boots.release != running:
         yield boots.release
     kind = flavour(running)

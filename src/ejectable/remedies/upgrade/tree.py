@@ -5,6 +5,7 @@ Its package manager is not asked: that would run whatever the tree's own configu
 may name programs), on this machine.
 """
 
+import re
 import shlex
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from ejectable import host
 from ejectable.model import Remedy
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.upgrade.apt import owner_in
+from ejectable.remedies.upgrade.boot import instead
 from ejectable.remedies.upgrade.choice import manager_of
 from ejectable.remedies.upgrade.flavour import flavour
 from ejectable.remedies.upgrade.installed import ready
@@ -21,19 +23,22 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", re.ASCII)
+
 
 def plan(situation: Situation, remedy: "Remediation") -> Remedy:
     """Which package manager and flavour it is, what is installed already, and the commands to run over there."""
     root = situation.root
     running = situation.facts.host.kernel_release
-    release = running or host.boots_next(root)
+    release = running or host.boots_next(root).release
     if release is None:
         return remedy.impossible("This tree shows neither a running kernel nor an installed one.")
     found, said = ready(situation, running) if running else (None, ())
     if found is not None:
         why = f"{found.release} is installed there and was not booted yet. Its code was read: {found.judged.why}."
         after = "" if found.next else f" But {found.boots.release or 'an unknown one'} boots next ({found.boots.how})."
-        commands = (*(() if found.next else found.boots.instead(found.release)), "sudo systemctl reboot")
+        first = () if found.next else instead(found.boots, found.release)
+        commands = tuple(_there(situation, command) for command in (*first, "sudo systemctl reboot"))
         return Remedy(remedy.name, "possible", why + after, commands, verified=True, cost="a reboot", details=said)
     manager = manager_of(root, release)
     if manager is None:
@@ -44,13 +49,21 @@ def plan(situation: Situation, remedy: "Remediation") -> Remedy:
     return remedy.impossible(
         f"What {manager} offers cannot be asked from here: this is a tree, and asking would run what its configuration "
         "names. The commands are for that machine; what they download can be judged here.",
-        commands=_commands(manager, package, kind, None if running else str(root.path)),
+        commands=_commands(situation, manager, package, kind, None if running else str(root.path)),
         details=(f"{about}: its package manager is {manager}.", *said),
     )
 
 
-def _commands(manager: str, package: str | None, kind: str | None, mounted: str | None) -> tuple[str, ...]:
-    """To download, to judge and to install, over there; in a mounted image through chroot(8), judged from outside."""
+def _there(situation: Situation, command: str) -> str:
+    """The command on the machine that the tree is of: pasted as it is, it would change the one that we run on."""
+    name = situation.facts.host.name
+    return f"ssh -t {name if name and NAME.fullmatch(name) else 'HOST'} {shlex.quote(command)}"
+
+
+def _commands(
+    situation: Situation, manager: str, package: str | None, kind: str | None, mounted: str | None
+) -> tuple[str, ...]:
+    """To download and install over there, and to judge here; in a mounted image through chroot(8)."""
     if manager == "apt":
         name = shlex.quote(f"linux-image-{kind}" if kind else package or "linux-image-amd64")
         all_of_it = f"apt-cache depends --recurse --important {name} | grep -E '^linux-(image|modules)-[0-9]'"
@@ -64,8 +77,14 @@ def _commands(manager: str, package: str | None, kind: str | None, mounted: str 
         refresh, download = "zypper refresh", f"zypper --pkg-cache-dir . download {shlex.quote(name)}"
         install = f"zypper install {shlex.quote(name)}"
     if mounted is None:
-        folder = 'cd "$(mktemp -d)"'
-        return (f"sudo {refresh}", f"{folder} && {download}", "ejectable kernel .", f"sudo {install}  # if it is fixed")
+        fetch = _there(situation, f"mkdir -p kernel && cd kernel && {download}")
+        name = fetch.split()[2]
+        return (
+            _there(situation, f"sudo {refresh}"),
+            fetch,
+            f"scp -r {name}:kernel . && ejectable kernel kernel",
+            f"{_there(situation, f'sudo {install}')}  # if it is fixed",
+        )
     inside = f"sudo chroot {shlex.quote(mounted)}"
     fetch = f"mkdir -p /root/kernel && cd /root/kernel && {refresh} && {download}"
     return (

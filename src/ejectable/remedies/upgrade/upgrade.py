@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from ejectable.errors import BadInput, EjectableError, WrongUsage
-from ejectable.model import Applied, Remedy, Status
+from ejectable.model import SAFE, Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
-from ejectable.remedies.records import CommandStep, Records
+from ejectable.remedies.records import Records
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
+from ejectable.remedies.steps import InstallPackages, Reach
 from ejectable.remedies.upgrade import tree
-from ejectable.remedies.upgrade.backend import Backend, Offer, Owner, Package
-from ejectable.remedies.upgrade.carry_out import carry_out
+from ejectable.remedies.upgrade.backend import Backend, Offer, Owner, Package, not_newer
+from ejectable.remedies.upgrade.boot import instead
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
+from ejectable.remedies.upgrade.install import install
 from ejectable.remedies.upgrade.installed import Ready, ready
-from ejectable.remedies.upgrade.take_back import refusal
+from ejectable.remedies.upgrade.rollback import refusal
 from ejectable.remedies.upgrade.verify import Judged, as_named, judge_packages
 
 __all__ = ["Upgrade"]
@@ -33,6 +35,7 @@ class Upgrade(Remediation):
     name: ClassVar[str] = "upgrade"
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "tree"
+    reach: ClassVar[Reach] = Reach(InstallPackages)
 
     def plan(self, situation: Situation, request: Request) -> Remedy:
         """What the newest package would do; it is downloaded to be read, and not installed."""
@@ -65,7 +68,7 @@ class Upgrade(Remediation):
             return self.impossible(
                 f"This is a container ({situation.facts.container}): the kernel is its host's, and is upgraded there."
             )
-        if report is not None and status in (Status.FIXED, Status.NOT_AFFECTED):
+        if report is not None and status in SAFE - {Status.MITIGATED}:
             has = "has the fix" if status is Status.FIXED else "does not have the faulty code"
             why = f"The kernel in use, {report.release or report.path}, {has}."
             return Remedy(self.name, "done", why, (), verified=True, cost="nothing")
@@ -80,7 +83,7 @@ class Upgrade(Remediation):
         if found.next:
             why += " It boots next: a reboot is all that is needed."
         elif found.boots.release:
-            commands = (*found.boots.instead(found.release), REBOOT)
+            commands = (*instead(found.boots, found.release), REBOOT)
             why += f" But {found.boots.release} boots next ({found.boots.how})."
         else:
             why += f" Which kernel boots next could not be told: {found.boots.how}."
@@ -97,13 +100,10 @@ class Upgrade(Remediation):
             *said,
         ]
         if offer.current:
-            return self.impossible(
-                f"{owner.label}, which is in use, is the newest kernel that {backend.name} offers: "
-                "there is none to upgrade to yet.",
-                details=(*details, *backend.notes),
-            )
+            why = not_newer(backend, owner)
+            return self.impossible(why, details=(*details, *backend.notes, *backend.stale))
         judged, trouble = self._judged(situation, backend, offer)
-        details += [*backend.notes]
+        details += [*backend.notes, *backend.stale]
         return self._line(backend, offer, judged, trouble, details)
 
     def _judged(self, situation: Situation, backend: Backend, offer: Offer) -> tuple[Judged | None, str]:
@@ -132,7 +132,7 @@ class Upgrade(Remediation):
         if judged is not None and judged.word == "affected":
             return self.impossible(
                 f"The newest kernel that {backend.name} offers, {label}, still has the defect. Its code was read: "
-                f"{judged.why}. Until a fixed one is published, another remedy has to do.",
+                f"{judged.why}. {_until(backend)}, another remedy has to do.",
                 details=details,
             )
         if judged is not None and judged.word in ("unknown", "unfit"):
@@ -169,18 +169,18 @@ class Upgrade(Remediation):
                 "`upgrade` installs packages on the machine that it runs on only.",
                 hint="For a mounted image: `ejectable fix upgrade --root DIR` shows the commands.",
             )
-        return carry_out(situation, changes, self._not_needed(situation))
+        return install(situation, changes, self._not_needed(situation))
 
     def undo(self, situation: Situation, request: Request, changes: Changes) -> Applied:
         """Remove what was installed, unless it is what runs by now."""
-        steps = [step for record in self._records(situation) for step in record if isinstance(step, CommandStep)]
-        for step in steps[-1:]:
-            words = list(step.undo)
-            if "ejectable.remedies.upgrade.take_back" in words:
-                manager, *packages = words[words.index("ejectable.remedies.upgrade.take_back") + 1 :]
-                if why := refusal(situation.root, manager, packages):
-                    raise WrongUsage(f"It cannot be taken back now: {why}", hint="Boot another kernel first.")
+        records = [one for one in Records(situation.root).all() if (one.remedy, one.state) == (self.name, "done")]
+        for step in records[-1].steps if records else ():
+            if isinstance(step, InstallPackages) and (why := refusal(situation.root, step.manager, step.new)):
+                raise WrongUsage(f"It cannot be taken back now: {why}", hint="Boot another kernel first.")
         return super().undo(situation, request, changes)
 
-    def _records(self, situation: Situation) -> list[tuple[object, ...]]:
-        return [one.steps for one in Records(situation.root).all() if (one.remedy, one.state) == (self.name, "done")]
+
+def _until(backend: Backend) -> str:
+    if backend.stale:
+        return f"Whether a fixed one was published since is not known ({backend.stale[0].rstrip('.')}); until then"
+    return "Until a fixed one is published"

@@ -14,15 +14,13 @@ import msgspec
 from ejectable.assess.installed import Judge
 from ejectable.assess.kernels import judge, status_of
 from ejectable.errors import BadInput, EjectableError
-from ejectable.model import EvidenceKind, KernelReport, Status
+from ejectable.model import SAFE, EvidenceKind, Justification, KernelReport, Status
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.upgrade.backend import Package
 
 __all__ = ["Judged", "as_named", "judge_files", "judge_installed", "judge_packages"]
 
-GOOD = (Status.FIXED, Status.NOT_AFFECTED)
 CODE = (EvidenceKind.EXECUTED, EvidenceKind.DISASSEMBLY)
-NOT_REACHED = "vulnerable_code_not_in_execute_path"  # OpenVEX; here: it cannot drive a legacy device at all
 
 Download = Callable[[Sequence[Package]], list[Path]]
 
@@ -125,7 +123,7 @@ def _fit(situation: Situation, report: KernelReport) -> Judged:
         raise BadInput(f"expected a kernel for {machine}, found one for {report.arch}", path=report.path)
     if status is Status.AFFECTED:
         return judged("affected", reasons[status])
-    if status not in GOOD:
+    if status not in SAFE:
         return judged("unknown", reasons.get(status, "nothing was found out"))
     if report.virtio_pci == "absent":
         return judged("unfit", "it has no virtio_pci driver: this machine's virtio devices would be gone")
@@ -133,8 +131,8 @@ def _fit(situation: Situation, report: KernelReport) -> Judged:
         return judged("unknown", "virtio_pci was in none of the files that were read")
     legacy = [device for device in situation.facts.devices or () if device.mode == "legacy"]
     for finding in report.findings:
-        said = [item for item in finding.evidence if item.kind in CODE and item.says in GOOD]
-        if finding.justification == NOT_REACHED and legacy:
+        said = [item for item in finding.evidence if item.kind in CODE and item.says in SAFE]
+        if finding.justification == Justification.NOT_REACHED and legacy:
             return judged("unfit", f"it cannot drive a legacy device at all, and {legacy[0].name} is one")
         if not said or any(item.says is Status.AFFECTED for item in finding.evidence if item.kind in CODE):
             return judged("unknown", f"its code does not prove it: {finding.reason}")

@@ -11,13 +11,14 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ejectable.errors import Missing
+from ejectable.host.installed import natural
 from ejectable.remedies.commands import paste, run
 from ejectable.remedies.upgrade import rpm
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, plain, telling
-from ejectable.remedies.upgrade.flavour import natural, newer
+from ejectable.remedies.upgrade.flavour import newer
 from ejectable.remedies.upgrade.folders import cache
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ RAW = "/var/cache/zypp/raw"
 class Zypper(Backend):
     """See the module's text."""
 
-    name: ClassVar[str] = "zypper"
+    name: ClassVar[Literal["apt", "dnf", "zypper"]] = "zypper"
 
     def owner(self, release: str) -> Owner | None:
         """As `Backend.owner`."""
@@ -47,7 +48,7 @@ class Zypper(Backend):
         if age < FRESH_S:
             return ()
         if self.offline:
-            self.notes.append(
+            self.stale.append(
                 "zypper's metadata is old or absent, and --offline forbids fetching it: `sudo zypper refresh` does."
             )
             return ()
@@ -55,7 +56,7 @@ class Zypper(Backend):
         done = run(["zypper", *ours, "--non-interactive", "--quiet", "refresh"], timeout_s=DOWNLOAD_S)
         if done.ok:
             return ours
-        self.notes.append(f"zypper's metadata is old or absent, and could not be fetched: {done.last}")
+        self.stale.append(f"zypper's metadata is old or absent, and could not be fetched: {done.last}")
         return ()
 
     @staticmethod

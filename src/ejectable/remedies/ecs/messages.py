@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from ejectable.model import Device
 from ejectable.remedies.commands import paste
-from ejectable.remedies.ecs import cli_lines
+from ejectable.remedies.ecs import aliyun_cli
+from ejectable.remedies.ecs.instance import Subject
 from ejectable.remedies.ecs.names import MODERN_GENERATION, TypeName, successors
 from ejectable.remedies.ecs.offers import Described, Offer, Offers, unfit
-from ejectable.remedies.ecs.whereabouts import Subject
 
 __all__ = [
     "NOT_ECS",
@@ -64,7 +64,7 @@ def guesses(current: TypeName | None, wanted: str | None) -> tuple[tuple[str, ..
     if wanted is not None:
         return (wanted,), unfit(wanted)
     if current is None:
-        return (cli_lines.ANY_TYPE,), None
+        return (aliyun_cli.ANY_TYPE,), None
     if current.modern:
         return (), already(current)
     found = successors(current)
@@ -97,12 +97,12 @@ def commands(
 ) -> tuple[str, ...]:
     """What to paste on another machine, in this order."""
     region, instance = subject.called
-    lines = [cli_lines.on_offer(region, instance)] if ask_first else []
+    lines = [aliyun_cli.on_offer(region, instance)] if ask_first else []
     if not subscription:
-        lines.append(cli_lines.dry_run(region, instance, name, across=across))
-    lines += cli_lines.stop(region, instance)
-    lines.append(cli_lines.change_type(region, instance, name, subscription=subscription, across=across))
-    return (*lines, *cli_lines.start(region, instance))
+        lines.append(aliyun_cli.dry_run(region, instance, name, across=across))
+    lines += aliyun_cli.stop(region, instance)
+    lines.append(aliyun_cli.change_type(region, instance, name, subscription=subscription, across=across))
+    return (*lines, *aliyun_cli.start(region, instance))
 
 
 def details(subject: Subject, had: Described, new: Offer, found: Offers) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ def _migration(had: Described) -> str:
 def guess_details(subject: Subject, names: Sequence[str]) -> tuple[str, ...]:
     """What else there is to know of a guess."""
     region, instance = subject.called
-    prepaid = cli_lines.change_type(region, instance, names[0], subscription=True)
+    prepaid = aliyun_cli.change_type(region, instance, names[0], subscription=True)
     others = (f"Other guesses: {', '.join(names[1:])}.",) if names[1:] else ()
     return (
         *others,

@@ -7,26 +7,28 @@ from contextlib import ExitStack
 from ejectable import host
 from ejectable.assess import initramfs
 from ejectable.errors import Missing
+from ejectable.host import NextBoot, boots_next
 from ejectable.model import Applied, Remedy
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.commands import run
 from ejectable.remedies.situation import Situation
-from ejectable.remedies.upgrade import precautions, take_back
-from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, telling
-from ejectable.remedies.upgrade.boot import Boots, boots_next
+from ejectable.remedies.steps import InstallPackages
+from ejectable.remedies.upgrade import precautions
+from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, not_newer, telling
+from ejectable.remedies.upgrade.boot import instead
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.installed import Ready, image_of, ready
 from ejectable.remedies.upgrade.verify import Judged, as_named, judge_files, judge_installed
 
-__all__ = ["carry_out"]
+__all__ = ["install"]
 
 INSTALL_S = 3600.0
 UNDO = "ejectable fix upgrade --undo"
 OTHERS = "`ejectable fix` shows the other remedies."
 
 
-def carry_out(situation: Situation, changes: Changes, not_needed: Remedy | None) -> Applied:
+def install(situation: Situation, changes: Changes, not_needed: Remedy | None) -> Applied:
     """Install the newest kernel if it is good; raises `Missing` with what is in the way, and nothing was changed."""
     if not_needed is not None:
         if not_needed.state == "done":
@@ -52,10 +54,8 @@ def carry_out(situation: Situation, changes: Changes, not_needed: Remedy | None)
         situation.tell(f"installing {offer.image.label}")
         precautions.free(situation.root, backend.locks())
         argv = backend.install(offer, folder)
-        undo = take_back.command(
-            backend.name, effect.new, before=before, release=_fresh(situation.root, judged.release)
-        )
-        with changes.doing(argv, undo=undo, what=f"installed {', '.join([*effect.new, *effect.changed])}"):
+        step = InstallPackages(backend.name, effect.new, effect.changed, before, _fresh(situation.root, judged.release))
+        with changes.step(step):
             done = run(argv, timeout_s=INSTALL_S, unbroken=True)
             if not done.ok:
                 raise Missing(f"{backend.name} could not install {offer.image.label}: {telling(done)}")
@@ -86,7 +86,7 @@ def _offered(situation: Situation, release: str) -> tuple[Backend, Offer]:
     situation.tell(f"asking {backend.name} for the newest kernel")
     offer = backend.offer(owner)
     if offer.current:
-        raise Missing(f"{owner.label} is the newest kernel that {backend.name} offers.", hint=OTHERS)
+        raise Missing(not_newer(backend, owner), hint=OTHERS)
     if offer.held:
         raise Missing(
             f"{offer.image.label} is on offer, but {'; '.join(offer.held)}.",
@@ -166,9 +166,9 @@ def _checked(situation: Situation, running: str, offer: Offer, judged: Judged, c
     )
 
 
-def _not_next(release: str, boots: Boots, done: Sequence[str], why: str) -> Applied:
+def _not_next(release: str, boots: NextBoot, done: Sequence[str], why: str) -> Applied:
     """It is there, and something else boots: that is not the end of the danger."""
     other = boots.release or "an unknown kernel"
-    steps = (*(f"Make {release} boot next: `{command}`" for command in boots.instead(release)), "Then reboot.")
+    steps = (*(f"Make {release} boot next: `{command}`" for command in instead(boots, release)), "Then reboot.")
     why = f"{why} But {other} boots next ({boots.how})."
     return Applied("upgrade", tuple(done), verified=False, why=why, next_steps=steps, undo=UNDO if done else None)

@@ -4,9 +4,9 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-import msgspec
+from ejectable.host.bootloader.entry import Entry, release_of
 
-__all__ = ["Entry", "chosen", "default_of", "entries", "environment"]
+__all__ = ["chosen", "default_of", "entries", "environment"]
 
 MENU = re.compile(r"\s*(menuentry|submenu)\s+(?:'([^']*)'|\"([^\"]*)\")(.*)\{\s*$")
 ID = re.compile(r"(?:\$menuentry_id_option|--id)\s+(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
@@ -16,31 +16,24 @@ VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 MAX_DEPTH = 8
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One line of a boot menu; a submenu has others `inside`. `path` is what chooses it: "MENU>ENTRY"."""
-
-    title: str
-    id: str
-    release: str | None
-    inside: tuple["Entry", ...] = ()
-    path: str = ""
-
-
 def environment(text: str) -> dict[str, str]:
     """The variables in a grubenv block."""
     return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
 
 
-def default_of(text: str, settings: Mapping[str, str]) -> tuple[str, str]:
+def default_of(text: str, settings: Mapping[str, str]) -> tuple[str | None, str]:
     """Which entry is the default, and what says so: `next_entry`, `saved_entry`, or the number that is written there.
 
-    grub.cfg sets it in two branches: from next_entry, which holds for one boot, and else the lasting one.
+    grub.cfg sets it in two branches: from next_entry, which holds for one boot, and else the lasting one. Where it
+    sets others as well, nothing here can tell which branch GRUB takes: then it is `None`.
     """
     if settings.get("next_entry"):
         return settings["next_entry"], "next_entry, for one boot"
     values = [a or b or c for a, b, c in DEFAULT.findall(text)]
-    values = [value for value in values if "next_entry" not in value]
-    value = values[-1] if values else "0"
+    values = list(dict.fromkeys(value for value in values if "next_entry" not in value))
+    if len(values) > 1:
+        return None, f"default is set to {' and to '.join(values[:3])}"
+    value = values[0] if values else "0"
     variable = VARIABLE.fullmatch(value)
     if variable is None:
         return value, f"entry {value}"
@@ -67,7 +60,7 @@ def _menu(lines: Iterator[str], above: str, depth: int) -> tuple[tuple[Entry, ..
             name = next(filter(None, given.groups()), title) if given else title
             path = f"{above}>{name}" if above else name
             inside, loads = _menu(lines, path, depth + 1) if depth < MAX_DEPTH else ((), None)
-            found.append(Entry(title, name, _release(loads), inside, path))
+            found.append(Entry(title, name, release_of(loads), inside, path, loads))
             continue
         if image is None and depth and (loaded := LINUX.match(line)):
             image = loaded[1]
@@ -78,11 +71,6 @@ def _menu(lines: Iterator[str], above: str, depth: int) -> tuple[tuple[Entry, ..
         if line.rstrip().endswith("{"):
             open_braces += 1
     return tuple(found), image
-
-
-def _release(image: str | None) -> str | None:
-    name = (image or "").rpartition("/")[2]
-    return name.partition("-")[2] or None
 
 
 def chosen(menu: Sequence[Entry], default: str) -> Entry | None:

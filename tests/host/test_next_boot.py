@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ejectable import host
-from ejectable.remedies.upgrade.boot import Boots, boots_next
+from ejectable.host import NextBoot, boots_next
+from ejectable.remedies.upgrade.boot import instead
 
 OLD, NEW = "6.1.0-50-cloud-amd64", "6.1.0-56-cloud-amd64"
 UUID = "0f1b2c3d-1111-2222-3333-444455556666"
@@ -40,7 +41,7 @@ def _grub_cfg(default: str) -> str:
     )
 
 
-def _grub(root: Path, default: str, environment: str = "", setting: str = "0") -> Boots:
+def _grub(root: Path, default: str, environment: str = "", setting: str = "0") -> NextBoot:
     (root / "boot/grub").mkdir(parents=True)
     (root / "etc/default").mkdir(parents=True)
     (root / "boot/grub/grub.cfg").write_text(_grub_cfg(default))
@@ -61,7 +62,7 @@ def test_the_first_entry_of_grub_is_the_newest_kernel(tmp_path: Path) -> None:
 def test_grub_pinned_to_an_old_kernel_is_told_with_the_way_out(tmp_path: Path, default: str) -> None:
     boots = _grub(tmp_path, default, setting=f'"{default}"')
     assert boots.release == OLD
-    assert boots.instead(NEW) == (f"sudo grub-reboot gnulinux-{NEW}-simple-{UUID}",)
+    assert instead(boots, NEW) == (f"sudo grub-reboot gnulinux-{NEW}-simple-{UUID}",)
 
 
 def test_a_saved_entry_of_grub_decides(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_a_saved_entry_of_grub_decides(tmp_path: Path) -> None:
     boots = _grub(tmp_path, "${saved_entry}", f"saved_entry={saved}", "saved")
     assert boots.release == OLD
     assert "saved_entry" in boots.how
-    assert boots.instead(NEW) == (f"sudo grub-set-default gnulinux-{NEW}-simple-{UUID}",)
+    assert instead(boots, NEW) == (f"sudo grub-set-default gnulinux-{NEW}-simple-{UUID}",)
 
 
 def test_a_next_entry_holds_for_one_boot(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_saved_entry_that_is_gone_falls_back_to_the_first_as_grub_does(tmp_pat
     assert _grub(tmp_path, "${saved_entry}", "saved_entry=gone", "saved").release == NEW
 
 
-def _bls(root: Path, saved: str) -> Boots:
+def _bls(root: Path, saved: str) -> NextBoot:
     """As Fedora has it."""
     (root / "boot/grub2").mkdir(parents=True)
     (root / "boot/loader/entries").mkdir(parents=True)
@@ -99,7 +100,7 @@ def _bls(root: Path, saved: str) -> Boots:
 def test_an_entry_of_the_boot_loader_specification_can_be_the_saved_one(tmp_path: Path) -> None:
     boots = _bls(tmp_path, "0123abc-6.8.5-301.fc40.x86_64")
     assert (boots.release, boots.loader) == ("6.8.5-301.fc40.x86_64", "bls")
-    assert boots.instead("6.8.10-300.fc40.x86_64") == (
+    assert instead(boots, "6.8.10-300.fc40.x86_64") == (
         "sudo grubby --set-default /boot/vmlinuz-6.8.10-300.fc40.x86_64",
     )
 
@@ -108,7 +109,7 @@ def test_without_a_saved_entry_the_newest_of_the_specification_boots(tmp_path: P
     assert _bls(tmp_path, "").release == "6.8.10-300.fc40.x86_64"
 
 
-def _systemd_boot(root: Path, default: str) -> Boots:
+def _systemd_boot(root: Path, default: str) -> NextBoot:
     (root / "efi/loader/entries").mkdir(parents=True)
     (root / "efi/loader/loader.conf").write_text(f"timeout 3\n{default}\n")
     for release in (OLD, NEW):
@@ -125,7 +126,7 @@ def test_systemd_boot_takes_the_newest_that_fits_its_pattern(tmp_path: Path) -> 
 def test_systemd_boot_pinned_to_an_old_kernel_is_told_with_the_way_out(tmp_path: Path) -> None:
     boots = _systemd_boot(tmp_path, f"default machine-{OLD}.conf")
     assert boots.release == OLD
-    assert boots.instead(NEW) == (f"sudo bootctl set-default machine-{NEW}.conf",)
+    assert instead(boots, NEW) == (f"sudo bootctl set-default machine-{NEW}.conf",)
 
 
 def test_an_efi_variable_that_overrules_the_file_makes_it_unknown(tmp_path: Path) -> None:

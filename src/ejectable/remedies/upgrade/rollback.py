@@ -1,41 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Taking an installation back: `python -m ejectable.remedies.upgrade.take_back apt PACKAGE...`
+"""Taking an installation back: exactly the packages that are named, and never the kernel that runs.
 
-It is a program of its own, since it must also work after the upgrade was killed: then the package manager may still be
-at work (it is waited for), or may have been stopped half-way. It removes exactly what it is told, and never the kernel
-that runs. What was not installed at all is no error.
+It must also work after the upgrade was killed: then the package manager may still be at work (it is waited for), or may
+have been stopped half-way. What was not installed at all is no error. No package manager is ever killed: what that
+leaves half configured nobody can remove.
 """
 
-import os
 import re
-import shutil
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 
 from ejectable import host
-from ejectable.errors import EjectableError, Missing, WrongUsage
+from ejectable.errors import Missing
 from ejectable.remedies.commands import run, which
 from ejectable.remedies.upgrade import rpm
 from ejectable.remedies.upgrade.apt import Apt, owner_in
 from ejectable.remedies.upgrade.precautions import holder
 
-__all__ = ["command", "main", "refusal", "take_back"]
+__all__ = ["refusal", "roll_back"]
 
 WAIT_S = 300.0  # for a package manager that is still at work
 RELEASE = re.compile(r"\d[\w.~+-]*", re.ASCII)
-REMOVE_S = 550.0  # less than what the undoing of a command may take
-
-
-def command(manager: str, packages: Sequence[str], *, before: Sequence[str] = (), release: str = "") -> list[str]:
-    """The command line; `before` are packages that were replaced, as `name=version`.
-
-    `release` is a kernel of which nothing was there before: what a package manager that died half-way left of it goes.
-    """
-    # -P: whatever lies in the current folder is not imported.
-    words = [sys.executable, "-P", "-m", "ejectable.remedies.upgrade.take_back", manager, *packages]
-    return [*words, *([f"--leftovers={release}"] if release else []), *(["--restore", *before] if before else [])]
+REMOVE_S = 3600.0
 
 
 def refusal(root: host.Root, manager: str, packages: Sequence[str]) -> str | None:
@@ -55,7 +42,7 @@ def refusal(root: host.Root, manager: str, packages: Sequence[str]) -> str | Non
     return None
 
 
-def take_back(
+def roll_back(
     root: host.Root, manager: str, packages: Sequence[str], before: Sequence[str], leftovers: str = ""
 ) -> None:
     """Remove `packages` and reinstall `before`; raises `Missing` where that fails."""
@@ -92,12 +79,12 @@ def _sweep(root: host.Root, release: str) -> None:
     """Remove the files of a release that belong to no package: those that were unpacked when everything stopped."""
     if not RELEASE.fullmatch(release) or release == root.text("/proc/sys/kernel/osrelease", 256):
         return
-    boot, modules = root.resolve("/boot"), root.resolve(f"/lib/modules/{release}")
-    for name in (root.list("/boot") or ()) if boot else ():
-        if re.fullmatch(rf"[A-Za-z.]+-{re.escape(release)}(?:\.img)?(?:\.dpkg-\w+|\.new)?", name):
-            Path(root.outside(f"{boot}/{name}")).unlink(missing_ok=True)
-    if modules and modules.endswith(f"/modules/{release}"):
-        shutil.rmtree(root.outside(modules), ignore_errors=True)
+    left = re.compile(rf"[A-Za-z.]+-{re.escape(release)}(?:\.img)?(?:\.dpkg-\w+|\.new)?")
+    with suppress(OSError), root.directory("/boot") as boot:
+        for name in filter(left.fullmatch, boot.list()):
+            boot.remove(name)
+    with suppress(OSError), root.directory("/lib/modules") as modules:
+        modules.remove_folder(release, filled=True)
 
 
 def _is_installed(manager: str, name: str) -> bool:
@@ -115,27 +102,6 @@ def _is_owned(manager: str, folder: str) -> bool:
 
 
 def _checked(argv: list[str]) -> None:
-    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
-    done = run(argv, timeout_s=REMOVE_S - WAIT_S)
+    done = run(argv, timeout_s=REMOVE_S, unbroken=True)
     if not done.ok:
         raise Missing(f"`{argv[0]}` failed: {done.last}")
-
-
-def main(words: Sequence[str]) -> int:
-    """The program; says in one line what went wrong."""
-    manager, *rest = words or ("",)
-    cut = rest.index("--restore") if "--restore" in rest else len(rest)
-    try:
-        if manager not in ("apt", "dnf", "zypper"):
-            raise WrongUsage("Which package manager: apt, dnf or zypper?")
-        swept = [word.partition("=")[2] for word in rest[:cut] if word.startswith("--leftovers=")]
-        packages = [word for word in rest[:cut] if not word.startswith("-")]
-        take_back(host.Root("/"), manager, packages, rest[cut + 1 :], *swept[:1])
-    except EjectableError as error:
-        sys.stderr.write(f"{error.message}\n")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -15,6 +15,7 @@ from ejectable import host
 from ejectable.errors import EjectableError, Missing, WrongUsage
 from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies.changes import Changes, interrupted
+from ejectable.remedies.records import Records
 from ejectable.remedies.registry import REMEDIES, remediation
 from ejectable.remedies.remediation import Remediation, Request, undone
 from ejectable.remedies.situation import Situation
@@ -68,7 +69,8 @@ def apply(situation: Situation, name: str, request: Request) -> Applied:
         _ending_softly(),
         Changes.begin(_root(one, situation), name, undo=_undo_command(situation, name, request)) as changes,
     ):
-        return one.apply(situation, request, changes)
+        done = one.apply(situation, request, changes)
+    return msgspec.structs.replace(done, undo=_undo_command(situation, name, request) if done.undo else None)
 
 
 def undo(situation: Situation, name: str, request: Request) -> Applied:
@@ -88,13 +90,18 @@ def status(situation: Situation, name: str | None, request: Request) -> Status:
 def left_open(situation: Situation) -> tuple[str, ...]:
     """What to say of changes that were begun and did not end."""
     try:
-        found = interrupted(situation.root)
+        records = Records(situation.root)
+        found, old = interrupted(situation.root), records.outdated()
     except EjectableError as error:
         return (" ".join(filter(None, (error.message, error.hint))),)
+    outdated = tuple(
+        f"{path} was recorded by an earlier version, which recorded commands: nothing of it is run or taken back."
+        for path in old
+    )
     known = [record for record in found if record.remedy in REMEDIES]  # what cannot be undone by a name is not offered
-    return tuple(
+    return outdated + tuple(
         f"A change was interrupted (`fix {record.remedy}`, begun {record.started}): "
-        f"`ejectable fix {record.remedy} --undo` takes it back."
+        f"`{_command(situation, record.remedy, '--undo')}` takes it back."
         for record in known
     )
 
@@ -111,13 +118,20 @@ def _ready(situation: Situation, name: str) -> Remediation:
     if one.where == "live" and not situation.root.live:
         raise WrongUsage(f"`{name}` works on the machine it runs on only.", hint="Leave --root away, over there.")
     if one.needs_root and os.geteuid() != 0:
-        raise Missing(f"`{name}` changes this system: that takes root.", hint=f"sudo ejectable fix {name} --apply")
+        raise Missing(f"`{name}` changes this system: that takes root.", hint=_command(situation, name, "--apply"))
     return one
 
 
 def _undo_command(situation: Situation, name: str, request: Request) -> str:
-    words = ["ejectable", "fix", name, *([str(Path(request.target).absolute())] if request.target else []), "--undo"]
-    return shlex.join([*words, *([] if situation.root.live else ["--root", str(situation.root.path)])])
+    target = [str(Path(request.target).absolute())] if request.target else []
+    return _command(situation, name, *target, "--undo")
+
+
+def _command(situation: Situation, name: str, *words: str) -> str:
+    """`ejectable fix NAME ...` for this machine or tree, to paste."""
+    sudo = ["sudo"] if remediation(name).needs_root else []
+    tree = [] if situation.root.live or remediation(name).where == "anywhere" else ["--root", str(situation.root.path)]
+    return shlex.join([*sudo, "ejectable", "fix", name, *words, *tree])
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import msgspec
 from ejectable import host
 from ejectable.errors import Missing, WrongUsage
 from ejectable.host.identity import read_host
-from ejectable.remedies.ecs import cli_lines
+from ejectable.remedies.ecs import aliyun_cli
 from ejectable.remedies.ecs.metadata import MetadataService
 from ejectable.remedies.remediation import Request
 
-__all__ = ["CLOUD", "Subject", "Whereabouts", "checked_instance", "find", "is_here", "on_ecs", "subject_of"]
+__all__ = ["CLOUD", "Identity", "Subject", "checked_instance", "find", "is_here", "on_ecs", "subject_of"]
 
 CLOUD = "alibaba"  # host.identity's word
 INSTANCE = re.compile(r"i-[a-z0-9]{5,40}")
@@ -23,7 +23,7 @@ CLOUD_INIT = "/run/cloud-init/instance-data.json"
 ROLE = re.compile(r"[\w.-]{1,64}")
 
 
-class Whereabouts(msgspec.Struct, frozen=True):
+class Identity(msgspec.Struct, frozen=True):
     """What is known of an instance without the API. `unasked` says why the metadata service told nothing."""
 
     instance: str | None
@@ -46,13 +46,13 @@ class Subject(msgspec.Struct, frozen=True):
     @property
     def called(self) -> tuple[str, str]:
         """Region and instance as commands name them, with words that stand for what is not known."""
-        return self.region or cli_lines.ANY_REGION, self.instance or cli_lines.ANY_INSTANCE
+        return self.region or aliyun_cli.ANY_REGION, self.instance or aliyun_cli.ANY_INSTANCE
 
 
 def subject_of(root: host.Root, cloud: str | None, request: Request, *, offline: bool) -> Subject:
     """What is meant by --instance and --region, or by their absence. Raises `WrongUsage` for what cannot be an id."""
     named = None if request.instance is None else checked_instance(request.instance)
-    here = Whereabouts(None, None, None)
+    here = Identity(None, None, None)
     if cloud == CLOUD:
         here = find(root, offline=offline)
     notes = (here.unasked,) if here.unasked else ()
@@ -69,7 +69,7 @@ def checked_instance(text: str) -> str:
     return text
 
 
-def find(root: host.Root, *, offline: bool, service: Callable[[], MetadataService] = MetadataService) -> Whereabouts:
+def find(root: host.Root, *, offline: bool, service: Callable[[], MetadataService] = MetadataService) -> Identity:
     """The machine below `root`, which is an ECS instance: from the metadata service, else from what cloud-init left."""
     told: dict[str, str] = {}
     unasked: str | None = None
@@ -83,7 +83,7 @@ def find(root: host.Root, *, offline: bool, service: Callable[[], MetadataServic
         except Missing as error:
             unasked = error.message
     left = _cloud_init(root)
-    return Whereabouts(
+    return Identity(
         instance=_fitting(INSTANCE, told.get("instance-id") or left.get("instance_id")),
         region=_fitting(re.compile(r"[a-z0-9-]{4,64}"), told.get("region-id") or left.get("region")),
         type=_fitting(

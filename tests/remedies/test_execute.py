@@ -15,10 +15,11 @@ from ejectable import host
 from ejectable.advisories import registry
 from ejectable.errors import Missing, WrongUsage
 from ejectable.model import Remedy
-from ejectable.remedies import REMEDIES, Request, Situation, carry_out, remediation
+from ejectable.remedies import REMEDIES, Request, Situation, execute, remediation
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.panic_policy import PanicPolicy
 from ejectable.remedies.remediation import Remediation
+from ejectable.remedies.steps import Reach
 from tests.host.trees import Machine, affected_module
 from tests.remedies.own_state import IN_A_CHILD
 
@@ -38,14 +39,14 @@ def affected(tmp_path: Path) -> Path:
 def test_every_remedy_is_there_and_plans_for_any_machine(name: str, affected: Path) -> None:
     one = remediation(name)
     assert one.name == name
-    (line,) = carry_out.plan(situation(affected), Request(), [name])
+    (line,) = execute.plan(situation(affected), Request(), [name])
     assert line.remedy == name
     assert line.why
     assert line.state in ("possible", "impossible", "done"), "one that is asked for by name is not ranked"
 
 
 def test_the_plan_recommends_one_cure_and_one_thing_to_live_with(affected: Path) -> None:
-    plan = carry_out.plan(situation(affected), Request())
+    plan = execute.plan(situation(affected), Request())
     assert {line.remedy for line in plan} == set(REMEDIES)
     states = [line.state for line in plan]
     assert states == sorted(states, key=["done", "recommended", "possible", "impossible"].index)
@@ -56,7 +57,7 @@ def test_the_plan_recommends_one_cure_and_one_thing_to_live_with(affected: Path)
 
 def test_where_nothing_would_crash_nothing_is_recommended(tmp_path: Path) -> None:
     tree = Machine(devices=()).build(tmp_path / "machine")  # a stock kernel: it never had the code
-    plan = carry_out.plan(situation(tree), Request())
+    plan = execute.plan(situation(tree), Request())
     assert not [line for line in plan if line.state == "recommended"]
 
 
@@ -67,15 +68,15 @@ def test_a_remedy_that_raises_while_it_plans_is_impossible_with_that_reason(
         raise Missing("The oracle is closed.", hint="Come back tomorrow.")
 
     monkeypatch.setattr(PanicPolicy, "plan", plan)
-    (line,) = carry_out.plan(situation(affected), Request(), ["panic-policy"])
+    (line,) = execute.plan(situation(affected), Request(), ["panic-policy"])
     assert (line.state, line.why) == ("impossible", "The oracle is closed. Come back tomorrow.")
 
 
 def test_what_needs_root_says_so_before_anything_is_touched(affected: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Missing, match="takes root") as caught:
-        carry_out.apply(situation(affected), "panic-policy", Request())
-    assert caught.value.hint == "sudo ejectable fix panic-policy --apply"
+        execute.apply(situation(affected), "panic-policy", Request())
+    assert caught.value.hint == f"sudo ejectable fix panic-policy --apply --root {affected}"
     assert not (affected / "var/lib/ejectable").exists()
 
 
@@ -84,7 +85,7 @@ def test_what_works_on_a_running_machine_only_refuses_a_tree(affected: Path) -> 
     assert live
     for name in live:
         with pytest.raises(WrongUsage, match="runs on only"):
-            carry_out.apply(situation(affected), name, Request())
+            execute.apply(situation(affected), name, Request())
 
 
 def test_an_unknown_remedy_is_wrong_usage() -> None:
@@ -97,10 +98,10 @@ import sys, time
 from pathlib import Path
 from ejectable import host
 from ejectable.advisories import registry
-from ejectable.remedies import Request, Situation, carry_out, registry as remedies
-from tests.remedies.test_carry_out import Slow
-remedies.REMEDIES["slow"] = "tests.remedies.test_carry_out:Slow"
-carry_out.apply(Situation(host.Root(sys.argv[1]), registry(), cache=False), "slow", Request())
+from ejectable.remedies import Request, Situation, execute, registry as remedies
+from tests.remedies.test_execute import Slow
+remedies.REMEDIES["slow"] = "tests.remedies.test_execute:Slow"
+execute.apply(Situation(host.Root(sys.argv[1]), registry(), cache=False), "slow", Request())
 """
 
 
@@ -108,6 +109,7 @@ class Slow(Remediation):
     """Changes a file, and then takes its time."""
 
     name: ClassVar[str] = "slow"
+    reach: ClassVar[Reach] = Reach(files=["/etc/hostname"])
     durable: ClassVar[bool] = True
     where = "tree"
 
@@ -135,4 +137,4 @@ def test_a_signal_half_way_undoes_what_was_done(affected: Path, number: signal.S
         process.communicate(timeout=30)
     assert process.returncode != 0
     assert (affected / "etc/hostname").read_text() == "web-1\n"
-    assert carry_out.left_open(situation(affected)) == ()
+    assert execute.left_open(situation(affected)) == ()

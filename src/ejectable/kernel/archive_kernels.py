@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernels in a package, an initramfs, or several packages that were given together."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from ejectable.errors import BadInput, DamagedInput
+from ejectable.intake import Limits, decompress
+from ejectable.intake.module_files import MODULE_SUFFIX
+from ejectable.kernel.containers.archive import Archive
+from ejectable.kernel.formats import recognise
+from ejectable.kernel.image_kernel import ImageKernel
+from ejectable.kernel.kernel import Kernel, Unreadable, unreadable
+from ejectable.kernel.module import Module
+from ejectable.kernel.module_kernel import ModuleKernel, ModulesKernel
+from ejectable.kernel.modules import TREE, ArchiveModules
+from ejectable.kernel.package import Package
+
+__all__ = ["ALONE", "Part", "kernels_in"]
+
+# Images in a package, by name: Debian and Ubuntu, Fedora and RHEL (kernel-core), SUSE (arm64: Image), Arch.
+IMAGE = re.compile(
+    r"(?:usr/lib/debug/)?(?:boot|(?:usr/)?lib/modules/[^/]+)/(?:vmlinuz|bzImage|Image|vmlinux)(?:[-.].*)?"
+    r"(?<!\.hmac)(?<!\.sig)(?<!\.p7s)(?<!\.symvers)"
+)
+CONFIG = "(?:boot/config-{0}|(?:usr/)?lib/modules/{0}/config)"
+# The modules that are worth being reported alone, where their kernel is not there.
+ALONE = ("virtio_pci",)
+ALONE_FILE = re.compile(rf"(?:.*/)?(?:{'|'.join(name.replace('_', '[-_]') for name in ALONE)}){MODULE_SUFFIX}")
+MODULES = re.compile(r"modules\.builtin|kernel/.*")
+NO_KERNEL_HINT = "Headers and metapackages have none; give the package of the image itself, or the image."
+
+
+class Part(msgspec.Struct, frozen=True):
+    """An archive that was given: `path` is its file's, `package` what is written on it."""
+
+    path: str
+    archive: Archive
+    package: Package | None
+
+
+def kernels_in(parts: Sequence[Part], limits: Limits) -> Iterator[Kernel | Unreadable]:
+    """Every kernel in archives that belong together; raises `BadInput` where there is none, `DamagedInput`.
+
+    Each image with the modules of its release, then the modules of releases that no image is there for, then each
+    module that lies elsewhere. All archives are read to their end first: what comes later counts as well.
+    """
+    modules = ArchiveModules(*((part.path, part.archive) for part in parts))
+    images = list(_images(parts, modules, limits))
+    kernels = [image for image in images if isinstance(image, ImageKernel)]
+    for kernel in kernels:
+        kernel.rivals = lambda: kernels
+    yield from images
+    releases = {kernel.release for kernel in kernels}
+    found = bool(images)
+    for part in parts:
+        for release in _releases(part.archive, alone_only=bool(kernels)):
+            if release not in releases:
+                releases.add(release)
+                found = True
+                yield ModulesKernel(
+                    part.path,
+                    release,
+                    limits=limits,
+                    modules=modules,
+                    config=lambda wanted: _config(parts, wanted),
+                    package=part.package,
+                )
+        for alone in _lone_modules(part, limits):
+            found = True
+            yield alone
+    if not found:
+        what = [part.package.name if part.package is not None else "" for part in parts]
+        if len(parts) > 1:
+            raise BadInput(f"none of these packages holds a kernel: {', '.join(what)}", hint=NO_KERNEL_HINT)
+        whose = f"the package {what[0]}" if what[0] else "it"
+        raise BadInput(f"{whose} holds no kernel", path=parts[0].path, hint=NO_KERNEL_HINT)
+
+
+def _images(parts: Sequence[Part], modules: ArchiveModules, limits: Limits) -> Iterator[ImageKernel | Unreadable]:
+    """The images, each content once; one that is broken is an error if it is the only one."""
+    members = [(part, name) for part in parts for name in dict.fromkeys(part.archive.find_all(IMAGE))]
+    seen: set[bytes] = set()
+    for part, member in members:
+        name = f"{part.path}({member})"
+        try:
+            data = part.archive.read(member)
+            digest = hashlib.blake2b(data).digest()
+            if digest in seen:
+                continue
+            seen.add(digest)
+            packed = recognise(data, name=name)
+        except (BadInput, DamagedInput) as error:
+            if len(members) == 1:
+                raise
+            yield unreadable(name, error)
+            continue
+        yield ImageKernel(
+            part.path,
+            packed,
+            limits=limits,
+            member=member,
+            modules=modules,
+            config=lambda wanted: _config(parts, wanted),
+            package=part.package,
+        )
+
+
+def _config(parts: Sequence[Part], release: str | None) -> bytes | None:
+    pattern = re.compile(CONFIG.format(re.escape(release) if release else "[^/]+"))
+    for part in parts:
+        if member := part.archive.find(pattern):
+            return part.archive.read(member)
+    return None
+
+
+def _releases(archive: Archive, *, alone_only: bool) -> Iterator[str]:
+    """The releases that there are modules of; beside an image only those with a module that is worth it."""
+    for member in archive.find_all(TREE):
+        found = TREE.fullmatch(member)
+        if found and (ALONE_FILE.fullmatch(member) or (not alone_only and MODULES.fullmatch(found[2]))):
+            yield found[1]
+
+
+def _lone_modules(part: Part, limits: Limits) -> Iterator[Kernel | Unreadable]:
+    """The modules that lie in no folder of a release, as in an Android ramdisk."""
+    for member in dict.fromkeys(part.archive.find_all(ALONE_FILE)):
+        if TREE.fullmatch(member):
+            continue
+        name = f"{part.path}({member})"
+        try:
+            module = Module(decompress(part.archive.read(member), limits.in_memory, name=name), name=name)
+        except BadInput as error:
+            yield unreadable(name, error)
+            continue
+        yield ModuleKernel(part.path, module, member=member, package=part.package)
