@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from ejectable.errors import BadInput, EjectableError, OurFault
+from ejectable.errors import BadInput, EjectableError, Ended, OurFault
 from ejectable.intake.limits import Limits
 from ejectable.intake.reasons import as_ours
 from ejectable.model import Finding, KernelReport, Status, worst
@@ -60,7 +60,18 @@ def judge(kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> KernelRepor
 
 
 def judge_path(path: str, ids: Sequence[str], limits: Limits) -> Judged:
-    """Judge every kernel in `path`; `ids` are the advisories to ask. Errors become part of the answer."""
+    """Judge every kernel in `path`, in a confined process; `ids` are the advisories to ask. Errors become part of the
+    answer, and so does the death of that process.
+    """
+    from ejectable.assess.confined import confined, undecided
+
+    try:
+        return confined(lambda: _judge_path(path, ids, limits), path, limits, into=Judged, ids=ids)
+    except Ended as ended:
+        return Judged(path, (undecided(path, ids, ended),), ())
+
+
+def _judge_path(path: str, ids: Sequence[str], limits: Limits) -> Judged:
     from ejectable.advisories import registry
     from ejectable.kernel.open import Kernel, open_kernels
 
@@ -80,6 +91,8 @@ def judge_path(path: str, ids: Sequence[str], limits: Limits) -> Judged:
                 unreadable.append(_unreadable(kernel.path, kernel.error))
         except EjectableError as error:
             unreadable.append(_unreadable(path, error))
+        except MemoryError:
+            raise
         except OSError as error:
             unreadable.append(_unreadable(path, as_ours(error, os.fspath(error.filename or path))))
         except Exception as error:  # noqa: BLE001  (a bug of ours in one input must not cost the answers of the others)

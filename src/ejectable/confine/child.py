@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -146,8 +145,7 @@ def _once(work: Callable[[], object], open_file: OpenFile | None, fence: Fence, 
             code = 0
         except BaseException:  # noqa: BLE001  (nothing may run on behind the fork)
             if os.environ.get(DEBUG):
-                traceback.print_exc()
-                sys.stderr.flush()
+                _trace()
         finally:
             os._exit(code)
     os.close(to_answers)
@@ -272,6 +270,13 @@ def _most_descriptors() -> int:
         return min(os.sysconf("SC_OPEN_MAX"), 1 << 16)
 
 
+def _trace() -> None:
+    """Show where the present exception came from; what `traceback` would be imported for is built in."""
+    kind, error, where = sys.exc_info()
+    if kind is not None and error is not None:
+        sys.__excepthook__(kind, error, where)
+
+
 def _answer(work: Callable[[], object]) -> _Answer:
     try:
         value = work()
@@ -288,8 +293,7 @@ def _answer(work: Callable[[], object]) -> _Answer:
         return _Answer(error=type(error).__name__, message=error.message, hint=error.hint)
     except BaseException as error:  # noqa: BLE001  (whatever it is: nobody above this knows it)
         if os.environ.get(DEBUG):
-            traceback.print_exc()
-            sys.stderr.flush()
+            _trace()
         return _Answer(
             error="OurFault",
             message=f"This is a bug in ejectable: {type(error).__name__}: {error}",

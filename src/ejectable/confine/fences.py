@@ -47,9 +47,10 @@ def limit(*, memory: int, cpu: int, descriptors: int) -> None:
     }
     for kind, value in wanted.items():
         most = resource.getrlimit(kind)[1]
-        value = value if most == resource.RLIM_INFINITY else min(value, most)  # noqa: PLW2901
-        # One second between the signal that says why and the one that cannot be survived.
-        resource.setrlimit(kind, (value, value + 1 if kind == resource.RLIMIT_CPU and value < most else value))
+        soft = value if most == resource.RLIM_INFINITY else min(value, most)
+        # A second lies between the signal that says why, and the one that cannot be survived.
+        hard = soft + 1 if kind == resource.RLIMIT_CPU and soft == value != most else soft
+        resource.setrlimit(kind, (soft, hard))
 
 
 def drop_privileges(*, search: bool) -> None:

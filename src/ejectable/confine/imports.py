@@ -35,10 +35,12 @@ class Absent(set[str]):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Nothing for what is built in, or known to be absent; see `importlib.abc.MetaPathFinder`."""
+        """`None` for what is built in, which the next finder has; see `importlib.abc.MetaPathFinder`."""
         del path, target
-        if name in self or name in sys.builtin_module_names:
+        if name in sys.builtin_module_names:
             return None
+        if name in self:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         raise NeedsImport(name)
 
 

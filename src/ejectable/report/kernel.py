@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ejectable.assess.kernels import Judged, status_of
-from ejectable.model import Finding, KernelReport, Status, worst
+from ejectable.model import EvidenceKind, Finding, KernelReport, Status, worst
 from ejectable.report import document
 from ejectable.report.text import MARKS, bullets, clean, paint, wrap
 
@@ -55,13 +55,22 @@ def next_steps(judged: Sequence[Judged]) -> tuple[str, ...]:
             "run `ejectable check` there to see whether it has one."
         )
         steps.append("Run `ejectable fix` there for the remedies, the first of which is a kernel with the fix.")
-    if Status.UNKNOWN in words:
+    if any(_incomplete(report) for one in judged for report in one.kernels):
         steps.append("Give the whole package, or the directory with the kernel and its modules: that adds evidence.")
     for one in judged:
         for error in one.unreadable:
             if error.hint and error.hint not in steps:
                 steps.append(error.hint)
     return tuple(steps)
+
+
+def _incomplete(report: KernelReport) -> bool:
+    """Whether it could not be decided because there was no code to run: then more files may help."""
+    undecided = [finding for finding in report.findings if finding.status is Status.UNKNOWN]
+    return any(
+        not finding.doubts and not any(item.kind is EvidenceKind.EXECUTED for item in finding.evidence)
+        for finding in undecided
+    )
 
 
 def as_document(judged: Sequence[Judged], *, explain: bool = False) -> dict[str, Any]:
