@@ -12,13 +12,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
-from ejectable.confine import Fence, confined, open_outside, run, seccomp
+from ejectable.confine import Fence, ask, confined, run, seccomp
 from ejectable.errors import BadInput, DamagedInput, Denied, Ended, Missing, OurFault
-from ejectable.intake import open_regular
+from ejectable.intake import Root, open_regular
+from ejectable.intake.outside import opening
 
 SOURCES = Path(__file__).parents[2] / "src"
 needs_seccomp = pytest.mark.skipif(not seccomp.supported(), reason="the calls of this processor are not known")
@@ -166,25 +166,30 @@ def test_a_child_killed_at_any_moment_is_named(after: float) -> None:
 
 
 def test_files_are_opened_outside_and_only_where_the_parent_agrees(tmp_path: Path) -> None:
-    (tmp_path / "given").write_bytes(b"content")
-    asked = []
+    (tmp_path / "tree/etc").mkdir(parents=True)
+    (tmp_path / "tree/etc/given").write_bytes(b"content")
+    (tmp_path / "tree/etc/out").symlink_to("/etc/passwd")
+    (tmp_path / "other").write_bytes(b"other")
+    outside = opening(lambda path: path.startswith(f"{tmp_path}/tree/"))
 
-    def opener(path: str) -> BinaryIO:
-        asked.append(path)
-        if not path.startswith(str(tmp_path)):
-            raise Denied(f"{path}: not yours.")
-        return open_regular(path)
-
-    def work() -> bytes:
-        with open_regular(tmp_path / "given") as file:
+    def by_path() -> bytes:
+        with open_regular(tmp_path / "tree/etc/given") as file:
             return file.read()
 
-    assert run(work, into=bytes, open_file=opener) == b"content"
-    with pytest.raises(Denied, match="not yours"):
-        run(lambda: open_outside("/etc/passwd"), into=int, open_file=opener)
-    with pytest.raises(Missing):
-        run(lambda: open_outside("/etc/passwd"), into=int)
-    assert asked == [str(tmp_path / "given"), "/etc/passwd"]
+    def below() -> tuple[tuple[str, ...] | None, bytes | None, bytes | None, bool]:
+        root = Root(tmp_path / "tree")
+        return root.list("/etc"), root.read("/etc/given"), root.read("/etc/out"), root.is_dir("/etc")
+
+    assert run(by_path, into=bytes, outside=outside) == b"content"
+    seen = run(below, into=tuple[tuple[str, ...], bytes | None, bytes | None, bool], outside=outside)
+    assert seen == (("given", "out"), b"content", None, True)
+    for path in (str(tmp_path / "other"), "/etc/passwd"):
+        with pytest.raises(Denied, match="does not belong"):
+            run(lambda path=path: ask("open", path), into=int, outside=outside)  # type: ignore[misc]
+    with pytest.raises(Missing, match="no such file"):
+        run(lambda: ask("open", str(tmp_path / "nothing")), into=int, outside=outside)
+    with pytest.raises(Missing, match="Nobody does that"):
+        run(lambda: ask("unlink", "/etc/passwd"), into=int, outside=outside)
 
 
 def test_what_the_work_imports_is_there(tmp_path: Path) -> None:

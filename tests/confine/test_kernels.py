@@ -32,7 +32,7 @@ def dies(how: object) -> None:
 def test_the_death_of_the_process_is_unknown_and_named(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "_judge_path", lambda *_: dies(how))
+    monkeypatch.setattr(kernels, "_judge_job", lambda *_: dies(how))
     (report,) = judge_path(str(tmp_path), IDS, DEFAULT_LIMITS).kernels
     (finding,) = report.findings
     assert finding.status is Status.UNKNOWN

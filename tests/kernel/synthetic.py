@@ -217,11 +217,17 @@ def ar(members: dict[str, bytes]) -> bytes:
 
 
 def deb(
-    members: dict[str, bytes], compression: Compression = Compression.NONE, *, package: str = "linux-image-test"
+    members: dict[str, bytes],
+    compression: Compression = Compression.NONE,
+    *,
+    package: str = "linux-image-test",
+    depends: str = "",
 ) -> bytes:
     """A Debian package with these files."""
     suffix = {Compression.NONE: "", Compression.GZIP: ".gz", Compression.XZ: ".xz", Compression.ZSTD: ".zst"}
-    control = tar_of({"./control": f"Package: {package}\nVersion: 6.8.0-42.42\nArchitecture: amd64\n".encode()})
+    fields = f"Package: {package}\nVersion: 6.8.0-42.42\nArchitecture: amd64\n"
+    fields += f"Depends: {depends}\n" if depends else ""
+    control = tar_of({"./control": fields.encode()})
     data = tar_of({f"./{name}": content for name, content in members.items()})
     if compression is not Compression.NONE:
         control, data = (pack(part, compression, with_size=False) for part in (control, data))

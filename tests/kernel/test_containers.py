@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ejectable.errors import BadInput, DamagedInput, Missing
-from ejectable.intake import Compression, Limits
+from ejectable.intake import Compression, Limits, file_input
 from ejectable.kernel import Kernel, Unreadable, open_kernels
 from ejectable.kernel.containers import cpio, deb, tar
 from ejectable.kernel.containers.archive import Archive, Entry, clean_name
@@ -336,4 +336,4 @@ def test_an_ar_archive_that_is_no_package_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no Debian package"):
         list(open_kernels(path))
     with pytest.raises(BadInput, match="expected a Debian package"):
-        deb.control_fields(written(tmp_path / "x", b"something"), SMALL)
+        deb.control_fields(file_input(written(tmp_path / "x", b"something")), SMALL)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`fix live --apply` repairs and verifies; whatever fails half-way leaves the machine as it was, and says so."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -8,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from corpus.live_modules import target_of_debian
+from ejectable.cli.app import run
 from ejectable.errors import EjectableError, Missing, WrongUsage
 from ejectable.model import Status
-from ejectable.remedies.changes import interrupted
+from ejectable.remedies import Request
+from ejectable.remedies.changes import Changes, interrupted
+from ejectable.remedies.live import Live, persist
+from ejectable.remedies.live.persist import dkms_conf
 from ejectable.remedies.live.target import HEADER, Layout, Target, modinfo
 from tests.host.trees import RELEASE
 from tests.remedies.live_machine import MARK, apply, machine, programs, run_aside, said, situation, undo
@@ -49,7 +54,7 @@ def test_apply_builds_loads_and_verifies_and_undo_brings_the_danger_back(
     assert "mitigated" in done.why
     assert situation(tree).kernel_status is Status.MITIGATED
     boot = (tree / "proc/sys/kernel/random/boot_id").read_text().strip()
-    assert (tree / MARK).read_text() == f"{boot} {RELEASE}\n"
+    assert (tree / MARK).read_text() == f"{boot} {RELEASE} 0\n"
     carried = modinfo((tree.parent / "loaded.ko").read_bytes())
     target = target_of_debian(RELEASE)
     assert carried["ejectable_version"] == target.version
@@ -71,7 +76,6 @@ def test_a_kernel_that_refuses_the_module_is_left_as_it_was(tree: Path, monkeypa
     with pytest.raises(Missing, match="Key was rejected by service") as caught:
         apply(tree)
     assert "dmesg" in str(caught.value.hint)
-    assert "What was done was undone" in str(caught.value.hint)
     assert as_before(tree)
     assert not [line for line in said(tree.parent) if line.startswith("rmmod")], "there was nothing to unload"
 
@@ -126,6 +130,47 @@ def test_a_module_that_will_not_go_is_not_called_gone(tree: Path, monkeypatch: p
     assert as_before(tree)
 
 
+def next_boot(tree: Path, number: int) -> None:
+    """The machine went down hard, and is up again: another boot, nothing loaded."""
+    subprocess.run([str(tree.parent / "bin/rmmod")], check=True)  # the kernel's memory is as before
+    boot = tree / "proc/sys/kernel/random/boot_id"
+    boot.unlink()
+    boot.write_text(f"{number:08}-0000-4000-8000-000000000000\n")
+
+
+def test_the_mark_of_a_crash_outlives_what_undoes_the_interrupted_change(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for strikes in (1, 2):
+        killed = run_aside(tree, programs(tree.parent, tree, "kill"))  # insmod, and everything stops
+        assert killed.returncode == -9, killed.stderr
+        work_on(tree, monkeypatch)
+        next_boot(tree, strikes)
+        with Changes.begin(situation(tree).root, "panic-policy", undo="none"):
+            pass  # any remedy at all: it takes back what was interrupted, the module among it
+        assert not interrupted(situation(tree).root)
+        assert situation(tree).facts.live_repair.strikes == strikes
+        run(["check", "--root", str(tree), "--format", "json", "--no-cache"])
+        last = [note for note in json.loads(capsys.readouterr().out)["notes"] if "good order" in note]
+        assert last
+        assert ("not loaded any more" in last[0]) is (strikes == 2)
+    with pytest.raises(Missing, match="last 2 boots that loaded the module"):
+        apply(tree)
+    assert "2 boots" in Live().plan(situation(tree), Request()).why
+
+
+def test_what_is_taken_back_by_itself_unloads_nothing_after_an_oops(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_aside(tree, programs(tree.parent, tree, "kill")).returncode == -9
+    (tree / "proc/sys/kernel/tainted").write_text("4224\n")
+    work_on(tree, monkeypatch)
+    with Changes.begin(situation(tree).root, "panic-policy", undo="none") as changes:
+        assert "nothing is unloaded" in " ".join(changes.left)
+    assert not [line for line in said(tree.parent) if line.startswith("rmmod")]
+    assert (tree / "sys/module/ejectable_live").exists()
+
+
 def test_a_mark_that_a_later_boot_has_left_goes_with_the_undoing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work_on(tree, monkeypatch)
     apply(tree)
@@ -177,7 +222,7 @@ class TestPersist:
         assert f"dkms add ejectable-live/{version}" in calls
         assert f"dkms install ejectable-live/{version} -k {RELEASE}" in calls
         assert "systemctl enable ejectable-live.service ejectable-live-settled.timer" in calls
-        (tree / "var/lib/ejectable/live-loaded").unlink()  # as the unit does half an hour later
+        (tree / MARK).unlink()  # as the unit does half an hour later
         undo(tree)
         back = said(tree.parent)[len(calls) :]
         assert back == [
@@ -188,6 +233,34 @@ class TestPersist:
             f"dkms remove ejectable-live/{version} --all",
         ]
         assert as_before(tree)
+
+    def test_the_configuration_of_an_earlier_version_is_named_and_mended_and_still_goes_with_the_undoing(
+        self, tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        work_on(tree, monkeypatch)
+        with monkeypatch.context() as earlier:
+            earlier.setattr(persist, "dkms_conf", lambda *words: dkms_conf(*words) + b'AUTOINSTALL="no"\n')
+            apply(tree, persist=True)
+        [conf] = (tree / "usr/src").glob("*/dkms.conf")
+        path = f"/{conf.relative_to(tree)}"
+        run(["check", "--root", str(tree), "--format", "json", "--no-cache"])
+        document = json.loads(capsys.readouterr().out)
+        assert [note for note in document["notes"] if path in note]
+        assert [step for step in document["next_steps"] if "fix live --apply" in step]
+        line = Live().plan(situation(tree), Request())
+        assert (line.state, path in line.why) == ("possible", True)
+        assert apply(tree).changes == (f"Mended {path}.",)
+        assert not situation(tree).facts.live_repair.faulty_dkms
+        assert "AUTOINSTALL=" not in conf.read_text()
+        assert undo(tree).verified
+        assert as_before(tree)
+
+    @pytest.mark.parametrize("line", ['AUTOINSTALL=""', "AUTOINSTALL=", "# AUTOINSTALL=yes", "AUTOINSTALL=''  # no"])
+    def test_a_configuration_that_is_not_faulty_is_left_alone(self, tree: Path, line: str) -> None:
+        conf = tree / "usr/src/ejectable-live-0.1.0/dkms.conf"
+        conf.parent.mkdir(parents=True)
+        conf.write_text(f'PACKAGE_NAME="ejectable-live"\n{line}\n')
+        assert not situation(tree).facts.live_repair.faulty_dkms
 
     def test_a_failing_build_of_dkms_takes_everything_back(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         work_on(tree, monkeypatch, "dkms")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What stays on the disk: the guard loads no module after a crash, DKMS builds it for one kernel only."""
 
+import os
+import re
 import shutil
 import subprocess
 from importlib import resources
@@ -16,6 +18,7 @@ from ejectable.remedies.live.target import copy_sources, modinfo
 from ejectable.remedies.live.toolchain import compiler_for, read_headers
 
 RELEASE, OTHER = "6.1.0-50-cloud-amd64", "6.1.0-56-amd64"
+KERNEL_ID, DRIVER_ID = "0123456789abcdef0123456789abcdef01234567", "fedcba9876543210fedcba9876543210fedcba98"
 THIS_BOOT, EARLIER = "11111111-0000-4000-8000-000000000000", "22222222-0000-4000-8000-000000000000"
 BOOT = resources.files("ejectable.remedies.live") / "boot"
 
@@ -29,11 +32,16 @@ class Guard:
         self.boot = folder / "boot_id"
         self.boot.write_text(f"{THIS_BOOT}\n")
         self.seen = folder / "seen"
+        self.notes, self.driver_note = folder / "notes", folder / "driver-note"
+        self.notes.write_bytes(b"\4\0\0\0GNU\0" + bytes.fromhex(KERNEL_ID))
+        self.driver_note.write_bytes(b"\4\0\0\0GNU\0" + bytes.fromhex(DRIVER_ID))
         text = (BOOT / "guard.sh").read_text()
         for path, here in (
             ("/var/lib/ejectable/live-loaded", self.mark),
             ("/sys/module/ejectable_live", self.loaded),
             ("/proc/sys/kernel/random/boot_id", self.boot),
+            ("/sys/kernel/notes", self.notes),
+            ("/sys/module/virtio_pci/notes/.note.gnu.build-id", self.driver_note),
         ):
             assert path in text
             text = text.replace(path, str(here))
@@ -42,9 +50,13 @@ class Guard:
         self._bin = folder / "bin"
         self._bin.mkdir()
         self.modprobe(f"cat {self.mark} >{self.seen}; mkdir {self.loaded}")
+        self._program("modinfo", f"case $2 in *driver*) echo {DRIVER_ID} ;; *) echo {KERNEL_ID} ;; esac")
 
     def modprobe(self, does: str) -> None:
-        program = self._bin / "modprobe"
+        self._program("modprobe", does)
+
+    def _program(self, name: str, does: str) -> None:
+        program = self._bin / name
         program.write_text(f"#!/bin/sh\n{does}\n")
         program.chmod(0o755)
 
@@ -75,18 +87,47 @@ class TestGuard:
         assert guard.seen.read_text().split()[0] == THIS_BOOT, "as modprobe saw it"
         assert guard.loaded.exists()
 
-    def test_after_a_crash_it_is_not_loaded_again_and_says_so(self, guard: Guard) -> None:
-        guard("start")
+    def test_after_one_crash_it_is_loaded_once_more_and_after_two_it_is_not(self, guard: Guard) -> None:
+        assert guard("start").returncode == 0
         guard.crash(boot=EARLIER)
-        for _ in range(2):
+        again = guard("start")
+        assert again.returncode == 0
+        assert "did not end in good order" in again.stderr
+        assert guard.seen.read_text().split() == [EARLIER, os.uname().release, "1"]
+        for boot in ("33333333", "44444444"):
+            guard.crash(boot=f"{boot}-0000-4000-8000-000000000000")
             done = guard("start")
             assert done.returncode == 1
-            assert "did not end in good order: it is not loaded again" in done.stderr
+            assert "The last 2 boots that loaded ejectable_live did not end in good order" in done.stderr
             assert not guard.loaded.exists()
             # Neither the timer nor a clean shutdown of this boot takes away what another boot has left.
             assert guard("settle").returncode == 0
             assert guard("stop").returncode == 0
         assert guard.mark.exists()
+
+    def test_a_boot_that_ends_well_makes_the_one_before_forgotten(self, guard: Guard) -> None:
+        guard("start")
+        guard.crash(boot=EARLIER)
+        guard("start")
+        guard("stop")
+        guard.crash(boot="33333333-0000-4000-8000-000000000000")
+        assert guard("start").returncode == 0
+        assert guard.seen.read_text().split()[2] == "0"
+
+    @pytest.mark.parametrize("other", ["kernel", "driver"])
+    def test_another_build_gets_no_module_and_no_mark(self, guard: Guard, other: str) -> None:
+        note = guard.notes if other == "kernel" else guard.driver_note
+        note.write_bytes(note.read_bytes()[:-1] + b"\0")
+        done = guard("start")
+        assert done.returncode == 1
+        assert "another build" in done.stderr
+        assert not guard.loaded.exists()
+        assert not guard.mark.exists()
+
+    def test_a_damaged_mark_counts_as_a_strike(self, guard: Guard) -> None:
+        guard.mark.write_text("nonsense here x\n")
+        assert guard("start").returncode == 0
+        assert guard.seen.read_text().split()[2] == "1"
 
     @pytest.mark.parametrize("end", ["stop", "settle"])
     def test_after_a_clean_shutdown_or_half_an_hour_it_is(self, guard: Guard, end: str) -> None:
@@ -109,6 +150,17 @@ class TestGuard:
 
     def test_anything_else_is_wrong_usage(self, guard: Guard) -> None:
         assert guard("dance").returncode == 64
+
+
+def test_it_is_loaded_when_the_mark_can_be_written_and_before_there_is_a_network() -> None:
+    unit = (BOOT / "ejectable-live.service").read_text()
+    assert "DefaultDependencies=no" in unit
+    assert re.search(r"^After=local-fs\.target$", unit, re.MULTILINE)
+    before = re.search(r"^Before=(.*)$", unit, re.MULTILINE)
+    assert before
+    assert {"sysinit.target", "network-pre.target", "remote-fs-pre.target", "shutdown.target"} == set(before[1].split())
+    assert "WantedBy=sysinit.target" in unit
+    assert "WantedBy=multi-user.target" not in unit
 
 
 def test_systemd_understands_the_units(tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "other headers": (of_another_kernel, "has the headers of 6.1.0-51-cloud-amd64", f"linux-headers-{RELEASE}"),
     "compiler": (other_compiler, "gcc 99 was not found (gcc is 12", "apt-get install gcc-99"),
     "crashed before": (
-        write(MARK, "8d1f0e6c-0000-4000-8000-000000000000 6.1.0-50-cloud-amd64\n"),
-        "did not end in good order: it is not loaded again",
+        write(MARK, "8d1f0e6c-0000-4000-8000-000000000000 6.1.0-50-cloud-amd64 1\n"),
+        "The last 2 boots that loaded the module (kernel 6.1.0-50-cloud-amd64) did not end in good order",
         f"sudo rm /{MARK}",
     ),
 }

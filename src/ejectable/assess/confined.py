@@ -4,13 +4,13 @@
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from ejectable.advisories import registry
 from ejectable.confine import Fence, run
-from ejectable.errors import Denied, Ended
-from ejectable.intake import open_regular
+from ejectable.errors import Ended
 from ejectable.intake.limits import GIB, Limits
+from ejectable.intake.outside import opening
 from ejectable.model import Doubt, DoubtKind, Finding, KernelReport, Status
 
 __all__ = ["confined", "undecided"]
@@ -28,15 +28,15 @@ USUAL = (
 KERNELS = frozenset(("boot", "modules"))
 
 
-def confined(work: Callable[[], T], path: str, limits: Limits, *, into: type[T], ids: Sequence[str]) -> T:
-    """What `work` returns, which reads the file or folder at `path`; raises `Ended` where its process died."""
+def confined(work: Callable[[], T], paths: Sequence[str], limits: Limits, *, into: type[T], ids: Sequence[str]) -> T:
+    """What `work` returns, which reads the files and folders at `paths`; raises `Ended` where its process died."""
     for name in USUAL:
         importlib.import_module(name)
     for name in ids:
         advisory = registry()[name]
         _ = advisory.facts, advisory.part("probe")  # files of ours, which nobody can read in there
     fence = Fence(memory=2 * GIB + 3 * limits.in_memory)
-    return run(work, into=into, open_file=_opener(Path(path)), fence=fence)
+    return run(work, into=into, outside=opening(_belongs(paths)), fence=fence)
 
 
 def undecided(path: str, ids: Sequence[str], ended: Ended) -> KernelReport:
@@ -49,20 +49,19 @@ def undecided(path: str, ids: Sequence[str], ended: Ended) -> KernelReport:
     return KernelReport(path, None, None, None, None, None, "unknown", None, findings)
 
 
-def _opener(given: Path) -> Callable[[str], BinaryIO]:
-    """Opens the file or what is below the folder that was given, and what may belong to a kernel that lies there."""
-    top = given.resolve()
+def _belongs(given: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a file is one of those that were given, below or beside one, or belongs to a kernel that lies there."""
+    tops = [Path(path).resolve() for path in given]
 
-    def opened(path: str) -> BinaryIO:
-        real = Path(path).resolve()
-        beside = real.parent == top.parent or top in (real, *real.parents)
-        if not (beside or KERNELS.intersection(parent.name for parent in real.parents) or _in_build_tree(real, top)):
-            raise Denied(f"{path}: no file that belongs to {given}.", hint="Name it on the command line.")
-        return open_regular(path)
+    def belongs(path: str) -> bool:
+        real = Path(path)
+        if KERNELS.intersection(parent.name for parent in real.parents):
+            return True
+        return any(top in (real, *real.parents) or real.parent == top.parent or _in_build(real, top) for top in tops)
 
-    return opened
+    return belongs
 
 
-def _in_build_tree(real: Path, top: Path) -> bool:
+def _in_build(real: Path, top: Path) -> bool:
     """The configuration and the modules of a build lie up to four folders above its image."""
     return any(above in real.parents for above in top.parents[:4] if (above / "Makefile").is_file())

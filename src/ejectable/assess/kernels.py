@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the advisories say of the kernels in a file, a package, a directory or a source tree."""
 
+import contextlib
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from ejectable.errors import BadInput, EjectableError, Ended, OurFault
+from ejectable.intake.inputs import STANDARD_INPUT
 from ejectable.intake.limits import Limits
 from ejectable.intake.reasons import as_ours
 from ejectable.model import Finding, KernelReport, Status, worst
@@ -24,6 +26,8 @@ __all__ = ["DEBUG", "Judged", "Unreadable", "judge", "judge_path", "judge_paths"
 
 # Set by --debug; an environment variable reaches the processes of --jobs too.
 DEBUG = "EJECTABLE_DEBUG"
+# Names that mean another file in another process.
+DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/")
 
 
 class Unreadable(msgspec.Struct, frozen=True):
@@ -59,26 +63,68 @@ def judge(kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> KernelRepor
     )
 
 
+class Job(msgspec.Struct, frozen=True):
+    """What is judged at once: a path, or the packages of one kernel; `initramfs` were given beside it."""
+
+    paths: tuple[str, ...]
+    initramfs: tuple[str, ...] = ()
+
+    @property
+    def here(self) -> bool:
+        """Whether only this process can read it: its standard input, or a descriptor of it."""
+        return self.paths[0] == STANDARD_INPUT or self.paths[0].startswith(DESCRIPTORS)
+
+
+def jobs_of(paths: Sequence[str], limits: Limits) -> list[Job]:
+    """The paths of one command, sorted into what belongs together, in their order."""
+    if len(paths) < 2:
+        return [Job((path,)) for path in paths]
+    from ejectable.intake import file_input
+    from ejectable.kernel.initramfs import is_initramfs
+    from ejectable.kernel.package_set import groups
+
+    initramfs = []
+    for path in dict.fromkeys(paths):
+        with contextlib.suppress(EjectableError, OSError, ValueError):
+            if is_initramfs(file_input(path)):
+                initramfs.append(path)
+    sets = groups([file_input(path) for path in paths], limits)
+    return [
+        Job(names, tuple(path for path in initramfs if path not in names))
+        for names in (tuple(source.name for source in group) for group in sets)
+    ]
+
+
 def judge_path(path: str, ids: Sequence[str], limits: Limits) -> Judged:
-    """Judge every kernel in `path`, in a confined process; `ids` are the advisories to ask. Errors become part of the
-    answer, and so does the death of that process.
-    """
+    """Judge every kernel in `path`; `ids` are the advisories to ask. Errors become part of the answer."""
+    return judge_job(Job((path,)), ids, limits)
+
+
+def judge_job(job: Job, ids: Sequence[str], limits: Limits) -> Judged:
+    """Judge every kernel in what belongs together, in a confined process; its death becomes part of the answer."""
     from ejectable.assess.confined import confined, undecided
 
+    if job.here:  # what it reads can be had once, and by this process only
+        return _judge_job(job, ids, limits)
     try:
-        return confined(lambda: _judge_path(path, ids, limits), path, limits, into=Judged, ids=ids)
+        return confined(
+            lambda: _judge_job(job, ids, limits), (*job.paths, *job.initramfs), limits, into=Judged, ids=ids
+        )
     except Ended as ended:
-        return Judged(path, (undecided(path, ids, ended),), ())
+        return Judged(job.paths[0], (undecided(job.paths[0], ids, ended),), ())
 
 
-def _judge_path(path: str, ids: Sequence[str], limits: Limits) -> Judged:
+def _judge_job(job: Job, ids: Sequence[str], limits: Limits) -> Judged:
     from ejectable.advisories import registry
-    from ejectable.kernel.open import Kernel, open_kernels
+    from ejectable.intake import file_input
+    from ejectable.kernel import Kernel
+    from ejectable.kernel.open import open_kernels
 
     advisories = {name: advisory for name, advisory in registry().items() if name in ids}
     reports: list[KernelReport] = []
     unreadable: list[Unreadable] = []
-    found = iter(open_kernels(path, limits=limits))
+    path = job.paths[0]
+    found = iter(open_kernels(*job.paths, limits=limits, initramfs=[file_input(one) for one in job.initramfs]))
     while True:
         # Both may fail: looking for the next kernel (then the generator is at its end), and reading this one.
         try:
@@ -112,25 +158,34 @@ def judge_paths(
     paths: Sequence[str], ids: Sequence[str], limits: Limits, *, jobs: int, done: Callable[[str], None]
 ) -> Iterator[Judged]:
     """Judge many paths, up to `jobs` at once in processes of their own; answers come in the order of `paths`."""
-    if len(paths) < 2 or jobs < 2:
-        for path in paths:
-            yield judge_path(path, ids, limits)
-            done(path)
+    work = jobs_of(paths, limits)
+    if len(work) < 2 or jobs < 2:
+        for job in work:
+            yield judge_job(job, ids, limits)
+            for path in job.paths:
+                done(path)
         return
     # Fresh processes, not forked ones: the progress bar's thread must not be copied in the middle of something.
     import multiprocessing
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
-    pool = ProcessPoolExecutor(min(jobs, len(paths)), mp_context=multiprocessing.get_context("forkserver"))
+    pool = ProcessPoolExecutor(min(jobs, len(work)), mp_context=multiprocessing.get_context("forkserver"))
     try:
-        futures: dict[Future[Judged], str] = {pool.submit(judge_path, path, ids, limits): path for path in paths}
-        pending = set(futures)
-        for future, path in futures.items():
+        futures = {job: pool.submit(judge_job, job, ids, limits) for job in work if not job.here}
+        jobs_by_future = {future: job for job, future in futures.items()}
+        pending = set(jobs_by_future)
+        for job in work:
+            future = futures.get(job)
+            if future is None:
+                yield judge_job(job, ids, limits)
+                done(job.paths[0])
+                continue
             while future in pending:
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for one in finished:
-                    done(futures[one])
-            yield _result(future, path)
+                    for path in jobs_by_future[one].paths:
+                        done(path)
+            yield _result(future, job.paths[0])
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

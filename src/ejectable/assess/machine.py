@@ -170,6 +170,7 @@ def _notes(facts: host.Facts, running_kernel: RunningKernel, status: Status) -> 
         notes.append(f"Live patches are enabled: {', '.join(patches)}.")
     if running and running.lockdown == "confidentiality":
         notes.append("Kernel lockdown is at `confidentiality`: even root cannot read the code in memory.")
+    notes += facts.live_repair.sentences()
     notes += running_kernel.notes
     if not facts.superuser:
         more = ["the code as it runs, live patches included (/proc/kcore)"] if _kcore_helps(facts) else []

@@ -18,6 +18,14 @@ def next_steps(
     facts: host.Facts, running_kernel: "RunningKernel", status: Status, devices: Sequence[Device], outcome: Outcome
 ) -> tuple[str, ...]:
     """The steps, the most urgent first; each is a sentence that can be followed as it stands."""
+    mend = ("Run `sudo ejectable fix live --apply` before the next kernel is installed: it mends what DKMS is told.",)
+    steps = _by_status(facts, running_kernel, status, devices, outcome)
+    return (*steps, *(mend if facts.live_repair.faulty_dkms else ()))
+
+
+def _by_status(
+    facts: host.Facts, running_kernel: "RunningKernel", status: Status, devices: Sequence[Device], outcome: Outcome
+) -> tuple[str, ...]:
     if status is Status.AFFECTED:
         return _affected(facts, running_kernel, devices, outcome)
     if status is Status.UNKNOWN:

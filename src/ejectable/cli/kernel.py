@@ -7,6 +7,7 @@ import click
 
 from ejectable.cli.options import Common, choose, command
 from ejectable.cli.terminal import Terminal
+from ejectable.errors import WrongUsage
 
 __all__ = ["kernel"]
 
@@ -30,7 +31,7 @@ EXIT_FAULT = 70
     metavar="PATH...",
     type=click.Path(readable=False),
     help="A kernel image (vmlinuz, Image, vmlinux, zboot), virtio_pci.ko, a .deb or .rpm, an initramfs, a folder, or "
-    "a kernel source tree.",
+    "a kernel source tree; - is standard input. Packages of one kernel, and an initramfs beside it, are read together.",
 )
 @click.option("--explain", is_flag=True, help="Show the disassembly and the story of the run as well.")
 def kernel(common: Common, *, paths: tuple[str, ...], explain: bool) -> int:
@@ -45,6 +46,8 @@ def kernel(common: Common, *, paths: tuple[str, ...], explain: bool) -> int:
     from ejectable.report import document
     from ejectable.report.kernel import as_document, as_text
 
+    if "" in paths:
+        raise WrongUsage("An empty path names no kernel.", hint="Is a variable not set? `.` is the current folder.")
     if common.debug:
         os.environ[DEBUG] = "1"
     terminal = Terminal(common)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One piece of work in a confined child: forked, fenced in, waited for, and its answer checked."""
 
+import errno
 import os
 import select
 import signal
@@ -8,9 +9,9 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,13 +20,15 @@ from ejectable.confine import fences, seccomp
 from ejectable.confine.imports import Absent, NeedsImport, bring_in
 from ejectable.errors import EjectableError, Ended, OurFault
 
-__all__ = ["Fence", "confined", "open_outside", "run"]
+__all__ = ["Fence", "Outside", "ask", "confined", "run"]
 
 T = TypeVar("T")
-OpenFile = Callable[[str], BinaryIO]
+# What the parent does for the child, by name. Arguments are texts; a number that comes back is a descriptor, which is
+# handed over and closed here.
+Outside = Mapping[str, Callable[..., int | str | bool]]
 # Each start brings in one more module that the work turned out to need.
 MOST_STARTS = 64
-LONGEST_REQUEST = 1 << 14  # bytes: a path
+LONGEST_REQUEST = LONGEST_REPLY = 1 << 14  # bytes: a path
 DEBUG = "EJECTABLE_DEBUG"
 # Lone surrogates, by which Python spells bytes that are no UTF-8, travel as characters for private use.
 THERE = {0xDC80 + byte: 0x10_DC80 + byte for byte in range(0x80)}
@@ -55,9 +58,11 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    """The parent's answer to a request for a file; the file comes beside it."""
+    """The parent's answer to a request; a descriptor comes beside it."""
 
-    error: str | None = None
+    value: bytes | bool | None = None
+    error: str | None = None  # the class of an EjectableError
+    number: int = 0  # of a system call's error
     message: str = ""
     hint: str | None = None
 
@@ -66,33 +71,40 @@ _to_parent: socket.socket | None = None
 
 
 def confined() -> bool:
-    """Whether this process is a confined child: it opens files by `open_outside` only."""
+    """Whether this process is a confined child: what it wants to open, it asks for."""
     return _to_parent is not None
 
 
-def open_outside(path: str) -> int:
-    """A descriptor of the file at `path`, opened by the parent. Raises what the parent's opening raised."""
+def ask(what: str, *arguments: str) -> int | str | bool:
+    """What the parent answers: a descriptor, a text, or yes or no. Raises what it raised."""
     if _to_parent is None:
-        raise OurFault("Nobody outside opens files for a process that is not confined.")
-    _to_parent.send(os.fsencode(path)[:LONGEST_REQUEST])
-    data, descriptors, _, _ = socket.recv_fds(_to_parent, LONGEST_REQUEST, 1)
+        raise OurFault("Nobody outside answers a process that is not confined.")
+    request = msgspec.msgpack.encode([what.encode(), *map(os.fsencode, arguments)])
+    if len(request) > LONGEST_REQUEST:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), arguments[-1])
+    _to_parent.send(request)
+    data, descriptors, _, _ = socket.recv_fds(_to_parent, LONGEST_REPLY, 1)
     reply = msgspec.msgpack.decode(data, type=_Reply)
-    if reply.error is not None or not descriptors:
-        raise _error(reply.error or "Missing", reply.message, reply.hint)
-    return descriptors[0]
+    if reply.error is not None:
+        raise _error(reply.error, reply.message, reply.hint)
+    if reply.number:
+        raise OSError(reply.number, reply.message, arguments[-1])
+    if isinstance(reply.value, bytes):
+        return os.fsdecode(reply.value)
+    return descriptors[0] if reply.value is None else reply.value
 
 
-def run(work: Callable[[], T], *, into: Any, open_file: OpenFile | None = None, fence: Fence | None = None) -> T:
+def run(work: Callable[[], T], *, into: Any, outside: Outside | None = None, fence: Fence | None = None) -> T:
     """What `work` returns, done in a confined child; `into` is its type. In a confined child it is just called.
 
-    `open_file` opens what the work asks for by `open_outside`. Raises what the work raises of `EjectableError`, and
+    `outside` holds what the work may `ask` for. Raises what the work raises of `EjectableError`, and
     `Ended` where the child died, ran out of memory or time, or answered nonsense.
     """
     if confined():
         return work()
     absent = Absent()
     for _ in range(MOST_STARTS):
-        answer = _once(work, open_file, fence or Fence(), absent)
+        answer = _once(work, outside or {}, fence or Fence(), absent)
         if answer.needs is not None:
             bring_in(answer.needs, absent)
         elif answer.error is not None:
@@ -121,7 +133,7 @@ def _texts(value: Any, table: dict[int, int]) -> Any:
     return [_texts(item, table) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _once(work: Callable[[], object], open_file: OpenFile | None, fence: Fence, absent: Absent) -> _Answer:
+def _once(work: Callable[[], object], outside: Outside, fence: Fence, absent: Absent) -> _Answer:
     """Start one child and hear it to its end."""
     answers, to_answers = os.pipe()
     requests, to_requests = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -151,7 +163,7 @@ def _once(work: Callable[[], object], open_file: OpenFile | None, fence: Fence, 
     os.close(to_answers)
     to_requests.close()
     try:
-        data, late = _listen(answers, requests, open_file, fence)
+        data, late = _listen(answers, requests, outside, fence)
     finally:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
@@ -186,7 +198,7 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _listen(answers: int, requests: socket.socket, open_file: OpenFile | None, fence: Fence) -> tuple[bytes, bool]:
+def _listen(answers: int, requests: socket.socket, outside: Outside, fence: Fence) -> tuple[bytes, bool]:
     """All that the child answers, its requests served meanwhile; and whether it took too long."""
     deadline = time.monotonic() + fence.seconds
     data = bytearray()
@@ -203,26 +215,46 @@ def _listen(answers: int, requests: socket.socket, open_file: OpenFile | None, f
                 data += piece
                 if not piece or len(data) > fence.answer:
                     return bytes(data[: fence.answer]), False
-            elif not _serve(requests, open_file):
+            elif not _serve(requests, outside):
                 poll.unregister(requests)
 
 
-def _serve(requests: socket.socket, open_file: OpenFile | None) -> bool:
-    """Open what was asked for and hand it over; whether the child still asks."""
+def _serve(requests: socket.socket, outside: Outside) -> bool:
+    """Do one thing that was asked for and send what came of it; whether the child still asks."""
     try:
         asked = requests.recv(LONGEST_REQUEST)
         if not asked:
             return False
+        answer = _done(asked, outside)
+        if isinstance(answer, _Reply):
+            requests.send(msgspec.msgpack.encode(answer))
+            return True
         try:
-            if open_file is None:
-                raise errors.Missing("Nothing is opened for this work.")
-            with open_file(os.fsdecode(asked)) as file:
-                socket.send_fds(requests, [msgspec.msgpack.encode(_Reply())], [file.fileno()])
-        except EjectableError as error:
-            requests.send(msgspec.msgpack.encode(_Reply(type(error).__name__, error.message, error.hint)))
+            socket.send_fds(requests, [msgspec.msgpack.encode(_Reply())], [answer])
+        finally:
+            os.close(answer)
     except OSError:  # it died in between
         return False
     return True
+
+
+def _done(asked: bytes, outside: Outside) -> _Reply | int:
+    """What came of a request: a descriptor, or a reply."""
+    try:
+        what, *arguments = msgspec.msgpack.decode(asked, type=list[bytes])
+        work = outside.get(what.decode("ascii", "replace"))
+        if work is None:
+            return _Reply(error="Missing", message="Nobody does that for this process.")
+        answer = work(*map(os.fsdecode, arguments))
+        if isinstance(answer, bool):
+            return _Reply(value=answer)
+        return _Reply(value=os.fsencode(answer)) if isinstance(answer, str) else answer
+    except EjectableError as error:
+        return _Reply(error=type(error).__name__, message=error.message, hint=error.hint)
+    except OSError as error:
+        return _Reply(number=error.errno or errno.EIO, message=error.strerror or "")
+    except (ValueError, TypeError):  # no request, or no path
+        return _Reply(number=errno.EINVAL, message=os.strerror(errno.EINVAL))
 
 
 def _error(name: str, message: str, hint: str | None) -> EjectableError:

@@ -7,9 +7,11 @@ signal, or looks into another process. Numbers: arch/x86/entry/syscalls/syscall_
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import struct
+import termios
 from collections.abc import Iterable
 
 __all__ = ["allow_only", "supported"]
@@ -36,8 +38,17 @@ AARCH64 = {
 }  # fmt: skip
 # Those that are allowed for one descriptor each, and opening a folder to list it.
 WRITE, SENDMSG, RECVMSG, SENDTO, OPENAT = "write", "sendmsg", "recvmsg", "sendto", "openat"
-X86_64_SOME = {WRITE: 1, SENDTO: 44, SENDMSG: 46, RECVMSG: 47, OPENAT: 257}
-AARCH64_SOME = {WRITE: 64, SENDTO: 206, SENDMSG: 211, RECVMSG: 212, OPENAT: 56}
+# And of the many things that these two do: reading flags, a second number for an open folder, waiting or not.
+FCNTL, IOCTL = "fcntl", "ioctl"
+COMMANDS = (
+    (FCNTL, fcntl.F_GETFD),
+    (FCNTL, fcntl.F_SETFD),
+    (FCNTL, fcntl.F_GETFL),
+    (FCNTL, fcntl.F_DUPFD_CLOEXEC),
+    (IOCTL, termios.FIONBIO),
+)
+X86_64_SOME = {WRITE: 1, SENDTO: 44, SENDMSG: 46, RECVMSG: 47, OPENAT: 257, FCNTL: 72, IOCTL: 16}
+AARCH64_SOME = {WRITE: 64, SENDTO: 206, SENDMSG: 211, RECVMSG: 212, OPENAT: 56, FCNTL: 25, IOCTL: 29}
 # AUDIT_ARCH_* (linux/audit.h): a process could otherwise make the calls of the 32-bit table, with other numbers.
 ARCHES = {"x86_64": (0xC000003E, X86_64, X86_64_SOME), "aarch64": (0xC00000B7, AARCH64, AARCH64_SOME)}
 
@@ -81,6 +92,8 @@ def _program(writes: Iterable[int], asks: int, *, lists: bool) -> bytes:
         code += _if(some[WRITE], _argument(0, descriptor))
     for name in (SENDMSG, RECVMSG, SENDTO):
         code += _if(some[name], _argument(0, asks))
+    for name, command in COMMANDS:
+        code += _if(some[name], _argument(1, command))
     if lists:
         code += _if(some[OPENAT], _argument(2, os.O_DIRECTORY, OPEN_MASK))
     return code + _step(RETURN, REFUSE)

@@ -7,7 +7,7 @@ from ejectable.host.installed import Candidate, candidates, installed_images, mo
 from ejectable.host.live_repair import LiveRepair, read_live_repair
 from ejectable.host.policy import Policy
 from ejectable.host.root import Root
-from ejectable.host.running import PatchedFunction, Running, build_id, read_running
+from ejectable.host.running import PatchedFunction, Running, build_id, oopsed, read_running
 
 __all__ = [
     "Candidate",
@@ -23,6 +23,7 @@ __all__ = [
     "candidates",
     "installed_images",
     "module_files",
+    "oopsed",
     "read",
     "read_live_repair",
     "read_running",

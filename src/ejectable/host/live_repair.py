@@ -27,8 +27,23 @@ class LiveRepair(msgspec.Struct, frozen=True):
 
     strikes: int = 0
     release: str | None = None  # the kernel of the last of them
-    # Configurations of ours that make DKMS try each new kernel, and fail its installation.
+    # Paths of configurations of ours that make DKMS try each new kernel, and fail its installation.
     faulty_dkms: tuple[str, ...] = ()
+
+    def sentences(self) -> tuple[str, ...]:
+        """What a person must know of it."""
+        said = []
+        if self.faulty_dkms:
+            said.append(
+                f"{', '.join(self.faulty_dkms)} makes DKMS try ejectable's module with each new kernel (AUTOINSTALL), "
+                "which fails the installation of that kernel."
+            )
+        if self.strikes:
+            boots = "boot" if self.strikes == 1 else f"{self.strikes} boots"
+            last = self.strikes >= MOST_STRIKES
+            then = "it is not loaded any more" if last else "it is loaded once more, and not after another one"
+            said.append(f"The last {boots} that loaded the live repair did not end in good order: {then}.")
+        return tuple(said)
 
 
 def read_live_repair(root: Root) -> LiveRepair:

@@ -9,11 +9,12 @@ import msgspec
 from ejectable.host.root import Root
 from ejectable.model import Doubt, DoubtKind
 
-__all__ = ["PatchedFunction", "Running", "build_id", "read_running"]
+__all__ = ["PatchedFunction", "Running", "build_id", "oopsed", "read_running"]
 
 NT_GNU_BUILD_ID = 3  # include/uapi/linux/elf.h
 LIVE_PATCHES = "/sys/kernel/livepatch"
 MAX_PATCHES, MAX_PATCHED = 64, 4096
+TAINT_DIE = 1 << 7
 
 
 class PatchedFunction(msgspec.Struct, frozen=True):
@@ -76,6 +77,11 @@ def read_running(root: Root) -> Running | None:
         has_memory=root.file("/proc/kcore") is not None,
         doubts=(*doubts, *more),
     )
+
+
+def oopsed(root: Root) -> bool:
+    """Whether this kernel has had an Oops: taint D (Documentation/admin-guide/tainted-kernels.rst)."""
+    return bool((root.number("/proc/sys/kernel/tainted") or 0) & TAINT_DIE)
 
 
 def _nameless(root: Root, banner: str | None) -> Doubt:
@@ -143,6 +149,15 @@ def _live_patches(root: Root) -> tuple[tuple[PatchedFunction, ...], tuple[Doubt,
         detail = f"More than {MAX_PATCHES} live patches or {MAX_PATCHED} functions are replaced: not all were read."
         doubts.append(Doubt(DoubtKind.BOUND, LIVE_PATCHES, detail))
     return tuple(found[:MAX_PATCHED]), tuple(doubts)
+
+
+def _patches(root: Root) -> tuple[str, ...]:
+    return (root.list(LIVE_PATCHES) or ())[:MAX_PATCHES]
+
+
+def _in_transition(root: Root, patch: str) -> bool:
+    """Documentation/livepatch/livepatch.rst, consistency model: until then each thread runs the old or the new code."""
+    return root.text(f"{LIVE_PATCHES}/{patch}/transition", 16) == "1"
 
 
 def _chosen(text: str | None) -> str | None:

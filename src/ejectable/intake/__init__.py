@@ -9,6 +9,7 @@ from ejectable.intake.compression import Compression, decompress, sniff
 from ejectable.intake.directory import Directory
 from ejectable.intake.files import is_directory, open_regular, write_atomically
 from ejectable.intake.folders import cache_folder, open_cache, private_folder
+from ejectable.intake.inputs import Input, file_below, file_input, stream_input
 from ejectable.intake.limits import DEFAULT_LIMITS, Limits
 from ejectable.intake.root import Root
 from ejectable.intake.seen import Recording, Seen
@@ -18,6 +19,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "Compression",
     "Directory",
+    "Input",
     "Limits",
     "Recording",
     "Root",
@@ -25,6 +27,8 @@ __all__ = [
     "beyond",
     "cache_folder",
     "decompress",
+    "file_below",
+    "file_input",
     "is_directory",
     "open_cache",
     "open_decompressed",
@@ -32,5 +36,6 @@ __all__ = [
     "private_folder",
     "read_bounded",
     "sniff",
+    "stream_input",
     "write_atomically",
 ]

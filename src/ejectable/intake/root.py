@@ -67,7 +67,7 @@ class Root:
         except (OSError, ValueError) as error:
             raise Missing(f"{path}: no such directory.", hint="Give the root of a mounted or captured tree.") from error
         weakref.finalize(self, os.close, self._top)
-        self._beneath = Beneath(self._top)
+        self._beneath = Beneath(self._top, os.path.abspath(self.path))  # noqa: PTH100  (links stay)
         self._all = Recording()
         self._recordings: list[Recording] = []
 

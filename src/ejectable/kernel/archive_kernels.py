@@ -42,13 +42,14 @@ class Part(msgspec.Struct, frozen=True):
     package: Package | None
 
 
-def kernels_in(parts: Sequence[Part], limits: Limits) -> Iterator[Kernel | Unreadable]:
+def kernels_in(parts: Sequence[Part], limits: Limits, extra: Sequence[Part] = ()) -> Iterator[Kernel | Unreadable]:
     """Every kernel in archives that belong together; raises `BadInput` where there is none, `DamagedInput`.
 
     Each image with the modules of its release, then the modules of releases that no image is there for, then each
     module that lies elsewhere. All archives are read to their end first: what comes later counts as well.
+    Of `extra`, initramfs images that were given too, only the modules count.
     """
-    modules = ArchiveModules(*((part.path, part.archive) for part in parts))
+    modules = ArchiveModules(*((part.path, part.archive) for part in (*extra, *parts)))
     images = list(_images(parts, modules, limits))
     kernels = [image for image in images if isinstance(image, ImageKernel)]
     for kernel in kernels:
@@ -77,7 +78,9 @@ def kernels_in(parts: Sequence[Part], limits: Limits) -> Iterator[Kernel | Unrea
         if len(parts) > 1:
             raise BadInput(f"none of these packages holds a kernel: {', '.join(what)}", hint=NO_KERNEL_HINT)
         whose = f"the package {what[0]}" if what[0] else "it"
-        raise BadInput(f"{whose} holds no kernel", path=parts[0].path, hint=NO_KERNEL_HINT)
+        needs = parts[0].package.needs if parts[0].package is not None else ()
+        hint = f"It stands for {' and '.join(needs)}: give that package." if needs else NO_KERNEL_HINT
+        raise BadInput(f"{whose} holds no kernel", path=parts[0].path, hint=hint)
 
 
 def _images(parts: Sequence[Part], modules: ArchiveModules, limits: Limits) -> Iterator[ImageKernel | Unreadable]:

@@ -1,36 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernels below a folder: images, packages, source trees, and modules that belong to none of them."""
+"""The kernels below a folder: images, packages, source trees, and modules that belong to none of them.
 
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+Everything is read through one `Root`: no link leads out of the folder.
+"""
 
-from ejectable.errors import BadInput, DamagedInput, EjectableError, Missing
-from ejectable.intake import Limits
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from ejectable.errors import BadInput, DamagedInput, Denied, EjectableError, Missing
+from ejectable.intake import Input, Limits, Root, file_below
 from ejectable.intake.module_files import module_name
 from ejectable.kernel.archive_kernels import ALONE
 from ejectable.kernel.containers import folder
-from ejectable.kernel.image_file import ImageFile, open_image_file
+from ejectable.kernel.containers.folder import Around
+from ejectable.kernel.image_file import ImageFile, open_image_in
 from ejectable.kernel.image_kernel import ImageKernel, Rival
 from ejectable.kernel.kernel import Kernel, Unreadable, unreadable
-from ejectable.kernel.modules import files_below
+from ejectable.kernel.package_set import groups
 from ejectable.kernel.source_kernel import SourceKernel
+from ejectable.model import Doubt, DoubtKind
 
 __all__ = ["kernels_below"]
 
-OpenFile = Callable[[Path, Limits], Iterator[Kernel | Unreadable]]
+OpenInputs = Callable[[Sequence[Input], Limits], Iterator[Kernel | Unreadable]]
 
 
-def kernels_below(top: Path, limits: Limits, open_file: OpenFile) -> Iterator[Kernel | Unreadable]:
-    """What is found below a folder, packages included (`open_file` opens one); `BadInput` if that is nothing."""
-    try:
-        os.scandir(top).close()
-    except PermissionError as error:
-        raise Missing(
-            f"{top}: the folder may not be read by this user.", hint="Run it as root, or as the owner."
-        ) from error
+def kernels_below(top: Path, limits: Limits, open_inputs: OpenInputs) -> Iterator[Kernel | Unreadable]:
+    """What is found below a folder, packages included (`open_inputs` opens them); `BadInput` if that is nothing.
+
+    Of /boot, modules are looked for beside it: it is a part of a machine's tree.
+    """
+    top = top.absolute()
+    machine = top.name == "boot" and (top.parent / "lib" / "modules").is_dir()
+    root, start = (Root(top.parent), "/boot") if machine else (Root(top), "/")
     found = False
-    for kernel in _Search(top, limits, open_file):
+    for kernel in _Search(root, start, limits, open_inputs):
         found = True
         yield kernel
     if not found:
@@ -40,99 +44,112 @@ def kernels_below(top: Path, limits: Limits, open_file: OpenFile) -> Iterator[Ke
 class _Search:
     """One walk through a folder: images and packages as they come, then the modules that fitted none of them."""
 
-    def __init__(self, top: Path, limits: Limits, open_file: OpenFile) -> None:
-        self._top = top
+    def __init__(self, root: Root, start: str, limits: Limits, open_inputs: OpenInputs) -> None:
+        self._root = root
+        self._start = start
         self._limits = limits
-        self._open_file = open_file
-        self._trees: list[Path] = []
-        self._loose: list[Path] = []
-        self._images: dict[Path, ImageFile] = {}
+        self._open_inputs = open_inputs
+        self._trees: list[str] = []
+        self._loose: list[str] = []
+        self._images: dict[str, ImageFile] = {}
         # The loose modules that were judged with an image, or that its folder of modules holds and does not load.
-        self._taken: set[Path] = set()
+        self._taken: set[str] = set()
 
     def __iter__(self) -> Iterator[Kernel | Unreadable]:
-        files = self._files()
-        self._images = {
-            path: ImageFile(path, self._limits, self._top) for path in files if not folder.looks_like_package(path)
-        }
-        for path in files:
+        with self._root.recording() as recording:
+            files = self._files()
+        yield from map(self._not_listed, recording.doubts)
+        packages = [path for path in files if folder.looks_like_package(path)]
+        images = [path for path in files if path not in packages]
+        self._images = {path: ImageFile(self._at(path), self._limits) for path in images}
+        for path in images:
             for kernel in self._open(path):
                 yield kernel
                 if isinstance(kernel, ImageKernel):
-                    self._take(kernel)
+                    self._take(path, kernel)
+        for group in groups((file_below(self._root, path) for path in packages), self._limits):
+            yield from self._open_packages(group)
         for path in self._loose:
             if path not in self._taken:
                 yield from self._open(path)
         for tree in self._trees:
-            yield SourceKernel(tree)
+            yield SourceKernel(Path(self._root.outside(tree)))
 
-    def _files(self) -> list[Path]:
+    def _at(self, path: str) -> Around:
+        return Around(self._root, path)
+
+    def _not_listed(self, doubt: Doubt) -> Unreadable:
+        """A folder that may not be listed, or one too many: there may be kernels in it."""
+        path = self._root.outside(doubt.where)
+        error: EjectableError = DamagedInput(doubt.detail, path=path, hint="Name the kernel's own folder.")
+        if doubt.kind is DoubtKind.PERMISSION:
+            error = Denied(f"{path}: may not be read by this user.", hint="Run it as root, or as the owner.")
+        if doubt.where == self._start:
+            raise error
+        return Unreadable(path, error, doubt)
+
+    def _files(self) -> list[str]:
         """The files that may be kernels; source trees and loose modules are put aside."""
         files = []
-        for path in files_below(self._top, self._is_tree):
-            if path.is_symlink() and self._leads_inside(path):
+        for here, folders, names in self._root.walk(self._start):
+            if "drivers" in folders and folder.has_source_tree(self._root, here):
+                self._trees.append(here)
+                folders.clear()
                 continue
-            if folder.looks_like_package(path) or folder.looks_like_image(path):
-                files.append(path)
-            elif module_name(path.name) in ALONE:
-                self._loose.append(path)
+            for name in names:
+                path = f"{here.rstrip('/')}/{name}"
+                if folder.looks_like_package(path) or folder.looks_like_image(path):
+                    files.append(path)
+                elif module_name(path) in ALONE:
+                    self._loose.append(path)
         for tree in self._trees:
-            files += [path for path in _built_in(tree) if path.is_file()]
-        return files
+            files += _built_in(self._root, tree)
+        return [path for path in files if not self._is_met_anyway(path, files)]
 
-    def _is_tree(self, path: Path, _names: list[str]) -> bool:
-        if not folder.is_source_tree(path):
-            return False
-        self._trees.append(path)
-        return True
+    def _is_met_anyway(self, path: str, files: Sequence[str]) -> bool:
+        """Whether it is a link to one of the others, as /vmlinuz and /boot/vmlinuz are, or to what is not there."""
+        resolved = self._root.resolve(path)
+        return resolved is None or (resolved != path and resolved in files)
 
-    def _leads_inside(self, link: Path) -> bool:
-        """/vmlinuz and /boot/vmlinuz are links to what is met anyway."""
-        target = link.resolve()
-        return not target.exists() or self._top.resolve() in target.parents
-
-    def _open(self, path: Path) -> Iterator[Kernel | Unreadable]:
-        """The kernels in one file of the folder; nothing where it is no kernel after all."""
+    def _open(self, path: str) -> Iterator[Kernel | Unreadable]:
+        """The kernel in one file of the folder; nothing where it is no kernel after all."""
         try:
-            if folder.looks_like_package(path):
-                yield from self._open_file(path, self._limits)
-            else:
-                yield open_image_file(
-                    path,
-                    self._limits,
-                    top=self._top,
-                    far=lambda: self._loose,
-                    rivals=lambda: self._others(path),
-                )
+            yield open_image_in(
+                self._at(path), self._limits, far=lambda: self._loose, rivals=lambda: self._others(path)
+            )
         except (DamagedInput, Missing) as error:
-            yield unreadable(str(path), error)
+            yield unreadable(self._root.outside(path), error)
         except BadInput as error:
             # It only looked like a kernel by its name, unless it is something that cannot even be opened.
-            if not path.is_file():
-                yield unreadable(str(path), error)
+            if not self._root.is_file(path):
+                yield unreadable(self._root.outside(path), error)
 
-    def _others(self, path: Path) -> Iterator[Rival]:
-        return (image for other, image in self._images.items() if other != path)
-
-    def _take(self, kernel: ImageKernel) -> None:
-        """Put the loose modules aside that this image has an answer for."""
+    def _open_packages(self, group: Sequence[Input]) -> Iterator[Kernel | Unreadable]:
         try:
-            chosen = {Path(file).absolute() for name in ALONE if (file := kernel.module_file(name, near=True))}
-            trees = set(folder.module_roots(Path(kernel.path), kernel.release, self._top))
-            self._taken |= {
-                path
-                for path in self._loose
-                if path.absolute() in chosen or not trees.isdisjoint(path.absolute().parents)
-            }
-        except EjectableError:  # then each is judged by itself
+            yield from self._open_inputs(group, self._limits)
+        except (DamagedInput, Missing) as error:
+            yield unreadable(group[0].name, error)
+        except BadInput:  # a package of something else
             return
 
+    def _others(self, path: str) -> Iterator[Rival]:
+        return (image for other, image in self._images.items() if other != path)
 
-def _built_in(tree: Path) -> Iterator[Path]:
-    """Where a build leaves its images in the tree (arch/*/boot, and the top)."""
-    yield tree / "arch" / "x86" / "boot" / "bzImage"
-    boot = tree / "arch" / "arm64" / "boot"
-    image = next((p for p in (boot / "Image", boot / "Image.gz", boot / "vmlinuz.efi") if p.is_file()), None)
-    if image is not None:
-        yield image
-    yield tree / "vmlinux"
+    def _take(self, path: str, kernel: ImageKernel) -> None:
+        """Put the loose modules aside that this image has an answer for."""
+        try:
+            chosen = {kernel.module_file(name, near=True) for name in ALONE}
+            trees = {self._root.resolve(tree) for tree in folder.module_roots(self._at(path), kernel.release)}
+        except EjectableError:  # then each is judged by itself
+            return
+        for loose in self._loose:
+            if self._root.outside(loose) in chosen or trees & {str(above) for above in PurePosixPath(loose).parents}:
+                self._taken.add(loose)
+
+
+def _built_in(root: Root, tree: str) -> Iterator[str]:
+    """The images that a build left in its tree (arch/*/boot, and the top)."""
+    boot = f"{tree.rstrip('/')}/arch"
+    arm64 = (f"{boot}/arm64/boot/{name}" for name in ("Image", "Image.gz", "vmlinuz.efi"))
+    wanted = (f"{boot}/x86/boot/bzImage", next(filter(root.is_file, arm64), None), f"{tree.rstrip('/')}/vmlinux")
+    return (path for path in wanted if path is not None and root.is_file(path))

@@ -1,70 +1,98 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A file that is an image or a module itself, with what lies beside it in its folder."""
+"""A file that is an image or a module itself, with what lies around it: modules, configuration, initramfs."""
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 
 from ejectable.errors import EjectableError
-from ejectable.intake import Limits, open_regular, read_bounded
-from ejectable.intake.module_files import module_name
+from ejectable.intake import Input, Limits, file_below, read_bounded
+from ejectable.kernel.archive_kernels import Part
 from ejectable.kernel.containers import folder
+from ejectable.kernel.containers.archive import Archive
+from ejectable.kernel.containers.folder import Around
 from ejectable.kernel.formats import recognise
 from ejectable.kernel.image_kernel import ImageKernel, Rival
+from ejectable.kernel.initramfs import is_initramfs, open_initramfs
 from ejectable.kernel.kernel import Kernel
 from ejectable.kernel.module import Module
 from ejectable.kernel.module_kernel import ModuleKernel
-from ejectable.kernel.modules import FolderModules
+from ejectable.kernel.modules import ArchiveModules, FolderModules, InitramfsModules, JoinedModules, ModuleSource
 
-__all__ = ["ImageFile", "open_image_file"]
+__all__ = ["ImageFile", "open_image_file", "open_image_in"]
 
 MOST_CONFIG = 4 << 20
 
 
-def open_image_file(
-    path: Path,
+def open_image_file(source: Input, limits: Limits, initramfs: Sequence[Part] = ()) -> Kernel:
+    """The kernel in an image or a module that was given by itself; raises `BadInput`, `DamagedInput` or `Missing`."""
+    with source.open() as file:
+        data = read_bounded(file, limits.in_memory, name=source.name)
+    if source.path is not None:
+        place = folder.around(source.path)
+        siblings = partial(_siblings, place, limits)
+        return _kernel(source.name, data, limits, place, initramfs=initramfs, rivals=siblings)
+    return _kernel(source.name, data, limits, None, initramfs=initramfs)
+
+
+def open_image_in(
+    place: Around,
     limits: Limits,
     *,
-    top: Path | None = None,
-    far: Callable[[], Iterable[Path]] = tuple,
-    rivals: Callable[[], Iterable[Rival]] | None = None,
+    far: Callable[[], Iterable[str]] = tuple,
+    rivals: Callable[[], Iterable[Rival]] = tuple,
 ) -> Kernel:
-    """The kernel in an image or a module; raises `BadInput`, `DamagedInput` or `Missing`.
+    """The same for a file below a root: `far` are the modules in other folders there, `rivals` the other images."""
+    source = file_below(place.root, place.path)
+    with source.open() as file:
+        data = read_bounded(file, limits.in_memory, name=source.name)
+    return _kernel(source.name, data, limits, place, far=far, rivals=rivals)
 
-    `top` is the folder that was given, `far` the modules somewhere below it and `rivals` the other images there; of
-    an image that was given itself, they are those in its folder.
-    """
-    name = str(path)
-    with open_regular(path) as file:
-        data = read_bounded(file, limits.in_memory, name=name)
+
+def _kernel(
+    name: str,
+    data: bytes,
+    limits: Limits,
+    place: Around | None,
+    *,
+    initramfs: Sequence[Part] = (),
+    far: Callable[[], Iterable[str]] = tuple,
+    rivals: Callable[[], Iterable[Rival]] = tuple,
+) -> Kernel:
     packed = recognise(data, name=name)
     if packed.format == "module":
         module = Module(packed.unpack(limits), name=name)
-        return ModuleKernel(name, module, lender=lambda: _kernel_of(path, module, limits))
-    modules = FolderModules(
-        lambda release: folder.module_roots(path, release, top), lambda: _modules_in(path.parent), limits, far
-    )
+        return ModuleKernel(name, module, lender=lambda: _kernel_of(place, module, limits) if place else None)
+    sources: list[ModuleSource] = [ArchiveModules((part.path, part.archive)) for part in initramfs]
+    if place is not None:
+        sources.append(InitramfsModules(lambda release: _beside(place, release, limits)))
+        trees = partial(folder.module_roots, place)
+        sources.append(FolderModules(place.root, trees, str(place.folder), limits, far))
 
     def config(release: str | None) -> bytes | None:
-        for candidate in folder.config_beside(path, release):
-            if candidate.is_file():
-                with open_regular(candidate) as file:
-                    return read_bounded(file, MOST_CONFIG, name=str(candidate))
-        return None
+        if place is None:
+            return None
+        texts = (place.root.read(path, MOST_CONFIG) for path in folder.config_beside(place, release))
+        return next((text for text in texts if text is not None), None)
 
-    def beside() -> Iterable[Rival]:
-        return (ImageFile(other, limits) for other in _images_in(path.parent) if other != path)
-
-    return ImageKernel(
-        name, packed, limits=limits, modules=modules, config=config, rivals=beside if rivals is None else rivals
-    )
+    return ImageKernel(name, packed, limits=limits, modules=JoinedModules(*sources), config=config, rivals=rivals)
 
 
-def _kernel_of(path: Path, module: Module, limits: Limits) -> Kernel | None:
+def _beside(place: Around, release: str | None, limits: Limits) -> Iterator[tuple[str, Callable[[], Archive | None]]]:
+    """The initramfs images beside an image: the name of each, and what opens it."""
+
+    def opened(source: Input) -> Archive | None:
+        return open_initramfs(source, limits).archive if is_initramfs(source) else None
+
+    for path in folder.initramfs_beside(place, release):
+        source = file_below(place.root, path)
+        yield source.name, partial(opened, source)
+
+
+def _kernel_of(place: Around, module: Module, limits: Limits) -> Kernel | None:
     """The kernel that a module on its own belongs to, if its image lies where it may be expected."""
-    for candidate in folder.images_of_module(path, module.release) if module.release else ():
+    for candidate in folder.images_of_module(place, module.release) if module.release else ():
         try:
-            kernel = open_image_file(candidate, limits) if candidate.is_file() else None
+            kernel = open_image_in(candidate, limits) if place.root.is_file(candidate.path) else None
             if kernel is not None and (kernel.release, kernel.arch) == (module.release, module.elf.arch):
                 return kernel
         except EjectableError:  # it was only a guess
@@ -72,39 +100,29 @@ def _kernel_of(path: Path, module: Module, limits: Limits) -> Kernel | None:
     return None
 
 
-def _modules_in(parent: Path) -> Iterator[Path]:
-    """The module files right in a folder."""
-    return (path for path in _files_in(parent) if module_name(path.name))
-
-
-def _images_in(parent: Path) -> Iterator[Path]:
-    """The files right in a folder that may be images."""
-    return (path for path in _files_in(parent) if folder.looks_like_image(path))
-
-
-def _files_in(parent: Path) -> Iterator[Path]:
-    try:
-        yield from sorted(path for path in parent.iterdir() if path.is_file())
-    except OSError:
-        return
+def _siblings(place: Around, limits: Limits) -> Iterator[Rival]:
+    """The other files right in a folder that may be images."""
+    for name in place.root.list(str(place.folder)) or ():
+        path = str(place.folder / name)
+        if path != place.path and folder.looks_like_image(path) and place.root.is_file(path):
+            yield ImageFile(place.other(path), limits)
 
 
 class ImageFile:
-    """Another image in the folder, read when it is asked, and let go of: only what tells builds apart is kept.
+    """Another image below the same root, read when it is asked, and let go of: only what tells builds apart is kept.
 
     What is no kernel after all, or broken, has no release, and is nobody's rival.
     """
 
-    def __init__(self, path: Path, limits: Limits, top: Path | None = None) -> None:
-        self.name = str(path)
-        self._path = path
+    def __init__(self, place: Around, limits: Limits) -> None:
+        self.name = place.root.outside(place.path)
+        self._place = place
         self._limits = limits
-        self._top = top
         self._files: dict[str, str | None] = {}
 
     def _open(self) -> ImageKernel | None:
         try:
-            kernel = open_image_file(self._path, self._limits, top=self._top, rivals=tuple)
+            kernel = open_image_in(self._place, self._limits)
         except EjectableError:
             return None
         return kernel if isinstance(kernel, ImageKernel) else None

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from ejectable.errors import BadInput, EjectableError
+from ejectable.errors import BadInput, EjectableError, Missing
 from ejectable.intake import Limits, decompress
+from ejectable.intake.reasons import doubt_of
 from ejectable.kernel.formats.elf import SHF_EXECINSTR
 from ejectable.kernel.module import Module
-from ejectable.kernel.modules import ModuleFile, ModuleFiles
+from ejectable.kernel.modules import ModuleFile, ModuleFiles, Rank
 from ejectable.kernel.program import Program, Types
 from ejectable.model import Arch, Doubt, DoubtKind
 
@@ -39,26 +40,31 @@ def choose_module(
     """
     doubts = list(found.doubts)
     chosen: tuple[ModuleFile, Module] | None = None
+    decided: set[str] = set()  # the origins whose modules.dep named a module that fits
     others: list[str] = []
     for file in found.files:
-        if chosen is not None and (chosen[0].listed or file.far > chosen[0].far):
-            break
+        if file.origin in decided or (chosen is not None and not _comparable(chosen[0], file)):
+            continue
         try:
             module = Module(decompress(file.read(), limits.in_memory, name=file.name), name=file.name)
             fits = arch in (None, module.elf.arch) and release in (None, module.release)
+            if not has_code(module):
+                others.append(f"{file.name} holds information for debuggers, and no code")
+                continue
         except EjectableError as error:
-            if chosen is None and not file.far:
+            if chosen is None and file.rank is not Rank.FAR and not isinstance(error, Missing):
                 raise
-            doubts.append(Doubt(DoubtKind.UNREADABLE, file.name, f"A second {name} could not be read: {error.message}"))
+            doubts.append(doubt_of(error, file.name))
             continue
-        if not has_code(module):
-            others.append(f"{file.name} holds information for debuggers, and no code")
-        elif not fits:
+        if not fits:
             others.append(f"{file.name} was built for {module.release} on {module.elf.arch}")
-        elif chosen is None:
+            continue
+        if file.listed:
+            decided.add(file.origin)
+        if chosen is None:
             chosen = file, module
         elif not _same_code(chosen[1], module):
-            detail = f"There are two different modules {name}, and no modules.dep says which is loaded: "
+            detail = f"There are two different modules {name}, and nothing says which is loaded: "
             detail += f"{chosen[0].name} and {file.name}."
             doubts.append(Doubt(DoubtKind.AMBIGUOUS, file.name, detail))
     if chosen is None:
@@ -69,10 +75,17 @@ def choose_module(
     if release is None:
         detail = f"The release of the kernel is not known, so nothing shows that {chosen[0].name} was built for it."
         doubts.append(Doubt(DoubtKind.IDENTITY, chosen[0].name, detail))
-    if chosen[0].far:
+    if chosen[0].rank is Rank.FAR:
         detail = f"{chosen[0].name} has the release of the kernel, and nothing else shows that it was built with it."
         doubts.append(Doubt(DoubtKind.IDENTITY, chosen[0].name, detail))
-    return ModuleChoice(chosen[1], tuple(doubts), chosen[0].far)
+    return ModuleChoice(chosen[1], tuple(doubts), chosen[0].rank is Rank.FAR)
+
+
+def _comparable(chosen: ModuleFile, other: ModuleFile) -> bool:
+    """Whether another file may be what is loaded as well: not where a closer one was found that modules.dep names."""
+    if other.rank is Rank.FAR:
+        return chosen.rank is Rank.FAR
+    return other.rank == chosen.rank or not chosen.listed
 
 
 def has_code(module: Module) -> bool:

@@ -1,27 +1,46 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where the modules of a kernel lie: in the same archive, below lib/modules, in a build tree, or beside it."""
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from enum import IntEnum
 from functools import cache, partial
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from ejectable.errors import DamagedInput
-from ejectable.intake import Limits, open_regular, read_bounded
+from ejectable.errors import EjectableError
+from ejectable.intake import Limits, Root
 from ejectable.intake.module_files import MODULE_SUFFIX, by_precedence, listed, module_name, module_names
+from ejectable.intake.reasons import doubt_of
 from ejectable.kernel.containers.archive import Archive
 from ejectable.model import Doubt, DoubtKind
 
-__all__ = ["TREE", "ArchiveModules", "FolderModules", "ModuleFile", "ModuleFiles", "ModuleSource", "files_below"]
+__all__ = [
+    "TREE",
+    "ArchiveModules",
+    "FolderModules",
+    "InitramfsModules",
+    "JoinedModules",
+    "ModuleFile",
+    "ModuleFiles",
+    "ModuleSource",
+    "Rank",
+]
 
-MOST_FILES = 1 << 17  # a distribution kernel has some 5,000 modules; a build tree some 100,000 files
+# lib/modules/RELEASE/build and source are links to where it was built, which seldom are there.
+COMMON = (DoubtKind.MISSING,)
 MOST_LIST = 16 << 20  # of modules.builtin, modules.dep
 PREFIX = r"(?:usr/lib/debug/)?(?:usr/)?lib/modules/"  # what a package of debug symbols holds, too
 TREE = re.compile(rf"{PREFIX}([^/]+)/(.+)")
+
+
+class Rank(IntEnum):
+    """How a module's file is connected with the image, from the closest on."""
+
+    LOADED = 0  # it lies where the machine loads it from: its initramfs, lib/modules/RELEASE, the same package
+    BESIDE = 1  # it lies in the image's folder
+    FAR = 2  # only its release connects it with the image: it lies in another folder
 
 
 class ModuleFile(msgspec.Struct, frozen=True):
@@ -29,8 +48,9 @@ class ModuleFile(msgspec.Struct, frozen=True):
 
     name: str
     read: Callable[[], bytes]
-    listed: bool = False  # modules.dep names it, so that modprobe loads it and no other
-    far: bool = False  # only its release connects it with the image: it lies in another folder
+    rank: Rank = Rank.LOADED
+    origin: str = ""  # the folder or archive that it lies in
+    listed: bool = False  # modules.dep of its origin names it, so that modprobe loads it and no other from there
 
 
 class ModuleFiles(msgspec.Struct, frozen=True):
@@ -78,7 +98,12 @@ class ArchiveModules:
                 named, missing = _named(dep, module, members, f"{path}(lib/modules/{folder}/modules.dep)")
                 doubts += missing
                 files += [
-                    ModuleFile(f"{path}({members[file]})", partial(archive.read, members[file]), file == named)
+                    ModuleFile(
+                        f"{path}({members[file]})",
+                        partial(archive.read, members[file]),
+                        origin=path,
+                        listed=file == named,
+                    )
                     for file in by_precedence(members, dep, module)
                 ]
         return ModuleFiles(tuple(files), tuple(doubts))
@@ -115,109 +140,139 @@ def _named(dep: bytes | None, module: str, files: Iterable[str], where: str) -> 
 
 
 class FolderModules:
-    """The modules around an image in a folder.
+    """The modules around an image in a folder, all of them below `root`.
 
     `trees` gives the folders for a release, lib/modules/RELEASE or the top of a build tree; each is searched once, as
-    a whole. `beside` gives the module files in the image's own folder, `far` those in other folders.
+    a whole. `beside` is the image's own folder, `far` gives the module files in others.
     """
 
     def __init__(
         self,
-        trees: Callable[[str | None], Iterable[Path]],
-        beside: Callable[[], Iterable[Path]],
+        root: Root,
+        trees: Callable[[str | None], Iterable[str]],
+        beside: str,
         limits: Limits,
-        far: Callable[[], Iterable[Path]] = tuple,
+        far: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        self._trees = cache(lambda release: _different(trees(release)))
-        self._beside = cache(lambda: tuple(path for path in beside() if module_name(path.name)))
+        self._root = root
+        self._trees = cache(lambda release: self._different(trees(release)))
+        self._folder = beside
         self._far = far
         self._limits = limits
-        self._files = cache(_modules_below)
+        self._files = cache(self._modules_below)
 
     def find(self, release: str | None, module: str) -> ModuleFiles:
         """As `ModuleSource.find`."""
         files: list[ModuleFile] = []
         doubts: list[Doubt] = []
-        trees = self._trees(release)
-        for tree in trees:
-            found = {path.relative_to(tree).as_posix(): path for path in self._files(tree).get(module, ())}
-            dep = self._list(tree / "modules.dep")
-            named, missing = _named(dep, module, found, str(tree / "modules.dep"))
-            doubts += missing
-            # Where there are two trees of one release, nothing tells which of their lists counts.
-            files += [
-                ModuleFile(str(found[file]), partial(self._read, found[file]), file == named and len(trees) == 1)
-                for file in by_precedence(found, dep, module)
-            ]
-        files += [ModuleFile(str(path), partial(self._read, path)) for path in self._beside() if _is(path, module)]
+        with self._root.recording() as recording:
+            for tree in self._trees(release):
+                found = {path.removeprefix(f"{tree}/"): path for path in self._files(tree).get(module, ())}
+                dep = self._root.read(f"{tree}/modules.dep", MOST_LIST)
+                where = self._root.outside(f"{tree}/modules.dep")
+                named, missing = _named(dep, module, found, where)
+                doubts += missing
+                files += [
+                    self._file(found[file], Rank.LOADED, tree, listed=file == named)
+                    for file in by_precedence(found, dep, module)
+                ]
+            files += [self._file(path, Rank.BESIDE, "") for path in self._beside() if module_name(path) == module]
         met = {file.name for file in files}
-        files += [
-            ModuleFile(str(path), partial(self._read, path), far=True)
-            for path in self._far()
-            if _is(path, module) and str(path) not in met
-        ]
-        return ModuleFiles(tuple(files), tuple(doubts))
+        far = [self._file(path, Rank.FAR, "") for path in self._far() if module_name(path) == module]
+        doubts += (doubt for doubt in recording.doubts if doubt.kind not in COMMON)
+        return ModuleFiles((*files, *(file for file in far if file.name not in met)), tuple(doubts))
 
-    def _read(self, path: Path) -> bytes:
-        with open_regular(path) as file:
-            return read_bounded(file, self._limits.in_memory, name=str(path))
+    def _file(self, path: str, rank: Rank, origin: str, *, listed: bool = False) -> ModuleFile:
+        name = self._root.outside(path)
+        return ModuleFile(name, partial(self._root.content, path, self._limits.in_memory), rank, origin, listed)
 
-    def _list(self, path: Path) -> bytes | None:
-        if not path.is_file():
-            return None
-        with open_regular(path) as file:
-            return read_bounded(file, MOST_LIST, name=str(path))
+    def _beside(self) -> Iterator[str]:
+        for name in self._root.list(self._folder) or ():
+            path = f"{self._folder.rstrip('/')}/{name}"
+            if module_name(name) and self._root.is_file(path):
+                yield path
 
     def names(self, release: str | None) -> frozenset[str]:
         """As `ModuleSource.names`."""
         below = frozenset(name for tree in self._trees(release) for name in self._files(tree))
-        return below | {name for path in self._beside() if (name := module_name(path.name))}
+        return below | {name for path in self._beside() if (name := module_name(path))}
 
     def builtin(self, release: str | None) -> frozenset[str] | None:
         """As `ModuleSource.builtin`."""
-        lists = (self._list(tree / "modules.builtin") for tree in self._trees(release))
+        lists = (self._root.read(f"{tree}/modules.builtin", MOST_LIST) for tree in self._trees(release))
         found = next((text for text in lists if text is not None), None)
         return module_names(found) if found is not None else None
 
+    def _different(self, trees: Iterable[str]) -> tuple[str, ...]:
+        """The folders that are there, each once: lib is often a link to usr/lib."""
+        found = (self._root.resolve(tree) for tree in trees if self._root.is_dir(tree))
+        return tuple(dict.fromkeys(path for path in found if path is not None))
 
-def _is(path: Path, module: str) -> bool:
-    return module_name(path.name) == module
-
-
-def _different(trees: Iterable[Path]) -> tuple[Path, ...]:
-    """The folders that are there, each once: lib is often a link to usr/lib."""
-    found: dict[Path, Path] = {}
-    for tree in trees:
-        if tree.is_dir():
-            found.setdefault(tree.resolve(), tree)
-    return tuple(found.values())
-
-
-def _modules_below(root: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for path in files_below(root):
-        name = module_name(path.name)
-        if name:
-            found.setdefault(name, []).append(path)
-    return found
+    def _modules_below(self, tree: str) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for folder, _, names in self._root.walk(tree):
+            for file in names:
+                name = module_name(file)
+                if name:
+                    found.setdefault(name, []).append(f"{folder.rstrip('/')}/{file}")
+        return found
 
 
-def files_below(root: Path, skip: Callable[[Path, list[str]], bool] | None = None) -> Iterator[Path]:
-    """Every file below `root`, sorted; links to folders are not followed, and what may not be listed is left out.
+class JoinedModules:
+    """Several sources as one: an initramfs and the folder of modules that was on the disk when it was made."""
 
-    `skip(folder, names)`, asked with the names of the files in a folder, says whether to leave out that folder and
-    all below it. Raises `DamagedInput` beyond 131,072 files, so that nobody takes a part for the whole.
+    def __init__(self, *sources: ModuleSource) -> None:
+        self._sources = sources
+
+    def find(self, release: str | None, module: str) -> ModuleFiles:
+        """As `ModuleSource.find`."""
+        found = [source.find(release, module) for source in self._sources]
+        files = (file for each in found for file in each.files)
+        return ModuleFiles(tuple(files), tuple(doubt for each in found for doubt in each.doubts))
+
+    def names(self, release: str | None) -> frozenset[str]:
+        """As `ModuleSource.names`."""
+        return frozenset[str]().union(*(source.names(release) for source in self._sources))
+
+    def builtin(self, release: str | None) -> frozenset[str] | None:
+        """As `ModuleSource.builtin`: the first list there is."""
+        lists = (source.builtin(release) for source in self._sources)
+        return next((found for found in lists if found is not None), None)
+
+
+class InitramfsModules:
+    """The modules in the initramfs that an image is booted with; `archives` gives them when they are asked for.
+
+    What cannot be read of one is a doubt: the module in it is the one that the boot loads.
     """
-    count = 0
-    for folder, folders, files in os.walk(root):
-        if skip is not None and skip(Path(folder), files):
-            folders.clear()
-            continue
-        folders.sort()
-        for name in sorted(files):
-            count += 1
-            if count > MOST_FILES:
-                raise DamagedInput(
-                    f"more than {MOST_FILES} files below it", path=str(root), hint="Name the kernel's own folder."
-                )
-            yield Path(folder, name)
+
+    def __init__(self, archives: Callable[[str | None], Iterable[tuple[str, Callable[[], Archive | None]]]]) -> None:
+        self._archives = archives
+        self._opened: dict[str, Archive | None] = {}
+
+    def find(self, release: str | None, module: str) -> ModuleFiles:
+        """As `ModuleSource.find`."""
+        files: list[ModuleFile] = []
+        doubts: list[Doubt] = []
+        for path, opened in self._archives(release):
+            try:
+                if path not in self._opened:
+                    self._opened[path] = opened()
+                archive = self._opened[path]
+                if archive is not None:
+                    found = ArchiveModules((path, archive)).find(release, module)
+                    files += found.files
+                    doubts += found.doubts
+            except EjectableError as error:
+                doubts.append(doubt_of(error, path))
+        return ModuleFiles(tuple(files), tuple(doubts))
+
+    def names(self, release: str | None) -> frozenset[str]:
+        """None: what is on the disk is complete, what is in an initramfs is a choice of it."""
+        del release
+        return frozenset()
+
+    def builtin(self, release: str | None) -> frozenset[str] | None:
+        """Not asked."""
+        del release
+        return None

@@ -1,21 +1,51 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One kernel that came in several packages: the image in one, its modules in others.
 
-Ubuntu has linux-image-* and linux-modules-*, Fedora and Red Hat kernel-core, kernel-modules-core and kernel-modules:
-what is built as a module there is in none of the image's packages, and its absence from one proves nothing.
+Ubuntu has linux-image-* and linux-modules-*, Debian since 14 linux-binary-* and linux-modules-*, Fedora and Red Hat
+kernel-core, kernel-modules-core and kernel-modules: what is built as a module there is in none of the image's packages,
+and its absence from one proves nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ejectable.errors import BadInput
-from ejectable.intake import DEFAULT_LIMITS, Limits, open_regular
+from ejectable.errors import BadInput, EjectableError
+from ejectable.intake import DEFAULT_LIMITS, Input, Limits, file_input
 from ejectable.kernel.archive_kernels import Part, kernels_in
 from ejectable.kernel.containers import deb, rpm
 from ejectable.kernel.image_kernel import ImageKernel
 from ejectable.kernel.package import from_deb, from_rpm
 
-__all__ = ["open_package_set"]
+__all__ = ["groups", "is_package", "open_package", "open_package_set"]
+
+MAGICS = (deb.MAGIC, rpm.MAGIC)
+
+
+def is_package(head: bytes) -> bool:
+    """Whether a file that begins like this is a Debian or an RPM package."""
+    return head.startswith(MAGICS)
+
+
+def groups(inputs: Iterable[Input], limits: Limits = DEFAULT_LIMITS) -> list[tuple[Input, ...]]:
+    """The inputs in their order, packages of one kernel together at the place of the first; all else by itself.
+
+    They belong together if name, version and architecture on them say so.
+    """
+    found: dict[str, list[Input]] = {}
+    for number, source in enumerate(inputs):
+        found.setdefault(_kernel_of(source, limits) or str(number), []).append(source)
+    return [tuple(group) for group in found.values()]
+
+
+def _kernel_of(source: Input, limits: Limits) -> str | None:
+    """What the parts of one kernel have in common; `None` for what is no part of one, or cannot be read."""
+    try:
+        with source.open() as file:
+            head = file.read(8)
+        package = open_package(source, limits).package if is_package(head) else None
+    except (EjectableError, OSError):
+        return None
+    return package.kernel if package is not None else None
 
 
 def open_package_set(paths: Sequence[Path], *, limits: Limits = DEFAULT_LIMITS) -> ImageKernel:
@@ -23,7 +53,7 @@ def open_package_set(paths: Sequence[Path], *, limits: Limits = DEFAULT_LIMITS) 
 
     Raises `BadInput` where none holds an image, `DamagedInput` where one is broken.
     """
-    parts = [open_package(path, limits) for path in paths]
+    parts = [open_package(file_input(path), limits) for path in paths]
     for kernel in kernels_in(parts, limits):
         if isinstance(kernel, ImageKernel):
             return kernel
@@ -31,13 +61,13 @@ def open_package_set(paths: Sequence[Path], *, limits: Limits = DEFAULT_LIMITS) 
     raise BadInput(f"none of these packages holds a kernel image: {names}")
 
 
-def open_package(path: Path, limits: Limits) -> Part:
+def open_package(source: Input, limits: Limits) -> Part:
     """The files of a Debian or an RPM package; raises `BadInput` for something else."""
-    with open_regular(path) as file:
+    with source.open() as file:
         head = file.read(8)
     if head.startswith(deb.MAGIC):
-        archive = deb.data_archive(path, limits)
-        return Part(str(path), archive, from_deb(str(path), archive, limits))
+        archive = deb.data_archive(source, limits)
+        return Part(source.name, archive, from_deb(source, archive, limits))
     if head.startswith(rpm.MAGIC):
-        return Part(str(path), rpm.data_archive(path, limits), from_rpm(str(path)))
-    raise BadInput("expected a Debian or an RPM package, found something else", path=str(path))
+        return Part(source.name, rpm.data_archive(source, limits), from_rpm(source))
+    raise BadInput("expected a Debian or an RPM package, found something else", path=source.name)

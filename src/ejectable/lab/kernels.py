@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ejectable.errors import BadInput, DamagedInput, Missing
-from ejectable.intake import DEFAULT_LIMITS, Limits, is_directory, open_regular, read_bounded
+from ejectable.intake import DEFAULT_LIMITS, Limits, file_input, is_directory, open_regular, read_bounded
 from ejectable.lab.modules import ModuleSet, module_name
 from ejectable.model import Arch
 
@@ -243,4 +243,5 @@ def _package(path: str, limits: Limits) -> dict[str, Callable[[], bytes]]:
 def _archive(path: str, limits: Limits) -> "Archive":
     from ejectable.kernel.containers import deb, rpm
 
-    return rpm.data_archive(path, limits) if path.endswith(".rpm") else deb.data_archive(path, limits)
+    source = file_input(path)
+    return rpm.data_archive(source, limits) if path.endswith(".rpm") else deb.data_archive(source, limits)

@@ -23,6 +23,7 @@ from ejectable.remedies.ownership import other_writer
 __all__ = ["Finished", "environment", "paste", "run", "run_checked", "which"]
 
 MAX_OUTPUT = 8 << 20  # bytes of each stream that are kept
+REAPING_S = 10.0
 # /sbin included: a user's PATH often lacks it.
 FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 # Package managers translate, colour and page what they say; we read it. They ask no questions, and nobody restarts
@@ -143,7 +144,9 @@ def run(
             if process.poll() is None and not unbroken:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                # A process that waits in the kernel without end outlives even that.
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(REAPING_S)
         texts = []
         for file in (out, err):
             file.seek(0)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from ejectable.errors import BadInput, DamagedInput
-from ejectable.intake import Limits, open_decompressed, open_regular
+from ejectable.intake import Input, Limits, open_decompressed
 from ejectable.kernel.containers import tar
 from ejectable.kernel.containers.archive import Archive, Entry
 
@@ -22,29 +22,29 @@ MOST_MEMBERS = 64
 MOST_CONTROL = 16 << 20
 
 
-def control_fields(path: str | os.PathLike[str], limits: Limits) -> dict[str, str]:
+def control_fields(source: Input, limits: Limits) -> dict[str, str]:
     """The fields of the control file that stand on one line: Package, Version, Architecture ..."""
-    with open_regular(path) as file:
-        member = _member(file, os.fspath(path), "control.tar")
+    with source.open() as file:
+        member = _member(file, source.name, "control.tar")
         stream = open_decompressed(member, name=member.name)
         for entry in tar.entries(stream, name=member.name, limit=min(MOST_CONTROL, limits.unpacked)):
             if entry.name == "control":
                 text = entry.read().decode("utf-8", "replace")
                 fields = (line.partition(":") for line in text.splitlines() if line[:1].isalpha())
                 return {key: value.strip() for key, colon, value in fields if colon}
-    raise DamagedInput("its control archive holds no control file", path=os.fspath(path))
+    raise DamagedInput("its control archive holds no control file", path=source.name)
 
 
-def data_archive(path: str | os.PathLike[str], limits: Limits) -> Archive:
+def data_archive(source: Input, limits: Limits) -> Archive:
     """The files of the package."""
 
     def walk() -> Iterator[Entry]:
-        with open_regular(path) as file:
-            member = _member(file, os.fspath(path), "data.tar")
+        with source.open() as file:
+            member = _member(file, source.name, "data.tar")
             stream = open_decompressed(member, name=member.name)
             yield from tar.entries(stream, name=member.name, limit=limits.unpacked)
 
-    return Archive(walk, name=os.fspath(path), limits=limits)
+    return Archive(walk, name=source.name, limits=limits)
 
 
 class _Window(io.RawIOBase):

@@ -7,13 +7,19 @@ image too), a build tree, a kernel source tree, and a flat folder of anything.
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from ejectable.intake import open_regular
+import msgspec
+
+from ejectable.intake import Root, open_regular
 
 __all__ = [
+    "Around",
+    "around",
     "config_beside",
+    "has_source_tree",
     "images_of_module",
+    "initramfs_beside",
     "is_source_tree",
     "looks_like_image",
     "looks_like_package",
@@ -31,15 +37,52 @@ PACKAGE = (".deb", ".rpm", ".udeb")
 NOT_A_KERNEL = re.compile(r".+\.(?:hmac|sig|p7s|o|a|S|lds|map|symvers|cmd|txt|sha\d+|asc|dpkg-\w+|md|rst)")
 MAKEFILE_LINE = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=[ \t]*(\S*)", re.MULTILINE)
 MAKEFILE_HEAD = 8192
+SOURCES = "drivers/virtio"
+BUILD_TOP = ("Module.symvers", "modules.builtin", "include/config/auto.conf")
+INITRAMFS = re.compile(r"(?:initrd|initramfs)(?!.*kdump)[^/]*")
+RELEASE_IN_NAME = re.compile(r"\d+\.\d+")
 
 
-def looks_like_package(path: Path) -> bool:
+class Around(msgspec.Struct, frozen=True):
+    """Where a file lies: its `path` from the top of `root`, out of which nothing that is looked at beside it lies.
+
+    `root` may be a machine's root, and then holds lib/modules.
+    """
+
+    root: Root
+    path: str
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """The folder that it lies in."""
+        return PurePosixPath(self.path).parent
+
+    def other(self, path: str | PurePosixPath) -> "Around":
+        """Another file below the same root."""
+        return Around(self.root, str(path))
+
+
+def around(file: Path) -> Around:
+    """Where a file lies that was given by itself: the root is the folder whose layout it fits in."""
+    file = file.absolute()
+    folder = file.parent
+    if folder.parent.name == "modules" and folder.parent.parent.name == "lib":  # lib/modules/RELEASE/vmlinuz
+        top = folder.parents[2]
+        top = top.parent if top.name == "usr" else top
+    else:
+        built = (up for up in file.parents[:4] if any((up / name).is_file() for name in BUILD_TOP))
+        top = next(built, folder.parent)
+    return Around(Root(top), f"/{file.relative_to(top)}")
+
+
+def looks_like_package(path: str | PurePosixPath) -> bool:
     """Whether a file of this name may be a package."""
-    return path.name.endswith(PACKAGE)
+    return str(path).endswith(PACKAGE)
 
 
-def looks_like_image(path: Path) -> bool:
+def looks_like_image(path: str | PurePosixPath) -> bool:
     """Whether a file of this name may be a kernel image."""
+    path = PurePosixPath(path)
     if path.parent.name == "compressed":  # arch/x86/boot/compressed/vmlinux is the decompressor
         return False
     return KERNEL_FILE.fullmatch(path.name) is not None and NOT_A_KERNEL.fullmatch(path.name) is None
@@ -47,9 +90,15 @@ def looks_like_image(path: Path) -> bool:
 
 def is_source_tree(folder: Path) -> bool:
     """Whether this is the top of a kernel source tree, whole or just the part about virtio."""
-    return (folder / "drivers" / "virtio" / "virtio.c").is_file() and (
+    return (folder / SOURCES / "virtio.c").is_file() and (
         (folder / "Makefile").is_file() or (folder / "include" / "linux").is_dir()
     )
+
+
+def has_source_tree(root: Root, folder: str) -> bool:
+    """As `is_source_tree`, for a folder below a root; no link on the way to its sources is followed."""
+    there = f"{folder.rstrip('/')}/{SOURCES}/virtio.c"
+    return root.is_file(there) and root.resolve(there) == there and is_source_tree(Path(root.outside(folder)))
 
 
 def source_release(folder: Path) -> str | None:
@@ -65,51 +114,55 @@ def source_release(folder: Path) -> str | None:
     return ".".join(number for number in numbers if number) + found.get("EXTRAVERSION", "")
 
 
-def build_top(image: Path) -> Path | None:
+def build_top(image: Around) -> PurePosixPath | None:
     """The top of the build tree that an image lies in, where it does."""
-    for folder in image.parents[:4]:
-        if (folder / "Module.symvers").is_file() or (folder / "modules.builtin").is_file():
-            return folder
-        if (folder / "include" / "config" / "auto.conf").is_file():
+    for folder in PurePosixPath(image.path).parents[:4]:
+        if any(image.root.is_file(str(folder / name)) for name in BUILD_TOP):
             return folder
     return None
 
 
-def module_roots(image: Path, release: str | None, top: Path | None = None) -> Iterator[Path]:
-    """The folders where modules for this image may lie, the most telling first; `top` may be a machine's root."""
-    image = image.absolute()
-    if image.parent.parent.name == "modules":  # lib/modules/RELEASE/vmlinuz
-        yield image.parent
+def module_roots(image: Around, release: str | None) -> Iterator[str]:
+    """The folders where modules for this image may lie, the most telling first."""
+    folder = image.folder
+    if folder.parent.name == "modules":  # lib/modules/RELEASE/vmlinuz
+        yield str(folder)
     if release and "/" not in release and release not in (".", ".."):
-        for root in dict.fromkeys((image.parent.parent, image.parent, *((top.absolute(),) if top is not None else ()))):
-            yield root / "lib" / "modules" / release
-            yield root / "usr" / "lib" / "modules" / release
+        for base in dict.fromkeys((folder.parent, folder, PurePosixPath("/"))):
+            yield str(base / "lib" / "modules" / release)
+            yield str(base / "usr" / "lib" / "modules" / release)
     top = build_top(image)
     if top is not None:
-        yield top
+        yield str(top)
 
 
-def images_of_module(module: Path, release: str) -> Iterator[Path]:
+def images_of_module(module: Around, release: str) -> Iterator[Around]:
     """The files that may be the image of the kernel that a module below lib/modules belongs to, or lies beside."""
-    module = module.absolute()
-    for folder in module.parents:
+    for folder in PurePosixPath(module.path).parents:
         if folder.name == release and folder.parent.name == "modules":
-            yield folder / "vmlinuz"
+            yield module.other(folder / "vmlinuz")
             for root in folder.parents[2:4]:
-                yield root / "boot" / f"vmlinuz-{release}"
+                yield module.other(root / "boot" / f"vmlinuz-{release}")
     for name in (f"vmlinuz-{release}", "vmlinuz", "vmlinux", "bzImage", "Image"):
-        yield module.parent / name
+        yield module.other(module.folder / name)
 
 
-def config_beside(image: Path, release: str | None) -> Iterator[Path]:
+def config_beside(image: Around, release: str | None) -> Iterator[str]:
     """The files that may be this image's configuration, the most telling first."""
-    image = image.absolute()
+    folder, name = image.folder, PurePosixPath(image.path).name
     if release and "/" not in release:
-        yield image.with_name(f"config-{release}")
-    if image.parent.parent.name == "modules":
-        yield image.with_name("config")
+        yield str(folder / f"config-{release}")
+    if folder.parent.name == "modules":
+        yield str(folder / "config")
     top = build_top(image)
     if top is not None:
-        yield top / ".config"
-    if image.name in ("vmlinux", "bzImage", "Image"):
-        yield image.with_name(".config")
+        yield str(top / ".config")
+    if name in ("vmlinux", "bzImage", "Image"):
+        yield str(folder / ".config")
+
+
+def initramfs_beside(image: Around, release: str | None) -> Iterator[str]:
+    """The files in the image's folder that it may be booted with: of its release, or with none in their names."""
+    for name in image.root.list(str(image.folder)) or ():
+        if INITRAMFS.fullmatch(name) and ((release and release in name) or not RELEASE_IN_NAME.search(name)):
+            yield str(image.folder / name)

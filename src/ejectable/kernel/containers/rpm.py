@@ -5,14 +5,13 @@ Layout: the RPM file format (rpm's docs/manual/format_v4.md and format_header.md
 of a package is verified cryptographically: that is the package manager's business.
 """
 
-import os
 import struct
 import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from ejectable.errors import BadInput, DamagedInput
-from ejectable.intake import Limits, open_decompressed, open_regular
+from ejectable.intake import Input, Limits, open_decompressed
 from ejectable.kernel.containers import cpio
 from ejectable.kernel.containers.archive import Archive, Entry
 
@@ -26,7 +25,7 @@ INDEX = struct.Struct(">IIII")
 # rpm itself refuses more (lib/header.c: hdrchkTags, hdrchkData).
 MOST_TAGS = 0xFFFF
 MOST_DATA = 64 << 20
-NAME, VERSION, RELEASE, EPOCH = 1000, 1001, 1002, 1003
+NAME, VERSION, RELEASE, EPOCH, ARCH, REQUIRES = 1000, 1001, 1002, 1003, 1022, 1049
 CHANGELOG_TIME, CHANGELOG_NAME, CHANGELOG_TEXT = 1080, 1081, 1082
 INT32, STRING, STRING_ARRAY, I18N = 4, 6, 8, 9
 
@@ -68,6 +67,16 @@ class Header:
         return f"{epoch}{version}-{release}"
 
     @property
+    def arch(self) -> str:
+        """The architecture as rpm names it: "x86_64", "noarch"."""
+        return next(iter(self.strings(ARCH)), "")
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """The names of what it requires."""
+        return self.strings(REQUIRES)
+
+    @property
     def changelog(self) -> str | None:
         """The changelog as `rpm -q --changelog` prints it; `None` where there is none."""
         entries = zip(
@@ -81,18 +90,18 @@ def _day(seconds: int) -> str:
     return time.strftime("%a %b %d %Y", time.gmtime(seconds))
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
+def read_header(source: Input) -> Header:
     """The main header of a package; raises `BadInput` or `DamagedInput`."""
-    with open_regular(path) as file:
-        return _up_to_payload(file, os.fspath(path))
+    with source.open() as file:
+        return _up_to_payload(file, source.name)
 
 
-def data_archive(path: str | os.PathLike[str], limits: Limits) -> Archive:
+def data_archive(source: Input, limits: Limits) -> Archive:
     """The files of the package."""
-    name = os.fspath(path)
+    name = source.name
 
     def walk() -> Iterator[Entry]:
-        with open_regular(path) as file:
+        with source.open() as file:
             _up_to_payload(file, name)
             if not file.peek(1):  # type: ignore[attr-defined]
                 raise DamagedInput("cut off: it has no payload", path=name, offset=file.tell())

@@ -14,7 +14,7 @@ from ejectable.remedies.situation import Situation
 __all__ = ["loaded", "obstacles", "oopsed"]
 
 # Documentation/admin-guide/tainted-kernels.rst
-TAINT_DIE, TAINT_OOT, TAINT_UNSIGNED = 1 << 7, 1 << 12, 1 << 13
+TAINT_OOT, TAINT_UNSIGNED = 1 << 12, 1 << 13
 FUNCTION = "vp_del_vqs"
 
 
@@ -62,8 +62,8 @@ def _own_kernel(situation: Situation) -> None:
 
 
 def oopsed(situation: Situation) -> None:
-    """Raises `Missing` where a thread has died: it holds its locks for ever, and unloading might wait for those."""
-    if (situation.root.number("/proc/sys/kernel/tainted") or 0) & TAINT_DIE:
+    """Raises `Missing` where a thread has died: what it held it holds for ever."""
+    if host.oopsed(situation.root):
         raise Missing(
             "This kernel has had an Oops already: what it broke cannot be repaired while it runs.",
             hint="Reboot, and repair it before anything is unplugged.",

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The mark that the module was loaded in this boot: if it outlives the boot, that boot ended in a crash.
+"""The mark that the module was loaded in this boot: if it outlives the boot, that boot did not end in good order.
 
 It is on the disk before the module is loaded. It goes when the machine shuts down in good order, when the module was
-in for half an hour without harm, or when the module is unloaded. A mark of another boot therefore says: the machine
-went down hard shortly after the module was loaded. Then it is not loaded again before somebody has looked.
+in for half an hour without harm, or when a person takes the repair back. It is in no record of changes: what undoes an
+interrupted change must not take away the only trace of the crash that interrupted it.
 
-The mark is one line, `BOOT_ID RELEASE`; the same file is read and written by guard.sh at boot.
+One mark of another boot is a strike, and may be a power cut: the module is loaded once more, and the mark says so. The
+second in a row is the last: it is not loaded again before somebody has looked. guard.sh does the same at boot;
+`host.live_repair` reads the mark.
 """
 
 from pathlib import Path
 
 from ejectable import host
 from ejectable.errors import Missing
-from ejectable.remedies.changes import Changes
+from ejectable.host.live_repair import BOOT_ID, MARK, MOST_STRIKES
+from ejectable.intake import write_atomically
 
 __all__ = ["MARK", "ask", "boot_id", "clear", "set_mark"]
-
-MARK = "/var/lib/ejectable/live-loaded"
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def boot_id(root: host.Root) -> str:
@@ -29,23 +29,27 @@ def boot_id(root: host.Root) -> str:
 
 
 def ask(root: host.Root) -> None:
-    """Raises `Missing` if the module was loaded in an earlier boot that did not end in good order."""
-    text = root.text(MARK, 256)
-    if text is None:
-        return
-    boot, _, release = text.partition(" ")
-    if boot != boot_id(root):
+    """Raises `Missing` if the module was loaded in the last boots, and none of them ended in good order."""
+    left = host.read_live_repair(root)
+    if left.strikes >= MOST_STRIKES:
         raise Missing(
-            f"The last boot that loaded the module (kernel {release or 'not known'}) did not end in good order: it is "
-            "not loaded again.",
-            hint=f"Look why (`ejectable crash` reads the journal, pstore and vmcore-dmesg). If it was a power cut: "
+            f"The last {left.strikes} boots that loaded the module (kernel {left.release or 'not known'}) did not end "
+            "in good order: it is not loaded again.",
+            hint=f"Look why (`ejectable crash` reads the journal, pstore and vmcore-dmesg). If it was the power: "
             f"sudo rm {MARK}",
         )
 
 
-def set_mark(root: host.Root, release: str, changes: Changes) -> None:
-    """Mark this boot; on the disk when this returns."""
-    changes.write(MARK, f"{boot_id(root)} {release}\n".encode())
+def set_mark(root: host.Root, release: str) -> None:
+    """Mark this boot; on the disk when this returns. Raises `Missing` where it cannot be written."""
+    strikes = host.read_live_repair(root).strikes
+    base = root.resolve("/var/lib") or "/var/lib"
+    place = Path(root.outside(f"{base}/ejectable/{MARK.rpartition('/')[2]}"))
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(place, f"{boot_id(root)} {release} {strikes}\n".encode(), mode=0o644)
+    except OSError as error:
+        raise Missing(f"{MARK} could not be written: {error.strerror}.", hint="Make room for it.") from error
 
 
 def clear(root: host.Root) -> list[str]:

@@ -124,10 +124,10 @@ def mended(conf: bytes) -> bytes:
 
 
 def mend(root: host.Root, changes: Changes) -> tuple[str, ...]:
-    """Mend each configuration of ours that fails the next kernel's installation; the paths."""
+    """Mend each configuration of ours that fails the next kernel's installation; the paths. Nothing undoes this."""
     paths = host.read_live_repair(root).faulty_dkms
     for path in paths:
-        changes.write(path, mended(root.read(path) or b""))
+        changes.adopt(path, mended(root.read(path) or b""))
     return paths
 
 

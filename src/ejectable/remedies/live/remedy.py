@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable fix live`: the plan, loading the module, and taking it out again."""
 
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from ejectable import host
 from ejectable.errors import EjectableError, Missing, WrongUsage
 from ejectable.model import Applied, Remedy, Status
 from ejectable.remedies.changes import Changes
-from ejectable.remedies.commands import run_checked
+from ejectable.remedies.commands import run, run_checked
 from ejectable.remedies.live import evidence, guards, marker, persist, signing
 from ejectable.remedies.live.build import build
 from ejectable.remedies.live.target import MODULE, Target
@@ -34,13 +34,17 @@ class Live(Remediation):
     options: ClassVar[tuple[str, ...]] = ("persist",)
     durable: ClassVar[bool] = True
     survives_reboot: ClassVar[bool] = False
-    reach: ClassVar[Reach] = Reach(
-        LoadModule, ReloadUnits, EnableUnits, StartUnits, AddToDkms, files=[*persist.FILES, re.escape(marker.MARK)]
-    )
+    reach: ClassVar[Reach] = Reach(LoadModule, ReloadUnits, EnableUnits, StartUnits, AddToDkms, files=persist.FILES)
 
     def plan(self, situation: Situation, request: Request) -> Remedy:
         """Done where every legacy device is repaired; possible where every precaution that can be asked holds."""
         root = situation.root
+        if faulty := situation.facts.live_repair.faulty_dkms:
+            why = (
+                f"{', '.join(faulty)}, of an earlier version, makes DKMS try each new kernel, which fails the "
+                "installation of that kernel. This mends it."
+            )
+            return Remedy(self.name, "possible", why, (APPLY,), verified=True, cost="nothing")
         if guards.loaded(root):
             return self._planned_loaded(situation)
         if situation.kernel_status is not Status.AFFECTED:
@@ -66,27 +70,27 @@ class Live(Remediation):
     def _planned_loaded(self, situation: Situation) -> Remedy:
         status = situation.kernel_status
         if status is Status.MITIGATED:
-            why = (
-                "The module is loaded, and each legacy device of this machine is repaired: read in the kernel's memory."
-            )
+            why = "The module is loaded and guards legacy devices, those too that are plugged later: read in memory."
             return Remedy(self.name, "done", why, (), verified=True, cost="nothing", details=_told(situation))
-        if status is Status.AFFECTED and not situation.endangered:
-            why = "The module is loaded. There is no legacy device now; one plugged later is repaired as it comes."
-            return Remedy(self.name, "done", why, (), verified=False, cost="nothing")
         if status is Status.UNKNOWN:
             return self.impossible(
-                f"The module is loaded; whether it repaired every device could not be seen: {_reason(situation)}",
+                f"The module is loaded; whether it guards every device could not be seen: {_reason(situation)}",
                 commands=("sudo ejectable fix live",),
             )
         return self.impossible(
-            f"The module is loaded, and not every legacy device is repaired: {_reason(situation)}", commands=(UNDO,)
+            f"The module is loaded, and does not guard every legacy device: {_reason(situation)}", commands=(UNDO,)
         )
 
     def apply(self, situation: Situation, request: Request, changes: Changes) -> Applied:
         """Prove, build, mark, load, verify; whatever fails takes back what was done before it."""
+        mended = tuple(f"Mended {path}." for path in persist.mend(situation.root, changes))
         if guards.loaded(situation.root) and not request.persist:
             why = _verify(situation)
-            return Applied(self.name, (), verified=True, why=why, undo=UNDO)
+            return Applied(self.name, mended, verified=True, why=why, undo=UNDO)
+        if mended and situation.kernel_status not in (Status.AFFECTED, Status.MITIGATED):
+            why = "DKMS leaves new kernels alone now. Nothing was loaded: this kernel was not proven to be affected."
+            finish = "If the installation of a kernel had failed: sudo dpkg --configure -a"
+            return Applied(self.name, mended, verified=True, why=why, next_steps=(finish,))
         if situation.kernel_status not in (Status.AFFECTED, Status.MITIGATED):
             raise Missing(
                 f"The running kernel was not proven to be affected ({situation.kernel_status}): nothing is loaded.",
@@ -103,12 +107,17 @@ class Live(Remediation):
         compiler = compiler_for(headers)
         watched = self._load(situation, request, changes, target, headers, compiler)
         situation.tell("looking at every device again")
-        why = _verify(situation.again())
+        try:
+            why = _verify(situation.again())
+        except EjectableError:
+            _withdraw(situation.root)
+            raise
         after = [] if request.persist else [f"It works until the next boot. For each boot of this kernel: {PERSIST}"]
         if not watched:
             after.append(f"Nothing takes {marker.MARK} away at shutdown here: after a reboot, remove it yourself.")
         after.append("Upgrade the kernel when you can: `ejectable fix upgrade`.")
-        return Applied(self.name, tuple(changes.done), verified=True, why=why, next_steps=tuple(after), undo=UNDO)
+        done = (*mended, *changes.done)
+        return Applied(self.name, done, verified=True, why=why, next_steps=tuple(after), undo=UNDO)
 
     def _load(  # noqa: PLR0917  (one place, called once)
         self,
@@ -130,9 +139,7 @@ class Live(Remediation):
                 persist.install_with_dkms(target, compiler, changes)
             watched = persist.watch_this_boot(situation.root, target.release, changes, lasting=request.persist)
             if not guards.loaded(situation.root):
-                marker.set_mark(situation.root, target.release, changes)
-                with changes.step(LoadModule()):
-                    run_checked(["insmod", str(made)], timeout_s=LOADING_S, hint=REFUSED)
+                _insert(situation, made, target, changes)
         if watched:
             persist.start_units(changes)
         return watched
@@ -155,10 +162,8 @@ class Live(Remediation):
         said += marker.clear(root)
         if not said:
             raise WrongUsage(f"There is nothing to undo: {MODULE} is not loaded, and no change of `live` is on record.")
-        # The unit has written the mark anew at each boot since, so to the record it is somebody else's: it is gone now.
-        left = [sentence for sentence in changes.left if marker.MARK not in sentence]
-        if left:
-            why = " ".join(["The module is gone, and not everything is as it was before.", *left])
+        if changes.left:
+            why = " ".join(["The module is gone, and not everything is as it was before.", *changes.left])
             return Applied(self.name, tuple(said), verified=False, why=why)
         again = situation.again()
         hit = [device.name for device in again.assessment.devices if device.unplug == "would_oops"]
@@ -168,6 +173,29 @@ class Live(Remediation):
         return Applied(self.name, tuple(said), verified=True, why=why)
 
 
+def _insert(situation: Situation, made: Path, target: Target, changes: Changes) -> None:
+    """Load the module, with the mark on the disk before; what does not get in leaves no mark."""
+    # Building takes its time: virtio_pci may be another one by now, or a live patch have come.
+    if evidence.prove(situation.again()).target != target:
+        raise Missing("The kernel has changed while the module was built.", hint="Run it again.")
+    marker.set_mark(situation.root, target.release)
+    try:
+        with changes.step(LoadModule()):
+            run_checked(["insmod", str(made)], timeout_s=LOADING_S, hint=REFUSED)
+    except BaseException:
+        if not guards.loaded(situation.root):
+            marker.clear(situation.root)
+        raise
+
+
+def _withdraw(root: host.Root) -> None:
+    """Unload a module that does not do what it should. What went in good order leaves no mark."""
+    if not host.oopsed(root):
+        run(["rmmod", MODULE], timeout_s=LOADING_S)
+    if not guards.loaded(root):
+        marker.clear(root)
+
+
 def _verify(situation: Situation) -> str:
     """What the kernel's own memory says once the module is in; raises `Missing` where not all is well."""
     if not guards.loaded(situation.root):
@@ -175,8 +203,6 @@ def _verify(situation: Situation) -> str:
     status = situation.kernel_status
     if status is Status.MITIGATED:
         return "`ejectable check` says mitigated: " + _reason(situation)
-    if status is Status.AFFECTED and not situation.endangered:
-        return "There is no legacy device now; one that is plugged later is repaired as it comes."
     raise Missing(f"The module is loaded, and the machine is not repaired: {_reason(situation)}", hint=REFUSED)
 
 

@@ -4,6 +4,8 @@
 import re
 from typing import TYPE_CHECKING
 
+from ejectable.errors import Missing
+from ejectable.host.running import oopsed
 from ejectable.remedies.commands import run_checked
 from ejectable.remedies.steps.base import System
 
@@ -31,6 +33,8 @@ class LoadModule(System, frozen=True, tag="load-module"):
         """As `System.revert`."""
         if not root.exists(f"/sys/module/{MODULE}"):
             return False
+        if oopsed(root):
+            raise Missing("This kernel has had an Oops: nothing is unloaded from it. Reboot.")
         run_checked(["rmmod", MODULE], timeout_s=UNDO_S)
         return True
 

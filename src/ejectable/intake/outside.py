@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a parent opens for its confined child: a file by its path, and what is below a root. See docs/confinement.md."""
+
+import os
+from collections.abc import Callable
+
+from ejectable.confine import Outside
+from ejectable.errors import Denied
+from ejectable.intake.beneath import Beneath
+from ejectable.intake.files import open_regular
+
+__all__ = ["opening"]
+
+MOST_ROOTS = 64
+
+
+def opening(allowed: Callable[[str], bool]) -> Outside:
+    """What a child may ask for. Nodes and folders show names and sizes; content is had of a file whose path, links
+    resolved, is `allowed`.
+    """
+    roots: dict[str, Beneath] = {}
+
+    def below(root: str) -> Beneath:
+        if root not in roots:
+            if len(roots) >= MOST_ROOTS:
+                raise Denied(f"{root}: too many roots for one input.")
+            roots[root] = Beneath(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), root)
+        return roots[root]
+
+    def checked(descriptor: int, path: str) -> int:
+        if not allowed(os.path.realpath(f"/proc/self/fd/{descriptor}")):
+            os.close(descriptor)
+            raise Denied(f"{path}: it does not belong to what is judged.", hint="Name it on the command line.")
+        return descriptor
+
+    def opened(path: str) -> int:
+        with open_regular(path) as file:
+            return checked(os.dup(file.fileno()), path)
+
+    return {
+        "open": opened,
+        "file": lambda root, path: checked(below(root).file(path)[0], path),
+        "node": lambda root, path: below(root).node(path),
+        "folder": lambda root, path: below(root).folder(path),
+        "resolve": lambda root, path: below(root).resolve(path),
+        "dangling": lambda root, path: below(root).is_dangling(path),
+    }
