@@ -2,6 +2,7 @@
 """Judging in a confined child: what the parent prepares, which files it opens, and what it makes of a child's death."""
 
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -36,7 +37,7 @@ def confined(work: Callable[[], T], paths: Sequence[str], limits: Limits, *, int
         advisory = registry()[name]
         _ = advisory.facts, advisory.part("probe")  # files of ours, which nobody can read in there
     fence = Fence(memory=2 * GIB + 3 * limits.in_memory)
-    return run(work, into=into, outside=opening(_belongs(paths)), fence=fence)
+    return run(work, into=into, outside=opening(_belongs(paths), limits), fence=fence)
 
 
 def undecided(path: str, ids: Sequence[str], ended: Ended) -> KernelReport:
@@ -51,7 +52,7 @@ def undecided(path: str, ids: Sequence[str], ended: Ended) -> KernelReport:
 
 def _belongs(given: Sequence[str]) -> Callable[[str], bool]:
     """Whether a file is one of those that were given, below or beside one, or belongs to a kernel that lies there."""
-    tops = [Path(path).resolve() for path in given]
+    tops = [Path(os.path.realpath(path)) for path in given]
 
     def belongs(path: str) -> bool:
         real = Path(path)

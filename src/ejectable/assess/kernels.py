@@ -104,8 +104,6 @@ def judge_job(job: Job, ids: Sequence[str], limits: Limits) -> Judged:
     """Judge every kernel in what belongs together, in a confined process; its death becomes part of the answer."""
     from ejectable.assess.confined import confined, undecided
 
-    if job.here:  # what it reads can be had once, and by this process only
-        return _judge_job(job, ids, limits)
     try:
         return confined(
             lambda: _judge_job(job, ids, limits), (*job.paths, *job.initramfs), limits, into=Judged, ids=ids

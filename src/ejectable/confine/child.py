@@ -43,7 +43,6 @@ class Fence(msgspec.Struct, frozen=True):
     seconds: int = 1200  # by the clock on the wall
     answer: int = 64 << 20  # bytes that come back
     descriptors: int = 64
-    lists: bool = True  # folders may be listed, whoever owns them
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -288,10 +287,10 @@ def _close_in(parent: int, answers: int, requests: socket.socket, fence: Fence) 
     for low, high in zip(kept, [*kept[1:], _most_descriptors()], strict=True):
         os.closerange(low + 1, high)
     fences.limit(memory=fence.memory, cpu=fence.cpu, descriptors=fence.descriptors)
-    fences.drop_privileges(search=fence.lists)
+    fences.drop_privileges()
     fences.no_new_privileges()
-    fences.restrict_paths(lists=fence.lists)
-    seccomp.allow_only(writes=(answers, 2), asks=requests.fileno(), lists=fence.lists)
+    fences.restrict_paths()
+    seccomp.allow_only(writes=(answers, 2), asks=requests.fileno())
 
 
 def _most_descriptors() -> int:

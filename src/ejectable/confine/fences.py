@@ -10,14 +10,12 @@ import struct
 
 __all__ = ["die_with_parent", "drop_privileges", "limit", "no_new_privileges", "restrict_paths"]
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 1, 4, 8, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 NOBODY = 65534
 CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3, linux/capability.h
-CAP_DAC_READ_SEARCH = 2
 # landlock(7): system calls of all instruction sets, and the rights of each version of the interface.
-CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-VERSION_ONLY, PATH_BENEATH = 1, 1
-READ_DIR = 1 << 3
+CREATE_RULESET, RESTRICT_SELF = 444, 446
+VERSION_ONLY = 1
 FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}  # version → number of rights
 NET_SINCE, NET_RIGHTS = 4, 0b11
 SCOPES_SINCE, SCOPES = 6, 0b11
@@ -53,24 +51,15 @@ def limit(*, memory: int, cpu: int, descriptors: int) -> None:
         resource.setrlimit(kind, (soft, hard))
 
 
-def drop_privileges(*, search: bool) -> None:
-    """Become nobody where this is root, and keep no capability but, with `search`, the one to list any folder."""
+def drop_privileges() -> None:
+    """Become nobody where this is root, and keep no capability whoever it is."""
     if os.geteuid() == 0:
-        _libc().prctl(PR_SET_KEEPCAPS, 1 if search else 0, 0, 0, 0)
         # In a user namespace there may be no nobody; without capabilities root is hardly more.
         with contextlib.suppress(OSError):
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-    kept = 1 << CAP_DAC_READ_SEARCH if search else 0
-    if not _set_capabilities(kept):
-        _set_capabilities(0)
-
-
-def _set_capabilities(kept: int) -> bool:
-    head = struct.pack("=Ii", CAPABILITY_VERSION, 0)
-    body = struct.pack("=6I", kept, kept, 0, 0, 0, 0)
-    return bool(_libc().capset(head, body) == 0)
+    _libc().capset(struct.pack("=Ii", CAPABILITY_VERSION, 0), bytes(24))
 
 
 def no_new_privileges() -> None:
@@ -78,8 +67,8 @@ def no_new_privileges() -> None:
     _libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def restrict_paths(*, lists: bool) -> bool:
-    """With Landlock, where the kernel has it: no path but, with `lists`, folders to list. Whether it was done."""
+def restrict_paths() -> bool:
+    """With Landlock, where the kernel has it: no path, no TCP, nothing outside. Whether it was done."""
     libc = _libc()
     version = libc.syscall(CREATE_RULESET, None, 0, VERSION_ONLY)
     if version < 1:
@@ -93,10 +82,6 @@ def restrict_paths(*, lists: bool) -> bool:
     rules = libc.syscall(CREATE_RULESET, attributes, len(attributes), 0)
     if rules < 0:
         return False
-    if lists:
-        top = os.open("/", os.O_PATH | os.O_CLOEXEC)
-        libc.syscall(ADD_RULE, rules, PATH_BENEATH, struct.pack("=Qi", READ_DIR, top), 0)
-        os.close(top)
     done = libc.syscall(RESTRICT_SELF, rules, 0) == 0
     os.close(rules)
     return bool(done)

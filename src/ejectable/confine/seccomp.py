@@ -8,7 +8,6 @@ signal, or looks into another process. Numbers: arch/x86/entry/syscalls/syscall_
 import ctypes
 import errno
 import fcntl
-import os
 import platform
 import struct
 import termios
@@ -36,8 +35,8 @@ AARCH64 = {
     "munmap": 215, "mremap": 216, "mmap": 222, "mprotect": 226, "madvise": 233, "getrandom": 278, "membarrier": 283,
     "statx": 291, "faccessat2": 439,
 }  # fmt: skip
-# Those that are allowed for one descriptor each, and opening a folder to list it.
-WRITE, SENDMSG, RECVMSG, SENDTO, OPENAT = "write", "sendmsg", "recvmsg", "sendto", "openat"
+# Those that are allowed for one descriptor each.
+WRITE, SENDMSG, RECVMSG, SENDTO = "write", "sendmsg", "recvmsg", "sendto"
 # And of the many things that these two do: reading flags, a second number for an open folder, waiting or not.
 FCNTL, IOCTL = "fcntl", "ioctl"
 COMMANDS = (
@@ -47,19 +46,16 @@ COMMANDS = (
     (FCNTL, fcntl.F_DUPFD_CLOEXEC),
     (IOCTL, termios.FIONBIO),
 )
-X86_64_SOME = {WRITE: 1, SENDTO: 44, SENDMSG: 46, RECVMSG: 47, OPENAT: 257, FCNTL: 72, IOCTL: 16}
-AARCH64_SOME = {WRITE: 64, SENDTO: 206, SENDMSG: 211, RECVMSG: 212, OPENAT: 56, FCNTL: 25, IOCTL: 29}
+X86_64_SOME = {WRITE: 1, SENDTO: 44, SENDMSG: 46, RECVMSG: 47, FCNTL: 72, IOCTL: 16}
+AARCH64_SOME = {WRITE: 64, SENDTO: 206, SENDMSG: 211, RECVMSG: 212, FCNTL: 25, IOCTL: 29}
 # AUDIT_ARCH_* (linux/audit.h): a process could otherwise make the calls of the 32-bit table, with other numbers.
 ARCHES = {"x86_64": (0xC000003E, X86_64, X86_64_SOME), "aarch64": (0xC00000B7, AARCH64, AARCH64_SOME)}
 
 # BPF (linux/bpf_common.h) and what seccomp reads: struct seccomp_data.
-LOAD, AND, EQUALS, RETURN = 0x20, 0x54, 0x15, 0x06
+LOAD, EQUALS, RETURN = 0x20, 0x15, 0x06
 NUMBER, ARCH, ARGUMENTS = 0, 4, 16
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
 PR_SET_SECCOMP, MODE_FILTER = 22, 2
-# open(2) with none of these but O_DIRECTORY lists a folder and does nothing else.
-TMPFILE = 0o20000000
-OPEN_MASK = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_DIRECTORY | TMPFILE
 
 
 class _Program(ctypes.Structure):
@@ -71,19 +67,19 @@ def supported() -> bool:
     return platform.machine() in ARCHES
 
 
-def allow_only(*, writes: Iterable[int], asks: int, lists: bool) -> bool:
-    """Confine this process for good: it writes to `writes`, sends and receives at `asks`, and, with `lists`, lists
-    folders. Whether the kernel did so; needs no_new_privs.
+def allow_only(*, writes: Iterable[int], asks: int) -> bool:
+    """Confine this process for good: it writes to `writes`, sends and receives at `asks`. Whether the kernel did so;
+    needs no_new_privs.
     """
     if not supported():
         return False
-    program = _program(writes, asks, lists=lists)
+    program = _program(writes, asks)
     filter_ = _Program(len(program) // 8, program)
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.prctl(PR_SET_SECCOMP, MODE_FILTER, ctypes.byref(filter_), 0, 0) == 0)
 
 
-def _program(writes: Iterable[int], asks: int, *, lists: bool) -> bytes:
+def _program(writes: Iterable[int], asks: int) -> bytes:
     arch, allowed, some = ARCHES[platform.machine()]
     code = _step(LOAD, ARCH) + _step(EQUALS, arch, 1, 0) + _step(RETURN, KILL) + _step(LOAD, NUMBER)
     for number in allowed.values():
@@ -94,8 +90,6 @@ def _program(writes: Iterable[int], asks: int, *, lists: bool) -> bytes:
         code += _if(some[name], _argument(0, asks))
     for name, command in COMMANDS:
         code += _if(some[name], _argument(1, command))
-    if lists:
-        code += _if(some[OPENAT], _argument(2, os.O_DIRECTORY, OPEN_MASK))
     return code + _step(RETURN, REFUSE)
 
 
@@ -106,10 +100,9 @@ def _if(number: int, test: bytes) -> bytes:
     return _step(EQUALS, number, 0, len(body) // 8) + body
 
 
-def _argument(index: int, value: int, mask: int = 0xFFFFFFFF) -> bytes:
+def _argument(index: int, value: int) -> bytes:
     # The lower half of a 64-bit argument: what the kernel takes of an int.
-    load = _step(LOAD, ARGUMENTS + 8 * index)
-    return load + (_step(AND, mask) if mask != 0xFFFFFFFF else b"") + _step(EQUALS, value, 0, 1)
+    return _step(LOAD, ARGUMENTS + 8 * index) + _step(EQUALS, value, 0, 1)
 
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

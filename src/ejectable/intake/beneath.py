@@ -82,6 +82,17 @@ class Beneath:
         finally:
             os.close(node)
 
+    def target(self, path: str) -> str:
+        """What the link at `path` holds, those on the way to it followed. Raises `OSError` or `ValueError`."""
+        if confined():
+            return str(ask("target", self._path, path))
+        parent, _, name = path.rstrip("/").rpartition("/")
+        folder = self.node(parent)
+        try:
+            return os.readlink(name, dir_fd=folder)
+        finally:
+            os.close(folder)
+
     def resolve(self, path: str) -> str:
         """The path without links, from the top. Raises `OSError` or `ValueError` where it leads nowhere."""
         if confined():

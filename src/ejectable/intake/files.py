@@ -13,7 +13,7 @@ from ejectable.errors import BadInput
 from ejectable.intake.directory import Directory, open_here
 from ejectable.intake.reasons import as_ours
 
-__all__ = ["is_directory", "open_regular", "write_atomically"]
+__all__ = ["is_directory", "is_file", "open_regular", "write_atomically"]
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -36,8 +36,20 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 def is_directory(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a directory, links followed. Where the system refuses to tell, opening it says why."""
+    if confined():
+        return bool(ask("is_directory", os.fspath(path)))
     try:
         return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a regular file, links followed. Where the system refuses to tell, opening it says why."""
+    if confined():
+        return bool(ask("is_file", os.fspath(path)))
+    try:
+        return Path(path).is_file()
     except (OSError, ValueError):
         return False
 
