@@ -328,6 +328,7 @@ class Event(msgspec.Struct, frozen=True):
     workqueue: str | None = None
     hardware: str | None = None
     device: str | None = None  # which one it was about, as far as the log tells
+    host: str | None = None  # who said it, where the log names somebody
     ends_log: bool = False  # nothing stands behind the report: what the kernel did next is not told
     beginning_lost: bool = False  # the report's first lines are not in the log
     trace_headed: bool = True  # the line was read under which the trace begins: no frame above the first is missing

@@ -2,7 +2,7 @@
 """Events and advisories: which crash is which defect, and what the kernel that crashed says to it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,12 @@ import msgspec
 
 from ejectable.advisories import registry
 from ejectable.crash.blame import named
-from ejectable.crash.inputs import Source, read
+from ejectable.crash.inputs import Source, read_each
+from ejectable.crash.kernel_log import NoLog
 from ejectable.crash.logs import Log
 from ejectable.errors import EjectableError
 from ejectable.intake import DEFAULT_LIMITS, Limits
-from ejectable.model import SAFE, Doubt, Event, Finding, Judgement, Status, worst
+from ejectable.model import SAFE, Doubt, DoubtKind, Event, Finding, Judgement, Status, worst
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
@@ -55,6 +56,8 @@ class Unreadable(msgspec.Struct, frozen=True):
     message: str
     hint: str | None
     exit_code: int
+    no_log: bool = False  # it can be read, and is something else
+    holds_one: bool = False  # a memory dump, which a log can be got out of
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -66,7 +69,8 @@ class Reading(msgspec.Struct, frozen=True):
     builds: tuple[Build, ...] = ()
     left_out: int = 0  # repetitions of events that are listed
     errors: tuple[Unreadable, ...] = ()
-    suspicious: tuple[Doubt, ...] = ()  # lines that speak of a crash, in logs in which none could be read
+    suspicious: tuple[Doubt, ...] = ()  # what speaks of a crash that could not be read
+    others: tuple[Unreadable, ...] = ()  # files of a folder or an archive that are no logs
 
     @property
     def status(self) -> Status:
@@ -97,29 +101,41 @@ def read_all(
     suspicious: list[Doubt] = []
     errors: list[Unreadable] = []
     left_out = 0
-    for source, result in _logs(sources, partial(_matters, tuple(advisories)), jobs, limits, done):
+    names: list[str] = []
+    others: list[Unreadable] = []
+    for source, name, result in _logs(sources, partial(_matters, tuple(advisories)), jobs, limits, done):
         if isinstance(result, Unreadable):
-            errors.append(result)
+            beside = source.found or name != source.name  # in a folder or an archive, not every file is a log
+            (others if result.no_log and beside else errors).append(result)
             continue
+        names.append(name)
         if result.damaged:
-            errors.append(Unreadable(source.name, result.damaged, None, 65))
+            errors.append(Unreadable(name, result.damaged, None, 65))
         left_out += result.left_out
         for event in result.events:
             events.append(event)
             judgements.append(judge(event, advisories))
         if result.suspicious is not None:
             suspicious.append(result.suspicious)
+    if not names and others and not errors:
+        errors.append(others.pop(0))
+    suspicious += [
+        Doubt(DoubtKind.UNREADABLE, one.source, "A memory dump shows that a kernel crashed, and its log was not read.")
+        for one in others
+        if one.holds_one
+    ]
     builds: tuple[Build, ...] = ()
     if kernel is not None:
         builds, judgements = _with_kernel(events, judgements, kernel, advisories, limits)
     return Reading(
-        tuple(source.name for source in sources),
+        tuple(names),
         tuple(events),
         tuple(judgements),
         builds,
         left_out,
         tuple(errors),
         tuple(suspicious),
+        tuple(others),
     )
 
 
@@ -129,17 +145,18 @@ def _logs(
     jobs: int,
     limits: Limits,
     done: Callable[[int], None] | None,
-) -> Iterator[tuple[Source, Log | Unreadable]]:
+) -> Iterator[tuple[Source, str, Log | Unreadable]]:
     if len(sources) < 2 or jobs < 2 or sum(source.size for source in sources) < SMALL:
         for source in sources:
-            yield source, _read(source, matters, max(1, jobs // len(sources)), limits, done)
+            for name, log in read_each(
+                source, threads=max(1, jobs // len(sources)), limits=limits, progress=done, matters=matters
+            ):
+                yield source, name, _unreadable(name, log)
         return
     with ProcessPoolExecutor(min(jobs, len(sources))) as pool:
-        waiting: list[tuple[Source, Future[Log | Unreadable]]] = [
-            (source, pool.submit(_read, source, matters, 1, limits)) for source in sources
-        ]
+        waiting = [(source, pool.submit(_read, source, matters, limits)) for source in sources]
         for source, future in waiting:
-            yield source, future.result()
+            yield from ((source, name, log) for name, log in future.result())
             if done:
                 done(source.size)
 
@@ -147,17 +164,16 @@ def _logs(
 SMALL = 8 << 20  # bytes for which starting processes would take longer than reading
 
 
-def _read(
-    source: Source,
-    matters: Callable[[Event], bool],
-    threads: int,
-    limits: Limits,
-    done: Callable[[int], None] | None = None,
-) -> Log | Unreadable:
-    try:
-        return read(source, threads=threads, limits=limits, progress=done, matters=matters)
-    except EjectableError as error:
-        return Unreadable(source.name, error.message, error.hint, error.exit_code)
+def _read(source: Source, matters: Callable[[Event], bool], limits: Limits) -> list[tuple[str, Log | Unreadable]]:
+    return [(name, _unreadable(name, log)) for name, log in read_each(source, limits=limits, matters=matters)]
+
+
+def _unreadable(name: str, log: Log | EjectableError) -> Log | Unreadable:
+    if isinstance(log, Log):
+        return log
+    no_log = isinstance(log, NoLog)
+    dump = isinstance(log, NoLog) and log.holds_one
+    return Unreadable(name, log.message, log.hint, log.exit_code, no_log=no_log, holds_one=dump)
 
 
 def _with_kernel(

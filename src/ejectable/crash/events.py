@@ -90,6 +90,7 @@ def event_of(report: Report, source: str, context: Context) -> Event:
         hardware=parsed.hardware,
         device=context.device(names),
         beginning_lost=report.lost,
+        host=report.host or None,
         ends_log=report.final or report.cut,
         trace_headed=parsed.announced is not None or not frames,
         doubts=_doubts(report, parsed, source, truncated=truncated),

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the paths on a command line stand for: files, directories, standard input, the parts of a pstore record."""
 
+import io
 import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import msgspec
 
+from ejectable.crash.archives import is_tar, is_zip, tar_members, zip_members
 from ejectable.crash.logs import Log, Matters, nothing_matters, read_bytes, read_file, read_stream
 from ejectable.errors import BadInput, EjectableError, Missing
 from ejectable.intake import (
@@ -22,10 +25,11 @@ from ejectable.intake import (
     sniff,
 )
 
-__all__ = ["Source", "read", "sources"]
+__all__ = ["Source", "read", "read_each", "sources"]
 
 MOST_FILES = 20000
 MOST_PART = 4 << 20  # bytes of one pstore part; backends give some KiB
+MOST_PARTS = 32 << 20  # of all parts of one record: the log buffer of a kernel is smaller
 # The first line of a pstore record (fs/pstore/platform.c): why, which count since boot, which part; part 1 is the
 # newest piece of the log, so that they are read from the highest number down.
 PART = re.compile(rb"\A(\w+)#(\d+) Part(\d+)\s*\n")
@@ -39,24 +43,25 @@ class Source(msgspec.Struct, frozen=True):
     name: str
     paths: tuple[str, ...]
     size: int = 0  # bytes, where known
+    found: bool = False  # in a folder that was named, so that it need not be a log
 
 
 def sources(paths: Iterable[str]) -> list[Source]:
     """The logs that the paths stand for; parts of one pstore record are joined. Raises `Missing`, `BadInput`."""
-    files: list[str] = []
+    files: list[tuple[str, bool]] = []
     found: list[Source] = []
     for path in paths or ("-",):
         if path == "-":
             found.append(Source("-", ()))
         elif is_directory(path):
-            files += _below(path)
+            files += [(one, True) for one in _below(path)]
         else:
-            files.append(path)
+            files.append((path, False))
     groups: dict[tuple[str, ...], list[tuple[int, str]]] = {}
-    for path in files:
+    for path, within in files:
         size, part = _peek(path)
         if part is None:
-            found.append(Source(path, (path,), size))
+            found.append(Source(path, (path,), size, within))
             continue
         word, count, number = part
         name = NAME.match(Path(path).name)
@@ -70,45 +75,91 @@ def sources(paths: Iterable[str]) -> list[Source]:
     return found
 
 
-def read(
+def read_each(
     source: Source,
     *,
     threads: int = 1,
     limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], None] | None = None,
     matters: Matters = nothing_matters,
-) -> Log:
+) -> Iterator[tuple[str, Log | EjectableError]]:
+    """The logs that a source holds, by name: one, or every one in an archive; or why it could not be read."""
+    try:
+        if source.name == "-" and not _is_plain_file(sys.stdin.fileno()):
+            stream = open_decompressed(sys.stdin.buffer, name="standard input")
+            yield from _from_stream(stream, "-", None, limits, progress, matters)
+        elif source.name == "-":
+            yield "-", read_file(sys.stdin.fileno(), "-", threads=threads, progress=progress, matters=matters)
+        elif len(source.paths) > 1 or (source.paths and _peek(source.name)[1] is not None):
+            yield source.name, _joined(source, matters)
+        elif _is_pipe(source.name):
+            with open(source.name, "rb") as pipe:  # noqa: PTH123  (process substitution: /dev/fd/63)
+                stream = open_decompressed(pipe, name=source.name)
+                yield from _from_stream(stream, source.name, None, limits, progress, matters)
+        else:
+            with open_regular(source.name) as file:
+                head = os.pread(file.fileno(), 512, 0)
+                if is_zip(head):
+                    yield from _members(zip_members(file, source.name, limits), source.name, limits, matters)
+                elif is_tar(head) or sniff(head) is not Compression.NONE:
+                    stream = open_decompressed(file, name=source.name)
+                    yield from _from_stream(stream, source.name, limits.unpacked, limits, progress, matters)
+                else:
+                    log = read_file(file.fileno(), source.name, threads=threads, progress=progress, matters=matters)
+                    yield source.name, log
+    except EjectableError as error:
+        yield source.name, error
+    except OSError as error:
+        yield source.name, Missing(f"{source.name}: cannot be read: {error.strerror or error}.")
+
+
+def read(source: Source, **options: Any) -> Log:
     """Read one log. Raises `Missing` where it cannot be read, `BadInput` where it is none."""
-    if source.name == "-":
-        if _is_plain_file(sys.stdin.fileno()):
-            return read_file(sys.stdin.fileno(), "-", threads=threads, progress=progress, matters=matters)
-        stream = open_decompressed(sys.stdin.buffer, name="standard input")
-        return read_stream(stream, "-", limit=None, progress=progress, matters=matters)
-    if len(source.paths) > 1 or (source.paths and _peek(source.name)[1] is not None):
-        return _joined(source, matters)
-    if _is_pipe(source.name):
-        with open(source.name, "rb") as stream:  # noqa: PTH123  (process substitution: /dev/fd/63)
-            return read_stream(
-                open_decompressed(stream, name=source.name), source.name, progress=progress, matters=matters
-            )
-    with open_regular(source.name) as file:
+    _, log = next(read_each(source, **options))
+    if isinstance(log, EjectableError):
+        raise log
+    return log
+
+
+def _from_stream(  # noqa: PLR0917  (all of them, on the way through)
+    stream: BinaryIO,
+    name: str,
+    limit: int | None,
+    limits: Limits,
+    progress: Callable[[int], None] | None,
+    matters: Matters,
+) -> Iterator[tuple[str, Log | EjectableError]]:
+    buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]
+    if is_tar(buffered.peek(512)):
+        yield from _members(tar_members(buffered, name, limits), name, limits, matters)
+    else:
+        yield name, read_stream(buffered, name, limit=limit, progress=progress, matters=matters)
+
+
+def _members(
+    members: Iterator[tuple[str, BinaryIO]], archive: str, limits: Limits, matters: Matters
+) -> Iterator[tuple[str, Log | EjectableError]]:
+    """Each member of an archive that is read, as a log of its own."""
+    for member, content in members:
+        name = f"{archive}({member})"
         try:
-            head = os.pread(file.fileno(), 16, 0)
-            if sniff(head) is not Compression.NONE:
-                unpacked = open_decompressed(file, name=source.name)
-                return read_stream(unpacked, source.name, limit=limits.unpacked, matters=matters)
-            return read_file(file.fileno(), source.name, threads=threads, progress=progress, matters=matters)
-        except OSError as error:
-            raise Missing(f"{source.name}: cannot be read: {error.strerror or error}.") from error
+            stream = open_decompressed(content, name=name)
+            yield name, read_stream(stream, name, limit=limits.unpacked, matters=matters)
+        except EjectableError as error:
+            yield name, error
 
 
 def _joined(source: Source, matters: Matters) -> Log:
     """The parts of a pstore record as one log; events keep the file and the line that they stand in."""
     data = bytearray()
     starts: list[tuple[int, str]] = []
+    left_out = 0
     for path in source.paths:
+        if len(data) >= MOST_PARTS:
+            left_out += 1
+            continue
         with open_regular(path) as file:
-            piece = file.read(MOST_PART)
+            piece = file.read(min(MOST_PART, MOST_PARTS - len(data)))
         starts.append((data.count(b"\n"), path))
         data += piece if piece.endswith(b"\n") else piece + b"\n"
     log = read_bytes(bytes(data), source.name, matters=matters)
@@ -121,6 +172,8 @@ def _joined(source: Source, matters: Matters) -> Log:
             msgspec.structs.replace(event, source=path, line=event.line - before, last_line=last, follows=follows)
         )
     log.events = events
+    if left_out:
+        log.damaged = f"{source.name}: {left_out} parts of the record beyond {MOST_PARTS >> 20} MiB were not read"
     return log
 
 

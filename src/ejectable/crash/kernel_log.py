@@ -7,7 +7,7 @@ from ejectable.crash.lines import clean, read
 from ejectable.crash.oops_patterns import GATE, find
 from ejectable.errors import BadInput
 
-__all__ = ["SAMPLE", "first_pattern", "is_kernel_log", "refuse"]
+__all__ = ["SAMPLE", "NoLog", "first_pattern", "is_kernel_log", "refuse"]
 
 SAMPLE = 1 << 17  # bytes that are looked at
 HINT = "Give it the output of dmesg, journalctl -k, a serial console, or a file from /sys/fs/pstore."
@@ -79,17 +79,25 @@ def first_pattern(data: bytes) -> int | None:
     return None
 
 
-def refuse(sample: bytes, source: str) -> BadInput:
+class NoLog(BadInput):
+    """What was given is no kernel log. `holds_one`: it is a dump that a log can be got out of."""
+
+    def __init__(self, message: str, *, path: str, hint: str, holds_one: bool = False) -> None:
+        super().__init__(message, path=path, hint=hint)
+        self.holds_one = holds_one
+
+
+def refuse(sample: bytes, source: str) -> NoLog:
     """The error that says what it is instead, and how to get a log."""
     if not sample:
-        return BadInput(
+        return NoLog(
             "empty; expected a kernel log",
             path=source,
             hint="Was it collected with enough rights? Try `dmesg` as root.",
         )
     what, how = _seems(sample)
     hint = how.replace("{path}", source if source != "-" else "FILE") if how else HINT
-    return BadInput(f"expected a kernel log, found {what}", path=source, hint=hint)
+    return NoLog(f"expected a kernel log, found {what}", path=source, hint=hint, holds_one="memory dump" in what)
 
 
 def _seems(sample: bytes) -> tuple[str, str]:

@@ -30,6 +30,7 @@ class Report:
         self.last = number
         self.time = line.time
         self.caller = line.caller
+        self.host = line.host
         self.texts: list[str] = [line.text]
         self.died = match.pattern.role == "die"
         self.ended = False  # its own end mark was seen

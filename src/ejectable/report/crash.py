@@ -2,6 +2,7 @@
 """What `ejectable crash` shows: the answer first, then the event in a person's words, then what to do."""
 
 import re
+from collections.abc import Sized
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from ejectable.crash.blame import named
 from ejectable.crash.cause import tells_trigger
 from ejectable.model import Event, Frame, Judgement, Status
 from ejectable.report import document
-from ejectable.report.text import MARKS, bullets, clean, paint, wrap
+from ejectable.report.text import MARKS, bullets, clean, columns, paint, wrap
 
 __all__ = ["as_document", "as_text", "confidence_word", "event_document", "next_steps", "summary"]
 
@@ -62,6 +63,18 @@ WHAT_FOLLOWS = {
     "end": "The log ends here: whether the kernel panicked or went on is not told. If it went on, the locks that the "
     "thread held are never released: do not keep it in production.",
 }
+WAITS = ("hung-task", "soft-lockup", "rcu-stall")
+STUCK = [
+    (
+        "A device is being taken away, and what takes it away waits. Is its back end still answering (storage, fabric, "
+        "the host's process for it)? Requests that nobody completes hold it for ever."
+    ),
+    (
+        "Who still uses it? Mounts (findmnt), swap (swapon), device mapper and RAID (dmsetup ls, /proc/mdstat), "
+        "processes (fuser -vm)."
+    ),
+    "See all that waits: echo w > /proc/sysrq-trigger, then give the new log to ejectable crash.",
+]
 TRAPS = frozenset(
     ("null-call", "null-deref", "paging-fault", "gpf", "bug", "double-fault", "divide-error", "undefined-instruction")
 )
@@ -81,24 +94,68 @@ def summary(reading: Reading) -> str:
     """The answer in one line."""
     count = len(reading.events)
     matched = [pair for pair in reading.pairs if pair[1].advisory]
+    if len(reading.sources) > 1 and count:
+        return f"{_many(reading)}.{_others(reading)}"
     if matched:
         event, said = max(matched, key=lambda pair: pair[1].confidence)
         return f"This is {said.advisory} ({confidence_word(said.confidence)}): {_story(event)}."
     if not count and reading.errors:
         return "Nothing could be said: what was given could not be read."
+    if reading.suspicious and not count and reading.others:
+        return clean(
+            f"No crash in {_counted(reading.sources, 'log')}, but {reading.suspicious[0].detail}{_others(reading)}"
+        )
     if reading.suspicious and not count:
         return clean(f"It cannot be told: {reading.suspicious[0].detail}")
     if reading.status is Status.UNKNOWN:
         why = next(said.why for said in reading.judgements if said.status is Status.UNKNOWN)
         return clean(f"It cannot be told whether this is a known unplug defect: {why}.")
     if not count:
-        logs = "the log" if len(reading.sources) == 1 else f"{len(reading.sources)} logs"
-        return f"No crash in {logs}."
+        logs = "the log" if len(reading.sources) == 1 and not reading.others else _counted(reading.sources, "log")
+        return f"No crash in {logs}." + _others(reading)
     named = next((said.known_as for said in reading.judgements if said.known_as), None)
     first = next((event for event in reading.events if event.kind != "warning"), reading.events[0])
     events = "one event" if count == 1 else f"{count} events"
     told = f"it is {named}" if named else clean(first.title)
     return f"Not a known unplug defect; {events}: {told}."
+
+
+def _counted(things: Sized, word: str) -> str:
+    return f"{len(things)} {word}" + ("" if len(things) == 1 else "s")
+
+
+def _others(reading: Reading) -> str:
+    """One sentence on the files that are no logs."""
+    if not reading.others:
+        return ""
+    names = ", ".join(clean(one.source.rpartition("/")[2]) for one in reading.others[:3])
+    more = ", ..." if len(reading.others) > 3 else ""
+    return f" {_counted(reading.others, 'file')} {'is' if len(reading.others) == 1 else 'are'} no log ({names}{more})."
+
+
+def _many(reading: Reading) -> str:
+    """The sum over several logs: how many, with which advisory, on how many hosts."""
+    by_advisory = table(reading)
+    told = [
+        f"{_counted(logs, 'log')} of {_counted(hosts, 'host')} with {advisory}"
+        for (advisory, status), (logs, hosts) in by_advisory.items()
+        if status is not Status.NOT_AFFECTED
+    ]
+    crashed = {event.source for event in reading.events}
+    rest = f"{_counted(crashed, 'log')} with a crash or warning"
+    return f"{_counted(reading.sources, 'log')}: {'; '.join([*told, rest])}"
+
+
+def table(reading: Reading) -> dict[tuple[str, Status], tuple[set[str], set[str]]]:
+    """The logs and the hosts in which there is an event of each advisory; the worst first."""
+    found: dict[tuple[str, Status], tuple[set[str], set[str]]] = {}
+    order = sorted(reading.pairs, key=lambda pair: list(Status).index(pair[1].status))
+    for event, said in order:
+        name = said.advisory or ("something undecided" if said.status is Status.UNKNOWN else said.known_as or "others")
+        logs, hosts = found.setdefault((name, said.status), (set(), set()))
+        logs.add(event.source)
+        hosts.add(event.host or event.source)
+    return found
 
 
 def next_steps(reading: Reading) -> list[str]:
@@ -111,6 +168,9 @@ def next_steps(reading: Reading) -> list[str]:
         ]
     if not reading.events and reading.errors:
         return ["Give it a kernel log: dmesg, journalctl -k, a serial console, /sys/fs/pstore, vmcore-dmesg.txt."]
+    dump = next((one.hint for one in reading.others if one.holds_one and one.hint), None)
+    if reading.status is Status.UNKNOWN and dump:
+        return [dump]
     if reading.status is Status.UNKNOWN:
         return [
             "Look for the whole report: journalctl -k -b -1, /sys/fs/pstore, /var/crash, the serial console.",
@@ -118,6 +178,8 @@ def next_steps(reading: Reading) -> list[str]:
         ]
     if any(event.kind == "other" and "hardware" in event.title.lower() for event in reading.events):
         return ["Have the hardware checked: this is its report, not a defect of the software."]
+    if any(event.kind in WAITS and event.trigger in REMOVALS for event in reading.events):
+        return STUCK
     fixes = dict.fromkeys(said.known_fix for said in reading.judgements if said.known_fix)
     if fixes:
         return [fix for fix in fixes if fix]
@@ -142,6 +204,8 @@ def as_document(reading: Reading) -> dict[str, Any]:
     body["sources"] = list(reading.sources)
     body["left_out"] = reading.left_out
     body["unreadable"] = [{"source": e.source, "message": e.message, "hint": e.hint} for e in reading.errors]
+    body["not_logs"] = [one.source for one in reading.others[:100]]
+    body["not_logs_count"] = len(reading.others)
     body["kernels"] = [
         {
             "path": build.path,
@@ -183,6 +247,8 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
     for event, said in shown:
         lines += ["", *_event(event, said, reading, colour=colour, width=width, everything=everything)]
     others = [event for event in reading.events if event not in detailed]
+    if len(reading.sources) > 1 and reading.events:
+        lines += ["", *columns([("Logs", "Hosts", "What"), *_rows(reading)])]
     if others:
         lines += ["", paint("Also in the log", "bold", colour=colour)]
         for event in others[:SHOWN_EVENTS]:
@@ -198,6 +264,13 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
     if steps:
         lines += ["", paint("Next", "bold", colour=colour), *bullets(steps, width=width, numbered=True)]
     return lines
+
+
+def _rows(reading: Reading) -> list[tuple[str, str, str]]:
+    return [
+        (str(len(logs)), str(len(hosts)), f"{clean(name)}: {status}")
+        for (name, status), (logs, hosts) in table(reading).items()
+    ]
 
 
 def _event(event: Event, said: Judgement, reading: Reading, *, colour: bool, width: int, everything: bool) -> list[str]:

@@ -55,7 +55,7 @@ def next_steps(judged: Sequence[Judged]) -> tuple[str, ...]:
             "run `ejectable check` there to see whether it has one."
         )
         steps.append("Run `ejectable fix` there for the remedies, the first of which is a kernel with the fix.")
-    if any(_incomplete(report) for one in judged for report in one.kernels):
+    if any(_would_help(report) for one in judged for report in one.kernels):
         steps.append("Give the whole package, or the directory with the kernel and its modules: that adds evidence.")
     for one in judged:
         for error in one.unreadable:
@@ -64,12 +64,11 @@ def next_steps(judged: Sequence[Judged]) -> tuple[str, ...]:
     return tuple(steps)
 
 
-def _incomplete(report: KernelReport) -> bool:
-    """Whether it could not be decided because there was no code to run: then more files may help."""
-    undecided = [finding for finding in report.findings if finding.status is Status.UNKNOWN]
-    return any(
-        not finding.doubts and not any(item.kind is EvidenceKind.EXECUTED for item in finding.evidence)
-        for finding in undecided
+def _would_help(report: KernelReport) -> bool:
+    """Whether more files may decide what was not: the code was not there, and could have been read."""
+    executed = any(item.kind is EvidenceKind.EXECUTED for finding in report.findings for item in finding.evidence)
+    return (
+        status_of(report) is Status.UNKNOWN and not executed and report.format not in ("foreign", "source", "unknown")
     )
 
 
