@@ -58,7 +58,7 @@ attack: .venv/dev.stamp ## everything that people do to files, alone and in pair
 attack-root: .venv/dev.stamp ## hostile trees, every command, as root and as nobody: what is written, started, shown? (ARGS="--trees 20")
 	$(BIN)/python -m tests.attack.root $(ARGS)
 
-.PHONY: demo lab-matrix lab-verdicts lkdtm lab-soak
+.PHONY: demo lab-matrix lab-verdicts lab-false-alarms lkdtm lab-soak
 demo: .venv/dev.stamp ## the whole story with real parts: one kernel lives, the same with the defect dies
 	@$(BIN)/python -m corpus.demo
 
@@ -70,6 +70,9 @@ lab-verdicts: .venv/dev.stamp ## a score of kernels: is what their code says wha
 
 lkdtm: .venv/dev.stamp ## the kernel's own crash tests in guests, read by `crash`; writes docs/lkdtm.md
 	$(BIN)/python -m corpus.lkdtm $(ARGS)
+
+lab-false-alarms: .venv/dev.stamp ## stock kernels, unplugged over and over: does the lab ever cry wolf? writes docs/lab-false-alarms.md
+	$(BIN)/python -m corpus.lab_false_alarms $(ARGS)
 
 lab-soak: .venv/dev.stamp ## the lab a hundred times in a row, and a hundred cycles in a run: no leak, no flake
 	$(BIN)/python -m corpus.lab_soak $(ARGS)

@@ -78,7 +78,7 @@ async def _probe(kernel: GuestKernel, machine: str) -> tuple[bool, str]:
                 accelerator="kvm",
                 kernel=f"/proc/self/fd/{image}",
                 initramfs=f"/proc/self/fd/{empty}",
-                append=guest.command_line(case, "probe"),
+                append=guest.command_line(case, "probe", wordy=True),
                 console_fd=console,
                 qmp_fd=qmp,
             ),
