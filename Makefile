@@ -41,7 +41,8 @@ bench: .venv/dev.stamp ## measure whole processes against their limits (ARGS="ke
 lock: .venv/dev.stamp ## renew the locked lists of dependencies
 	scripts/lock
 
-FUZZ_TARGETS := decompression streams archive kernel_file module config btf dwarf kallsyms source crash
+FUZZ_TARGETS := decompression streams archive kernel_file module config btf dwarf kallsyms source crash json_console \
+    record verdict qmp guest
 FUZZ_SECONDS ?= 60
 
 .PHONY: fuzz
@@ -50,7 +51,14 @@ fuzz: .venv/dev.stamp ## fuzz each parser with atheris, FUZZ_SECONDS=60 each (FU
 	@set -e; for target in $(FUZZ_TARGETS); do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 	    $(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0; done
 
-.PHONY: demo lab-matrix lab-verdicts lkdtm lab-soak
+.PHONY: attack attack-root
+attack: .venv/dev.stamp ## everything that people do to files, alone and in pairs: is what is affected ever called safe? (ARGS="--pairs 500")
+	$(BIN)/python -m tests.attack.run $(ARGS)
+
+attack-root: .venv/dev.stamp ## hostile trees, every command, as root and as nobody: what is written, started, shown? (ARGS="--trees 20")
+	$(BIN)/python -m tests.attack.root $(ARGS)
+
+.PHONY: demo lab-matrix lab-verdicts lab-false-alarms lkdtm lab-soak
 demo: .venv/dev.stamp ## the whole story with real parts: one kernel lives, the same with the defect dies
 	@$(BIN)/python -m corpus.demo
 
@@ -63,12 +71,27 @@ lab-verdicts: .venv/dev.stamp ## a score of kernels: is what their code says wha
 lkdtm: .venv/dev.stamp ## the kernel's own crash tests in guests, read by `crash`; writes docs/lkdtm.md
 	$(BIN)/python -m corpus.lkdtm $(ARGS)
 
+lab-false-alarms: .venv/dev.stamp ## stock kernels, unplugged over and over: does the lab ever cry wolf? writes docs/lab-false-alarms.md
+	$(BIN)/python -m corpus.lab_false_alarms $(ARGS)
+
 lab-soak: .venv/dev.stamp ## the lab a hundred times in a row, and a hundred cycles in a run: no leak, no flake
 	$(BIN)/python -m corpus.lab_soak $(ARGS)
 
-.PHONY: man dist
-dist: .venv/dev.stamp ## build the wheel and the source archive into dist/
+.PHONY: man dist audit
+dist: .venv/dev.stamp .venv/dist.stamp ## build the wheel, the source archive and the bill of materials (CycloneDX) into dist/
 	$(BIN)/python -m hatchling build -t wheel -t sdist -d dist
+	.venv/dist/bin/cyclonedx-py requirements requirements/run.txt --pyproject pyproject.toml --mc-type application \
+	    --output-reproducible --of JSON -o dist/ejectable.cdx.json
+
+audit: .venv/dist.stamp ## ask PyPI for known vulnerabilities of every locked package (needs the network)
+	@set -e; for list in run dev build fuzz dist; do echo "requirements/$$list.txt"; \
+	    .venv/dist/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off -r requirements/$$list.txt; done
+
+# The tools of `dist` and `audit` need other versions of some packages than we do: an environment of their own.
+.venv/dist.stamp: .venv/run.stamp requirements/dist.txt
+	@$(BIN)/python -m venv --without-pip .venv/dist
+	@$(BIN)/pip --python .venv/dist/bin/python install --quiet --only-binary :all: --require-hashes -r requirements/dist.txt
+	@touch $@
 
 man: .venv/run.stamp ## write docs/ejectable.1 anew, from the commands' own help
 	$(BIN)/python scripts/man

@@ -88,6 +88,42 @@ def _source() -> Iterator[bytes]:
     yield b"void vp_del_vqs(struct virtio_device *vdev)\n{\n\tif (a->b && a->b(vdev, 1)) /* } */\n\t\tcontinue;\n}\n"
 
 
+def _json_logs() -> Iterator[bytes]:
+    for number, log in enumerate(_logs()):
+        yield bytes([number & 7]) + log[:2000]
+
+
+def _records() -> Iterator[bytes]:
+    head = b'{"format":2,"number":1,"remedy":"panic-policy","started":"2026-01-01T00:00:00Z","state":"open","steps":['
+    value = b'"path":"/proc/sys/kernel/panic_on_oops","real":"/proc/sys/kernel/panic_on_oops"'
+    file = b'"path":"/etc/sysctl.d/90-x.conf","real":"/etc/sysctl.d/90-x.conf","folders":["/etc/sysctl.d"]'
+    yield head + b"]}"
+    yield head + b'{"type":"set",' + value + b',"before":"MA==","after":"MQ=="}]}'
+    yield head + b'{"type":"write",' + file + b',"before":null,"after":"YQ==","mode_before":null}]}'
+    yield b'{"number":1,"remedy":"live","started":"x","state":"open","steps":[{"type":"command","argv":["a"]}]}'
+
+
+def _verdicts() -> Iterator[bytes]:
+    doubts = b',"doubts":[{"kind":"bound","where":"w","detail":"d"}]'
+    report = b'{"path":"p","member":null,"release":"6.8","banner":null,"arch":"x86_64","build_id":"ab",'
+    report += b'"format":"bzImage","virtio_pci":"module","findings":['
+    for status, doubt in ((b"affected", b""), (b"fixed", b""), (b"fixed", doubts)):
+        finding = b'{"advisory":"CVE-2024-42134","status":"' + status + b'","justification":null,"reason":"r",'
+        finding += b'"evidence":[],"conflict":false' + doubt + b"}"
+        yield b'{"key":["k"],"report":' + report + finding + b"]}}"
+
+
+def _qmp() -> Iterator[bytes]:
+    yield b'{"event":"DEVICE_DELETED","data":{"device":"d0","path":"/x"},"timestamp":{"seconds":1,"microseconds":2}}'
+    yield b'{"QMP":{"version":{"qemu":{"micro":22,"minor":2,"major":7}},"capabilities":[]}}\n{"return":{},"id":"1"}'
+
+
+def _guests() -> Iterator[bytes]:
+    yield b"token: hello 6.1.0\r\ntoken: up\r\ntoken: mark 3 trigger\r\ntoken: mark by 17\r\ntoken: = 4 done\r\n"
+    for log in _logs():
+        yield b"token: mark 1 boot\n" + log[:3000]
+
+
 SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "decompression": _packed,
     "streams": _packed,
@@ -100,6 +136,11 @@ SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "kallsyms": _kallsyms,
     "source": _source,
     "crash": _logs,
+    "json_console": _json_logs,
+    "record": _records,
+    "verdict": _verdicts,
+    "qmp": _qmp,
+    "guest": _guests,
 }
 
 

@@ -135,9 +135,102 @@ def crash(data: bytes) -> None:
     as_document(reading)
 
 
+def json_console(data: bytes) -> None:
+    """Logs as clouds and log collectors wrap them: the first byte says how."""
+    import base64
+    import json
+
+    from ejectable.crash.logs import read_bytes
+
+    text = data[1:].decode("utf-8", "replace")
+    wrapped = (
+        {"ConsoleOutput": base64.b64encode(data[1:]).decode()},
+        {"MESSAGE": text, "_TRANSPORT": "kernel"},
+        {"log": text, "stream": "stdout"},
+        [{"message": line} for line in text.split("\n")],
+        {"hits": {"hits": [{"_source": {"message": text}}]}},
+    )
+    choice = data[0] if data else 0
+    document = json.dumps(wrapped[choice % len(wrapped)], indent=2 if choice & 128 else None).encode()
+    read_bytes(document if choice & 64 == 0 else document[: len(document) // 2], "input")
+
+
+def record(data: bytes) -> None:
+    """Records of changes: what a remedy is believed to have done."""
+    from ejectable import host
+    from ejectable.remedies.records import read_record
+
+    try:
+        found = read_record(data, host.Root("/"))
+    except ValueError:
+        return
+    assert all(".." not in getattr(step, "path", "").split("/") for step in found.steps)
+
+
+def verdict(data: bytes) -> None:
+    """Files of the cache of verdicts."""
+    import msgspec
+
+    from ejectable.assess.verdicts import Kept
+    from ejectable.model import SAFE
+
+    try:
+        kept = msgspec.json.decode(data, type=Kept)
+    except ValueError:
+        return
+    assert not any(finding.status in SAFE and finding.doubts for finding in kept.report.findings)
+
+
+def qmp(data: bytes) -> None:
+    """What a QEMU may say on its control channel."""
+    from qemu.qmp.error import QMPError
+    from qemu.qmp.message import Message
+
+    from ejectable.lab.qmp import Qmp
+
+    channel = Qmp(started=0.0)
+    for line in data.split(b"\n"):
+        try:
+            message = Message(line)
+            dict(message)
+        except (QMPError, ValueError, TypeError):  # the library hangs up
+            continue
+        channel.note("<-", message)
+
+
+def guest(data: bytes) -> None:
+    """What a guest may say on its console, with the words that our own program in it would use."""
+    from ejectable.lab.console import Console
+    from ejectable.lab.guest import parse_view
+    from ejectable.lab.watch import CrashWatch
+
+    console = Console("token", started=0.0, watch=CrashWatch("guest"))
+    for start in range(0, len(data), 4096):
+        console.feed(data[start : start + 4096])
+    console.finish()
+    parse_view(data.decode("utf-8", "replace"))
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (decompression, streams, archive, kernel_file, module, config, btf, dwarf, kallsyms, source, crash)
+    for target in (
+        decompression,
+        streams,
+        archive,
+        kernel_file,
+        module,
+        config,
+        btf,
+        dwarf,
+        kallsyms,
+        source,
+        crash,
+        json_console,
+        record,
+        verdict,
+        qmp,
+        guest,
+    )
 }
 
 

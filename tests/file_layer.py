@@ -36,11 +36,9 @@ EXCEPTIONS = {
     "crash/inputs.py": "reads a pipe that the shell made (/dev/fd/N), which open_regular refuses",
     "remedies/ecs/sdk.py": "writes a library's chatter to /dev/null",
     "remedies/live/marker.py": "removes one mark of ours on the live machine, below a folder of root's",
-    "remedies/live/remedy.py": "builds in a temporary folder of its own",
     "remedies/upgrade/apt.py": "hands a folder to apt's own user and takes it back, within a private folder",
     "remedies/upgrade/apt_lists.py": "lays out apt's lists within the cache, whose owner was checked",
     "remedies/upgrade/dnf.py": "empties dnf's own part of the cache, whose owner was checked",
-    "remedies/upgrade/precautions.py": "asks for a lock of the package manager, as fcntl(2) wants it",
 }
 
 

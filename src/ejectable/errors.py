@@ -4,7 +4,8 @@
     EjectableError
     ├── WrongUsage          64  the command line asks for something that does not exist
     ├── BadInput            65  the input is not what was asked for
-    │   └── DamagedInput    65  it is the right kind of thing, but broken or cut off
+    │   ├── DamagedInput    65  it is the right kind of thing, but broken or cut off
+    │   └── NotSupported    65  it is a kernel of another architecture
     ├── Missing             69  a tool, a package, a file or a permission is needed
     │   └── Denied          69  it is there, and this user may not have it
     └── OurFault            70  a bug in ejectable
@@ -15,7 +16,16 @@ what to do next. Exit codes 0, 2 and 3 are verdicts, not errors: see `ejectable.
 
 from typing import ClassVar
 
-__all__ = ["BadInput", "DamagedInput", "Denied", "EjectableError", "Missing", "OurFault", "WrongUsage"]
+__all__ = [
+    "BadInput",
+    "DamagedInput",
+    "Denied",
+    "EjectableError",
+    "Missing",
+    "NotSupported",
+    "OurFault",
+    "WrongUsage",
+]
 
 
 class EjectableError(Exception):
@@ -52,6 +62,14 @@ class BadInput(EjectableError, ValueError):
         super().__init__(f"{where.strip()}: {message}" if where else message, hint=hint)
         self.path = path
         self.offset = offset
+
+
+class NotSupported(BadInput):
+    """A kernel of an architecture whose code cannot be read here; `arch` names it."""
+
+    def __init__(self, message: str, *, arch: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.arch = arch
 
 
 class DamagedInput(BadInput):

@@ -116,18 +116,18 @@ def refusal(read: Callable[[], object]) -> BadInput | None:
     return None
 
 
-def _contents(size: int) -> bytes:
+def _contents(size: int, config: bytes = CONFIG) -> bytes:
     note = struct.pack("<III4s", 4, 20, 3, b"GNU\0") + bytes.fromhex(BUILD_ID)
-    config = b"IKCFG_ST" + gzip.compress(CONFIG, mtime=0) + b"IKCFG_ED"
+    embedded = b"IKCFG_ST" + gzip.compress(config, mtime=0) + b"IKCFG_ED"
     # Something between the extremes of compressible, the same in every run.
     filler = b"".join(struct.pack("<II", i * 2654435761 % 2**32, i) for i in range(size // 8))
-    text = note + BANNER.encode() + b"\0" + config
+    text = note + BANNER.encode() + b"\0" + embedded
     return text + bytes(-len(text) % 64) + filler
 
 
-def vmlinux(size: int = 1 << 16) -> bytes:
+def vmlinux(size: int = 1 << 16, config: bytes = CONFIG) -> bytes:
     """A stripped x86-64 vmlinux without section headers; some `size` bytes."""
-    content = _contents(size)
+    content = _contents(size, config)
     header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, TEXT, 64, 0, 0, 64, 56, 3, 64, 0, 0)
     start = 0x1000
     segments = (

@@ -10,6 +10,7 @@ import pytest
 from corpus.archive import fetch
 from corpus.modules import faulty_module
 from ejectable.errors import Missing
+from ejectable.lab.kernels import member_of_package
 
 RELEASE = "6.1.0-50-cloud-amd64"
 
@@ -35,6 +36,14 @@ def stock(qemu: None) -> Path:
     except Missing as error:
         _absent(f"{error}")
         raise
+
+
+@pytest.fixture(scope="session")
+def stock_image(stock: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bare image of the stock kernel, in a folder of its own."""
+    image = tmp_path_factory.mktemp("bare") / "vmlinuz"
+    image.write_bytes(member_of_package(str(stock), (f"boot/vmlinuz-{RELEASE}",), 64 << 20))
+    return image
 
 
 @pytest.fixture(scope="session")

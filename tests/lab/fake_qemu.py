@@ -201,7 +201,7 @@ if behaviour == "panics-at-boot":
     console.sendall(b"[    0.900000] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n")
     console.sendall(b"[    0.900000] ---[ end Kernel panic - not syncing: VFS: Unable to mount root fs ]---\r\n")
     time.sleep(1000)
-if behaviour == "oopses-at-boot" or (behaviour == "oopses-at-first-boot" and "earlyprintk" in options):
+if behaviour == "oopses-at-boot" or (behaviour == "oopses-at-first-boot" and "earlyprintk" not in options):
     print_report(ELSEWHERE.replace("ext4_x", "acpi_init"))
     time.sleep(1000)
 say("hello 6.9.0")

@@ -23,7 +23,8 @@ FAKE = Path(__file__).with_name("fake_qemu.py")
 @pytest.fixture
 def folder(tmp_path: Path, qemu: None) -> Path:
     """A place with a kernel in it, and a `bin` that goes before the real programs."""
-    (tmp_path / "vmlinuz").write_bytes(synthetic.bzimage(synthetic.pack(synthetic.vmlinux(), Compression.GZIP)))
+    content = synthetic.vmlinux(config=b"CONFIG_VIRTIO_PCI_LEGACY=y\n")
+    (tmp_path / "vmlinuz").write_bytes(synthetic.bzimage(synthetic.pack(content, Compression.GZIP)))
     (tmp_path / "bin").mkdir()
     return tmp_path
 

@@ -57,7 +57,7 @@ def rpm(folder: Path) -> Path:
 
 def is_whole(kernel: GuestKernel) -> None:
     assert (kernel.arch, kernel.image) == ("x86_64", image())
-    assert kernel.configured("CONFIG_HOTPLUG_PCI_ACPI") == "y"
+    assert kernel.features.has("CONFIG_HOTPLUG_PCI_ACPI") is True
     assert kernel.modules.builtin == {"virtio_rng"}
     names = [module.name for module in needed(kernel.modules, ("virtio_pci", "virtio_blk", "unlikely"))]
     assert names == ["virtio", "virtio_pci", "virtio_blk", "unlikely"]
@@ -86,7 +86,7 @@ def test_of_several_releases_the_newest_is_taken_with_its_own_modules(tmp_path: 
     lay_out(tmp_path, members(older, b"older"))
     is_whole(open_kernel(str(lay_out(tmp_path, members()))))
     kernel = open_kernel(str(tmp_path / f"boot/vmlinuz-{older}"))
-    assert kernel.configured("CONFIG_LOCALVERSION") == older
+    assert kernel.features.config["CONFIG_LOCALVERSION"] == older
     assert older.encode() in kernel.modules.load("virtio_pci").content
 
 

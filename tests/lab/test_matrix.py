@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from ejectable.errors import BadInput, DamagedInput, Missing, WrongUsage
+from ejectable.kernel.config import Config
 from ejectable.lab.busybox import busybox
 from ejectable.lab.case import AXES, DEVICES, MODES, TRIGGERS, Case
+from ejectable.lab.features import Features
 from ejectable.lab.kernels import GuestKernel, open_kernel
 from ejectable.lab.matrix import plan, values
 from ejectable.lab.modules import ModuleSet, depends_of, module_name, needed
@@ -41,7 +43,9 @@ def offered(**depends: str) -> ModuleSet:
 
 
 def kernel(modules: ModuleSet | None = None, config: dict[str, str] | None = None) -> GuestKernel:
-    return GuestKernel("vmlinuz", "x86_64", b"", ModuleSet() if modules is None else modules, config)
+    return GuestKernel(
+        "vmlinuz", "x86_64", b"", ModuleSet() if modules is None else modules, Features(Config(config or {}))
+    )
 
 
 def reason(given: GuestKernel, **axes: str) -> str:
@@ -76,9 +80,11 @@ def test_what_qemu_cannot_do_is_named() -> None:
 
 
 def test_what_the_kernel_cannot_do_is_named() -> None:
-    assert "CONFIG_HOTPLUG_PCI_SHPC" in reason(kernel(config={"CONFIG_X": "y"}), trigger="shpc")
-    assert "CONFIG_VIRTIO_PCI_LEGACY" in reason(kernel(config={"CONFIG_HOTPLUG_PCI_ACPI": "y"}))
-    assert "come and go on q35" in reason(kernel(config={"CONFIG_X": "y"}), machine="q35", trigger="sysfs-remove")
+    assert "CONFIG_HOTPLUG_PCI_SHPC" in reason(kernel(config={"CONFIG_HOTPLUG_PCI_SHPC": "n"}), trigger="shpc")
+    assert "CONFIG_VIRTIO_PCI_LEGACY" in reason(kernel(config={"CONFIG_VIRTIO_PCI_LEGACY": "n"}))
+    # Kconfig writes no line for what hangs on an option that is off.
+    without_any = kernel(config={"CONFIG_HOTPLUG_PCI": "n"})
+    assert "come and go on q35" in reason(without_any, machine="q35", trigger="sysfs-remove")
     assert "cannot be unloaded" in reason(kernel(), trigger="module-unload")
     without = ModuleSet({"virtio_pci"}, builtin_known=True)
     assert "no virtio_blk" in reason(kernel(without))
@@ -86,6 +92,10 @@ def test_what_the_kernel_cannot_do_is_named() -> None:
 
 def test_a_kernel_of_which_nothing_is_known_is_tried() -> None:
     assert plan(kernel(), {**ONE, **REST}).cases == (Case("pc"),)
+
+
+def test_an_option_that_no_line_mentions_is_not_off() -> None:
+    assert plan(kernel(config={"CONFIG_X": "y"}), {**ONE, **REST}).cases == (Case("pc"),)
 
 
 def test_the_axes_are_the_contracts() -> None:

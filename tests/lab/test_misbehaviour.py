@@ -188,7 +188,7 @@ def test_a_death_in_the_removal_of_no_known_kind_is_not_tried_again(behave: Beha
     assert (run.events[0].removal, run.events[0].trace[:2]) == (True, ("kfree", "virtblk_remove"))
 
 
-def test_a_kernel_that_dies_at_boot_gets_a_second_chance_with_the_short_command_line(behave: Behave) -> None:
+def test_a_kernel_that_dies_at_boot_gets_a_second_chance_with_an_early_console(behave: Behave) -> None:
     behave("oopses-at-first-boot")
     done = one()
     assert (done.run.result, done.run.attempts) == ("survived", 2)

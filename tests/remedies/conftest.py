@@ -16,6 +16,7 @@ def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     """Where the records of changes are: not this machine's own folder. Root's does not hang on the environment."""
     folder = tmp_path_factory.mktemp("state")
     monkeypatch.setattr(state, "SYSTEM", folder / "ejectable")
+    monkeypatch.setattr("ejectable.remedies.upgrade.folders.SYSTEM", folder / "cache")
     monkeypatch.setattr("ejectable.remedies.audit.syslog.syslog", lambda *_: None)
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
     monkeypatch.setenv("TEST_STATE", str(folder / "ejectable"))

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -303,3 +303,61 @@ def test_a_damaged_record_is_left_alone_and_hides_no_other(tree: Path, content: 
     assert [record.number for record in Records(host.Root(tree)).all()] == [1, 8]
     kept = json.loads((changes_of_it / "000008.json").read_bytes())
     assert kept["steps"][0]["path"] == "/etc/old.conf"
+
+
+def killed_before(number: int, do: Callable[[], None]) -> bool:
+    """Whether `do`, in a child, was killed: just before the file system is changed for the `number`th time."""
+    child = os.fork()
+    if child == 0:
+        left = [number]
+        for name in ("write", "remove", "remove_folder"):
+            real = getattr(Directory, name)
+
+            def counted(*words: object, real: Callable[..., object] = real, **options: object) -> object:
+                left[0] -= 1
+                if left[0] < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*words, **options)
+
+            setattr(Directory, name, counted)
+        do()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def several(tree: Path) -> None:
+    with changing(tree) as changes:
+        changes.write("/etc/new/deep/a.conf", b"a\n")
+        changes.write("/etc/old.conf", b"b\n")
+        changes.write("/etc/new/b.conf", b"b\n", mode=0o600)
+        changes.remove("/etc/old.conf")
+
+
+def taken_back(tree: Path) -> None:
+    with changing(tree) as changes:
+        changes.undo("test")
+
+
+@pytest.mark.parametrize("number", range(11))
+def test_killed_anywhere_a_change_is_there_whole_or_not_at_all(tree: Path, number: int) -> None:
+    before, folders_before = everything(tree), folders(tree)
+    killed = killed_before(number, lambda: several(tree))
+    assert killed is (number < 9), "four steps, each recorded before it is made, and the record closed"
+    with changing(tree, "another"):
+        pass
+    if killed:
+        assert (everything(tree), folders(tree)) == (before, folders_before)
+    taken_back(tree)
+    assert (everything(tree), folders(tree)) == (before, folders_before)
+    assert (tree / "etc/old.conf").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_killed_anywhere_an_undoing_is_finished_by_the_next_one(tree: Path, number: int) -> None:
+    before, folders_before = everything(tree), folders(tree)
+    several(tree)
+    killed_before(number, lambda: taken_back(tree))
+    taken_back(tree)
+    assert (everything(tree), folders(tree)) == (before, folders_before)
+    assert (tree / "etc/old.conf").stat().st_mode & 0o777 == 0o640

@@ -3,6 +3,7 @@
 
 import datetime as dt
 import ipaddress
+import os
 import re
 import shlex
 import ssl
@@ -109,6 +110,20 @@ def test_the_metadata_address_is_asked_for_a_role_on_ecs_only(here: bool, monkey
     environment = Ecs(REGION, patience_s=0)._environment
     assert (environment.get("ALIBABA_CLOUD_ECS_METADATA_DISABLED") == "true") is not here
     assert "DEBUG" not in environment
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what others could make root do is shown as root")
+def test_as_root_the_credentials_of_a_home_that_others_may_write_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("LD_PRELOAD", str(tmp_path / "x.so"))
+    environment = Ecs(REGION, patience_s=0)._environment
+    assert environment["HOME"] == str(tmp_path)
+    assert not {"PYTHONPATH", "LD_PRELOAD"} & set(environment)
+    os.chown(tmp_path, 65534, 65534)
+    assert Ecs(REGION, patience_s=0)._environment["HOME"] == "/root"
 
 
 def test_whether_there_may_be_credentials_is_seen_without_reading_them(

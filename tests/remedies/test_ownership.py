@@ -9,8 +9,11 @@ import pytest
 
 from ejectable import host
 from ejectable.errors import Missing
+from ejectable.remedies import module_build
 from ejectable.remedies.live.toolchain import find_headers
 from ejectable.remedies.ownership import other_writer, tree_writer
+from ejectable.remedies.upgrade.folders import cache, private
+from ejectable.remedies.workspace import workspace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="what others could make root do is shown as root")
 RELEASE = "6.1.0-50-cloud-amd64"
@@ -93,3 +96,46 @@ def test_a_tree_of_links_in_a_circle_is_looked_at_once(tmp_path: Path) -> None:
     assert tree_writer(tmp_path / "a") is None
     (tmp_path / "a/b/loop").symlink_to("loop")
     assert tree_writer(tmp_path / "a") is None
+
+
+@pytest.mark.parametrize("what", ["owner", "mode"])
+def test_nothing_is_built_where_others_may_put_something_else_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    place = tmp_path / "theirs"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with workspace("test") as folder:
+        assert Path(folder.name).parent == place
+    os.chown(place, 65534, 65534) if what == "owner" else place.chmod(0o777)
+    for folder_of_one_run in (workspace("test"), private()):
+        with pytest.raises(Missing, match=r"Nothing is built or unpacked in .*theirs"), folder_of_one_run:
+            pass
+    place.chmod(0o1777)
+    os.chown(place, 0, 0)
+    with workspace("test"):
+        pass
+
+
+def test_a_cache_that_others_may_write_lends_root_no_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """apt.conf(5) may name programs, and ours lies in the cache."""
+    theirs = tmp_path / "home/.cache/ejectable/apt"
+    theirs.mkdir(parents=True)
+    os.chown(tmp_path / "home", 65534, 65534)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home/.cache"))
+    folder = cache("apt")
+    assert not folder.is_relative_to(tmp_path / "home")
+    folder.chmod(0o777)
+    with pytest.raises(Missing, match=r"not root's alone|another user"):
+        cache("apt")
+
+
+def test_headers_that_others_may_write_are_not_built_in_by_source_patch_either(machine: Path) -> None:
+    headers = machine / "usr/src/headers"
+    module_build._configuration(str(headers))
+    os.chown(headers / "Makefile", 65534, 65534)
+    with pytest.raises(Missing, match="not in root's hands alone"):
+        module_build._configuration(str(headers))

@@ -119,9 +119,10 @@ def _summary(  # noqa: PLR0917  (called once, a few lines up)
     kernel = (report.release if report else facts.host.kernel_release) or "this kernel"
     if status is Status.AFFECTED:
         hit = [device for device in devices or () if device.unplug == "would_oops"]
-        what = {"panic": "would panic this machine", "hang": "would hang this machine"}.get(
-            outcome.effect, "would crash this machine"
-        )
+        what = {
+            "panic": "would panic this machine",
+            "hang": "would Oops, and this machine would limp on",  # or hang, where a lock is held that others want
+        }.get(outcome.effect, "would crash this machine")
         return f"Unplugging {nouns(hit)} {what} ({names})."
     if status is Status.UNKNOWN:
         open_ones = [device for device in devices or () if device.unplug == "unknown"]

@@ -19,14 +19,16 @@ from ejectable.errors import EjectableError
 from ejectable.intake import Directory, Root, Seen, cache_folder
 from ejectable.model import KernelReport, Status
 
-__all__ = ["Verdicts"]
+__all__ = ["Kept", "Verdicts"]
 
 MAX_SIZE = 1 << 20
 MAX_KEPT = 512
 KEPT = re.compile(r"[0-9a-f]{64}\.json")
 
 
-class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of the cache: what was asked, what was read for it, and what came out."""
+
     key: tuple[str, ...]
     report: KernelReport
     seen: tuple[Seen, ...] = ()
@@ -49,7 +51,7 @@ class Verdicts:
                 # Nobody else may have put it there, or may change it.
                 if about.st_uid != os.geteuid() or about.st_mode & 0o022:
                     return None
-                kept = msgspec.json.decode(file.read(MAX_SIZE), type=_Kept)
+                kept = msgspec.json.decode(file.read(MAX_SIZE), type=Kept)
         except (OSError, EjectableError, ValueError):  # msgspec's errors and a bad encoding are ValueErrors
             return None
         same = kept.key == full and (not kept.seen or (root is not None and root.unchanged(kept.seen)))
@@ -61,7 +63,7 @@ class Verdicts:
             return
         full = _full(key)
         try:
-            data = msgspec.json.encode(_Kept(full, report, tuple(seen)))
+            data = msgspec.json.encode(Kept(full, report, tuple(seen)))
             if len(data) >= MAX_SIZE:
                 return
             Directory.make(self._folder.parent.parent).close()

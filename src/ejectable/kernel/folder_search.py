@@ -114,7 +114,7 @@ class _Search:
     def _open(self, path: str) -> Iterator[Kernel | Unreadable]:
         """The kernel in one file of the folder; nothing where it is no kernel after all."""
         try:
-            yield open_image_in(
+            yield from open_image_in(
                 self._at(path), self._limits, far=lambda: self._loose, rivals=lambda: self._others(path)
             )
         except (DamagedInput, Missing) as error:

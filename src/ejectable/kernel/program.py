@@ -7,7 +7,7 @@ were applied. It knows no file format and no defect.
 
 import bisect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -195,6 +195,9 @@ class Types(Protocol):
 
     def member(self, struct: str, path: str) -> Member | None:
         """The member at a dotted path, `member("virtio_pci_device", "vdev.vqs.next")`, through anonymous ones."""
+
+    def homonyms(self, name: str, having: Sequence[str] = ()) -> tuple[str, ...]:
+        """A name for each different struct of this name that has these members; `struct` and `member` take it."""
 
     def enum(self, name: str) -> dict[str, int] | None:
         """The enumerators of the enum of this name, or `None`."""

@@ -33,6 +33,7 @@ _SUSPECT = re.compile(
     r"|divide.error|invalid opcode|stack segment|stack guard page|tack overflow|stack-overflow|Insufficient stack|\[#\d"
 )
 _REPORT_ENDED = re.compile(r"---\[ end trace ")
+_NUMBER = re.compile(r"[0-9]{1,10}")  # the guest may say anything: "²" is a digit too
 _PANIC_ENDED = re.compile(r"---\[ end Kernel panic")
 
 
@@ -147,7 +148,7 @@ class Console:
             self._mark(rest.split())
         elif verb == "=":
             number, _, said = rest.partition(" ")
-            waiting = self._answers.pop(int(number), None) if number.isdigit() else None
+            waiting = self._answers.pop(int(number), None) if _NUMBER.fullmatch(number) else None
             if waiting is not None and not waiting.done():
                 waiting.set_result(said.strip())
         else:
@@ -157,8 +158,8 @@ class Console:
         """A phase begins ("mark NUMBER PHASE"), or the trigger's process tells its own number ("mark by PID")."""
         if len(words) != 2:
             return
-        if words[0] == "by" and words[1].isdigit() and self.marks:
+        if words[0] == "by" and _NUMBER.fullmatch(words[1]) and self.marks:
             self.marks[-1] = msgspec.structs.replace(self.marks[-1], pid=int(words[1]))
         for phase in PHASES:
-            if phase == words[1] and words[0].isdigit():
+            if phase == words[1] and _NUMBER.fullmatch(words[0]):
                 self.marks.append(Mark(int(words[0]), phase, self._watch.line))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One run: boot, unplug, look, plug again. Reads like the experiment it is."""
+"""One attempt: starts a guest, tells a story to it (by default: unplug, plug, use again), and gives its `Outcome`."""
 
 import asyncio
 import os
@@ -33,8 +33,8 @@ class Experiment:
     """One case on one kernel; `extra` modules are loaded behind the drivers, `carried` ones only by a story.
 
     `story` is what happens once the guest is up: unplugging and plugging `repeat` times, unless another one is
-    told. With `plugged` false the guest boots with an empty slot, with `short` on the shortest command line. `tell` is
-    called with a word for each stage, for whoever watches.
+    told. With `plugged` false the guest boots with an empty slot, with `wordy` it speaks as early as
+    it can. `tell` is called with a word for each stage, for whoever watches.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Experiment:
         accelerator: Literal["kvm", "tcg"] = "tcg",
         repeat: int = 1,
         plugged: bool = True,
-        short: bool = False,
+        wordy: bool = False,
         story: Story | None = None,
         limits: Limits | None = None,
         tell: Callable[[str], None] = lambda _: None,
@@ -62,12 +62,12 @@ class Experiment:
         self._accelerator: Literal["kvm", "tcg"] = accelerator
         self._repeat = repeat
         self._plugged = plugged
-        self._short = short
+        self._wordy = wordy
         self._story: Story = story or self._unplug_and_plug
         self._tell = tell
 
     async def run(self) -> Outcome:
-        """Do it. Raises `Missing` where QEMU cannot be started; leaves nothing behind, however it ends."""
+        """What the attempt came to. Raises `Missing` where QEMU cannot be started; leaves no process behind."""
         limit = self.limits.boot + self._repeat * self.limits.cycle * MOST_PATIENCE
         program(ARCHES[self.case.machine])
         token = f"ejectable-{secrets.token_hex(4)}"
@@ -130,7 +130,7 @@ class Experiment:
                     accelerator=self._accelerator,
                     kernel=f"/proc/self/fd/{image}",
                     initramfs=f"/proc/self/fd/{initramfs}",
-                    append=guest.command_line(self.case, token, short=self._short),
+                    append=guest.command_line(self.case, token, wordy=self._wordy),
                     console_fd=console_fd,
                     qmp_fd=qmp_fd,
                     page_kib=self.kernel.page_kib,

@@ -17,9 +17,12 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
 # The same, where nothing can be made: `>` onto a node that has just gone would leave a file in the next one's place.
 mount -o bind /dev /nodes && mount -o remount,ro,bind /nodes
-# Every line of ours is printed, at any rate, whatever the command line says.
+# Every line of ours is printed, at any rate and in suspend, too; nobody waits for RCU. On the command line the same words
+# would be more for a kernel to stumble over.
 echo on >/proc/sys/kernel/printk_devkmsg
+echo 8 >/proc/sys/kernel/printk
 echo N >/sys/module/printk/parameters/console_suspend
+echo 1 2>/dev/null >/sys/kernel/rcu_expedited
 say "hello $(uname -r)"
 echo "$EJECTABLE_PANIC" >/proc/sys/kernel/panic_on_oops
 # A command is a line, as it was sent: no echo, no signals, no flow control.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel to run: its image as QEMU takes it, and the modules that belong to it.
+"""Opens the kernel to run: its image as QEMU takes it, and the modules that belong to it.
 
 From a package, an image, or a directory with `boot` and `lib/modules`, read in this process; nothing is unpacked
 to disk.
@@ -14,6 +14,11 @@ import msgspec
 
 from ejectable.errors import BadInput, DamagedInput, Missing
 from ejectable.intake import DEFAULT_LIMITS, Limits, file_input, is_directory, open_regular, read_bounded
+from ejectable.kernel.config import Config, parse_config
+from ejectable.kernel.formats import Packed, recognise
+from ejectable.kernel.image_kernel import ImageKernel
+from ejectable.kernel.modules import ArchiveModules
+from ejectable.lab.features import Features
 from ejectable.lab.modules import ModuleSet, module_name
 from ejectable.model import Arch
 
@@ -38,7 +43,7 @@ class GuestKernel(msgspec.Struct, frozen=True):
     arch: Arch
     image: bytes  # as QEMU's -kernel takes it
     modules: ModuleSet
-    config: dict[str, str] | None = None  # CONFIG_... → y, m, or the value; `None` where it is not known
+    features: Features = msgspec.field(default_factory=Features)  # how it was built
     replaced_virtio_pci: str | None = None  # the file, where --modules has a virtio_pci of its own
 
     @property
@@ -47,10 +52,6 @@ class GuestKernel(msgspec.Struct, frozen=True):
         if self.arch != "aarch64" or self.image[56:60] != b"ARM\x64":
             return 4
         return {2: 16, 3: 64}.get(self.image[24] >> 1 & 3, 4)
-
-    def configured(self, option: str) -> str | None:
-        """The value of an option; `None` where it is off or nothing is known."""
-        return (self.config or {}).get(option)
 
 
 def open_kernel(path: str, *, modules: str | None = None, limits: Limits = DEFAULT_LIMITS) -> GuestKernel:
@@ -64,7 +65,11 @@ def open_kernel(path: str, *, modules: str | None = None, limits: Limits = DEFAU
         files = {path: lambda: _read(path, limits), **_beside(place, limits)}
     image_path = path if path in files else _choose_image(files, path)
     files = _of_release(files, image_path)
-    arch, image = _image(files[image_path](), image_path, limits)
+    content = files[image_path]()
+    packed = _recognised(content, image_path)
+    # arm64's flat image is unpacked for QEMU; bzImage and ELF are taken as they are.
+    image = content if packed.arch == "x86_64" else bytes(packed.unpack(limits))
+    code = ImageKernel(image_path, packed, limits=limits, modules=ArchiveModules(), config=lambda _: None)
     offered = _modules(files)
     replaced = None
     if modules is not None:
@@ -77,7 +82,7 @@ def open_kernel(path: str, *, modules: str | None = None, limits: Limits = DEFAU
             offered.add(name, read)
             if module_name(name) == "virtio_pci":
                 replaced = modules if modules.endswith(PACKAGES) else name
-    return GuestKernel(path, arch, image, offered, _config(files), replaced)
+    return GuestKernel(path, packed.arch, image, offered, Features(_config(files), code), replaced)
 
 
 def member_of_package(path: str, names: Collection[str], limit: int) -> bytes:
@@ -171,16 +176,12 @@ def _release_order(name: str) -> list[tuple[int, str]]:
     return [(int(word), "") if word.isdigit() else (-1, word) for word in re.findall(r"\d{1,9}|\D+", name)]
 
 
-def _image(content: bytes, path: str, limits: Limits) -> tuple[Arch, bytes]:
-    """What QEMU is given: bzImage and ELF as they are, arm64's flat image out of its wrappings."""
-    from ejectable.kernel.formats import recognise
-
+def _recognised(content: bytes, path: str) -> Packed:
+    """The image, where it is one that QEMU can start."""
     packed = recognise(content, name=path)
-    if packed.arch == "x86_64" and packed.format in ("bzImage", "vmlinux"):
-        return packed.arch, content
-    if packed.arch == "aarch64" and packed.format != "module":
-        return packed.arch, bytes(packed.unpack(limits))
-    raise BadInput(f"expected a kernel image, found a {packed.format}", path=path)
+    if packed.format == "module" or (packed.arch == "x86_64" and packed.format not in ("bzImage", "vmlinux")):
+        raise BadInput(f"expected a kernel image, found a {packed.format}", path=path)
+    return packed
 
 
 def _modules(files: dict[str, Callable[[], bytes]]) -> ModuleSet:
@@ -204,11 +205,10 @@ def _modules(files: dict[str, Callable[[], bytes]]) -> ModuleSet:
     return offered
 
 
-def _config(files: dict[str, Callable[[], bytes]]) -> dict[str, str] | None:
+def _config(files: dict[str, Callable[[], bytes]]) -> Config | None:
     for name, read in files.items():
         if PurePosixPath(name).name.startswith("config"):
-            pairs = (line.partition("=") for line in _lines(read()) if line.startswith("CONFIG_"))
-            return {key: value.strip('"') for key, _, value in pairs}
+            return parse_config(read()[:TEXT_LIMIT])
     return None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The matrix: axes and their values become cases, and what cannot be done is named before anything starts."""
+"""Turns option values into cases, and names those that QEMU or the kernel cannot do, with the reason."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -29,7 +29,7 @@ MACHINE_OPTIONS = {
     "virt": "CONFIG_HOTPLUG_PCI_PCIE",
 }
 OWN_WAY = ("pcie-hotplug", "shpc")  # triggers that leave the machine's own way out of it
-# The function that makes a virtio_pci with CONFIG_VIRTIO_PCI_LEGACY (drivers/virtio/virtio_pci_legacy.c).
+# The function that a virtio_pci has with CONFIG_VIRTIO_PCI_LEGACY (drivers/virtio/virtio_pci_legacy.c).
 LEGACY_PROBE = b"virtio_pci_legacy_probe"
 
 
@@ -112,18 +112,20 @@ def _not_in_qemu(kernel: GuestKernel, case: Case) -> str | None:
 
 def _not_in_kernel(kernel: GuestKernel, case: Case) -> str | None:
     kind = KINDS[case.device]
-    if kernel.config is not None:
-        option = TRIGGER_OPTIONS.get(case.trigger)
-        if option and kernel.configured(option) not in ("y", "m"):
-            return f"this kernel is built without {option}"
-        option = MACHINE_OPTIONS[case.machine]
-        if case.trigger not in OWN_WAY and kernel.configured(option) not in ("y", "m"):
-            return f"this kernel is built without {option}, by which devices come and go on {case.machine}"
+    option = TRIGGER_OPTIONS.get(case.trigger)
+    if option and kernel.features.has(option) is False:
+        return f"this kernel is built without {option}"
+    option = MACHINE_OPTIONS[case.machine]
+    if case.trigger not in OWN_WAY and kernel.features.has(option) is False:
+        return f"this kernel is built without {option}, by which devices come and go on {case.machine}"
     modules = kernel.modules
-    if modules.builtin_known:
-        for name in ("virtio_pci", kind.module):
-            if name not in modules and name not in modules.builtin:
-                return f"this kernel has no {name}, or its package does not hold it"
+    for name in ("virtio_pci", kind.module):
+        if name in modules or name in modules.builtin:
+            continue
+        if modules.builtin_known:
+            return f"this kernel has no {name}, or its package does not hold it"
+        if kernel.features.has_driver(name) is False:
+            return f"{name} is not built into this kernel, and no module of that name is beside it (--modules)"
     if case.trigger == "module-unload" and kind.module not in modules:
         return f"{kind.module} is built into this kernel: it cannot be unloaded"
     if case.driven == "legacy" and not _drives_legacy(kernel):
@@ -135,4 +137,4 @@ def _drives_legacy(kernel: GuestKernel) -> bool:
     """Whether virtio_pci has its legacy half, as far as can be told; the module knows best."""
     if "virtio_pci" in kernel.modules:
         return LEGACY_PROBE in kernel.modules.load("virtio_pci").content
-    return kernel.config is None or kernel.configured("CONFIG_VIRTIO_PCI_LEGACY") == "y"
+    return kernel.features.has("CONFIG_VIRTIO_PCI_LEGACY") is not False

@@ -40,7 +40,7 @@ class Qmp:
         self._size = 0
         self._started = started
         self._changed = asyncio.Event()
-        note = self._note
+        note = self.note
 
         class Client(QMPClient):  # type: ignore[misc,unused-ignore]
             """Writes down what passes by."""
@@ -95,7 +95,8 @@ class Qmp:
                 raise
             raise ConnectionError(f"QMP: {error}") from error
 
-    def _note(self, direction: str, message: Any) -> None:
+    def note(self, direction: str, message: Any) -> None:
+        """Write down what passed by, and keep it if it is an event."""
         content = json.loads(bytes(message)) if isinstance(message, bytes) else dict(message)
         line = f"{time.monotonic() - self._started:9.3f} {direction} {json.dumps(content)}"
         if self._size < TRANSCRIPT_LIMIT:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Many runs, some at once: what the guests did becomes `Run`s, with the evidence beside them."""
+"""Carries out the cases, some at once, with second attempts and control runs; keeps the transcripts of each."""
 
 import asyncio
 import signal
@@ -50,7 +50,7 @@ class Session(msgspec.Struct):
     finished: Callable[[Case, Done], None] = lambda _case, _done: None
 
     async def run(self, cases: Sequence[Case]) -> list[Done]:
-        """Run them all; the answers come in the order of `cases`.
+        """The answers of all cases, in their order.
 
         Ctrl-C, SIGTERM and SIGHUP end every guest first; the latter two then leave with 128 and their number, as a
         shell has it. Raises `Missing` where QEMU cannot be started at all.
@@ -98,7 +98,7 @@ class Session(msgspec.Struct):
         if tried.outcome.inconclusive:
             earlier, attempts = tried.outcome, 2
             transcripts |= tried.transcripts("first-attempt-")
-            tried = await self._attempt(case, earlier.accelerator, short=earlier.result == "no-boot")
+            tried = await self._attempt(case, earlier.accelerator, wordy=earlier.result == "no-boot")
             why = earlier.crash.title if earlier.crash else earlier.detail
             notes.append(f"{case.name} was tried twice; the first attempt ended in {earlier.result}: {why}")
         control: RunResult | None = None
@@ -121,7 +121,7 @@ class Session(msgspec.Struct):
         return Done(msgspec.structs.replace(run, attempts=attempts), tried.outcome, tuple(notes))
 
     async def _attempt(
-        self, case: Case, accelerator: Literal["kvm", "tcg"], *, short: bool = False, story: Story | None = None
+        self, case: Case, accelerator: Literal["kvm", "tcg"], *, wordy: bool = False, story: Story | None = None
     ) -> "Attempt":
         experiment = Experiment(
             self.kernel,
@@ -130,7 +130,7 @@ class Session(msgspec.Struct):
             extra=self.extra,
             accelerator=accelerator,
             repeat=self.repeat,
-            short=short,
+            wordy=wordy,
             story=story,
             limits=self.limits,
             tell=lambda stage: self.stage(case, stage),

@@ -6,7 +6,7 @@ import re
 from ejectable.errors import EjectableError
 from ejectable.host import Root
 from ejectable.host.policy import MODPROBE_FOLDERS, MODPROBE_LIMIT
-from ejectable.intake import Limits, open_regular
+from ejectable.intake import Limits
 from ejectable.kernel.containers.cpio import initramfs_entries
 from ejectable.remedies.commands import which
 from ejectable.remedies.legacy_places import edited
@@ -22,7 +22,7 @@ def menu_program(root: Root) -> list[str] | None:
     if which("update-grub"):
         return ["update-grub"]
     for program, menu in (("grub2-mkconfig", "/boot/grub2/grub.cfg"), ("grub-mkconfig", "/boot/grub/grub.cfg")):
-        if which(program) and root.file(menu):
+        if which(program) and root.is_file(menu):
             return [program, "-o", menu]
     return None
 
@@ -46,22 +46,21 @@ def initramfs_that_asks(root: Root, limits: Limits) -> tuple[tuple[str, ...], tu
     names = [name for name in root.list("/boot") or () if IMAGE.fullmatch(name) and not name.endswith((".bak", ".old"))]
     for name in names[:MOST_IMAGES]:
         path = f"/boot/{name}"
-        there = root.file(path)
-        if there is None:
+        if not root.is_file(path):
             continue
         try:
-            if any(edited(text, "modprobe") != text for text in _settings(there, path, limits)):
+            if any(edited(text, "modprobe") != text for text in _settings(root, path, limits)):
                 asking.append(path)
         except EjectableError:
             unread.append(path)
     return tuple(asking), tuple(unread)
 
 
-def _settings(there: str, name: str, limits: Limits) -> list[str]:
+def _settings(root: Root, path: str, limits: Limits) -> list[str]:
     """The files of modprobe.d in an image that modprobe would read: of those with one name only the first folder's."""
     chosen: dict[str, tuple[int, str]] = {}
-    with open_regular(there) as stream:
-        for entry in initramfs_entries(stream, name=name, limit=limits.unpacked):
+    with root.open(path) as stream:
+        for entry in initramfs_entries(stream, name=path, limit=limits.unpacked):
             folder, _, file = f"/{entry.name}".rpartition("/")
             if folder not in MODPROBE_FOLDERS or not file.endswith(".conf") or entry.size > MODPROBE_LIMIT:
                 continue

@@ -12,10 +12,11 @@ import msgspec
 from ejectable.advisories.cve_2024_42134 import ADVISORY
 from ejectable.advisories.cve_2024_42134.source import FILES, FOLDER, read
 from ejectable.errors import EjectableError
-from ejectable.intake import Directory, Root, private_folder
+from ejectable.intake import Directory, Root
 from ejectable.model import Status
 from ejectable.remedies.commands import Finished, run, which
 from ejectable.remedies.source_tree import SourceTree
+from ejectable.remedies.workspace import workspace
 
 __all__ = ["CherryPick", "cherry_pick"]
 
@@ -77,7 +78,7 @@ def _applies(tree: SourceTree, commit: str) -> bool:
     patch = _git(tree.top, "diff-tree", "-p", *plain, f"{commit}^", commit, "--", FOLDER)
     if not patch.ok or not patch.out:
         return False
-    with private_folder("patch") as aside:
+    with workspace("patch") as aside:
         copy = Path(aside.name) / "tree"
         source = Root(tree.top)
         with Directory.make(copy / FOLDER) as folder:

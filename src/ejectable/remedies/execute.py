@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Planning over all remedies, and carrying one out: the order of precautions is the same for each."""
+"""The plan over all remedies, and `--apply` and `--undo` of one: with the same precautions for each."""
 
 import os
 import shlex
@@ -88,7 +88,7 @@ def status(situation: Situation, name: str | None, request: Request) -> Status:
 
 
 def left_open(situation: Situation) -> tuple[str, ...]:
-    """What to say of changes that were begun and did not end."""
+    """Sentences about changes that were begun and did not end, and about records that are not read."""
     try:
         records = Records(situation.root)
         found, old = interrupted(situation.root), records.outdated()
@@ -136,7 +136,7 @@ def _command(situation: Situation, name: str, *words: str) -> str:
 
 @contextmanager
 def _ending_softly() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a change like Ctrl-C does: by undoing it. A second Ctrl-C must not stop the undoing."""
+    """Undo the change on SIGTERM and SIGHUP, as on Ctrl-C; a second signal does not stop the undoing."""
 
     def end(number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -15,10 +15,12 @@ from ejectable.advisories.cve_2024_42134 import ADVISORY
 from ejectable.advisories.cve_2024_42134.source import FOLDER
 from ejectable.assess.kernels import judge_path
 from ejectable.errors import BadInput, Missing
-from ejectable.intake import Directory, Limits, open_regular, private_folder, read_bounded
+from ejectable.intake import Directory, Limits, open_regular, read_bounded
 from ejectable.model import EvidenceKind, Finding, KernelReport
 from ejectable.remedies.commands import Finished, run, which
+from ejectable.remedies.ownership import tree_writer
 from ejectable.remedies.source_tree import SourceTree, inside
+from ejectable.remedies.workspace import workspace
 
 __all__ = ["Built", "build"]
 
@@ -64,7 +66,7 @@ def build(tree: SourceTree, headers: str, limits: Limits) -> Built:
             hint="Build the whole kernel from the tree instead.",
         )
     prefix, words = _make_words(config)
-    with private_folder("build") as aside:
+    with workspace("build") as aside:
         work = Path(aside.name)
         _copy(tree, aside, config)
         done = run(
@@ -99,6 +101,11 @@ def _configuration(headers: str) -> tuple[Path, dict[str, str]]:
                 f"{headers}: expected kernel headers or a configured tree, found no Makefile with "
                 "include/config/auto.conf.",
                 hint="Install headers (linux-headers-..., kernel-devel), or run `make modules_prepare` in the tree.",
+            )
+        if os.geteuid() == 0 and (said := tree_writer(top)):
+            # make runs what stands in them.
+            raise Missing(
+                f"The headers in {headers} are not in root's hands alone: {said}.", hint="Build as their owner."
             )
         with open_regular(prepared) as file:
             text = read_bounded(file, MAX_SOURCE, name=str(prepared)).decode("utf-8", "replace")

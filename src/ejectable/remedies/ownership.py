@@ -10,17 +10,18 @@ __all__ = ["other_writer", "tree_writer"]
 MOST_ENTRIES = 400_000  # the headers of a kernel are some 25,000
 
 
-def other_writer(path: str | os.PathLike[str]) -> str | None:
+def other_writer(path: str | os.PathLike[str], *, shared: bool = False) -> str | None:
     """Who but root may replace what is at `path`, as a sentence that names the part; `None` where nobody may.
 
     Links are followed, and every folder on the way counts. In a folder with the sticky bit (/tmp) others may not
-    rename what is root's (unlink(2), EPERM), so it is no way in; as the last part it is, for they may add files to it.
+    rename what is root's (unlink(2), EPERM), so it is no way in; as the last part it is, for they may add files to it,
+    unless that is all right (`shared`).
     """
     try:
         real = Path(path).resolve(strict=True)
         for part in [*reversed(real.parents), real]:
             about = part.lstat()
-            if (said := _writer(part, about)) and not (part != real and _sticky(about)):
+            if (said := _writer(part, about)) and not ((shared or part != real) and _sticky(about)):
                 return said
     except (OSError, RuntimeError) as error:
         return f"{path} cannot be looked at ({error})"

@@ -24,7 +24,7 @@ from ejectable.remedies import state
 from ejectable.remedies.registry import reach_of
 from ejectable.remedies.steps import FileStep, Reach, SetKernelValue, Step
 
-__all__ = ["Record", "Records", "check_reach"]
+__all__ = ["Record", "Records", "check_reach", "read_record"]
 
 MAX_RECORD = 32 << 20
 MAX_RECORDS = 4096
@@ -68,6 +68,14 @@ def check_reach(step: Step, reach: Reach, root: host.Root) -> None:
         raise ValueError(f"{step.what}: not a step of this remedy")
 
 
+def read_record(content: bytes, root: host.Root) -> Record:
+    """The record in a file about the machine below `root`. Raises `ValueError` for what no remedy has written."""
+    record = msgspec.json.decode(content, type=Record)
+    for step in record.steps:
+        check_reach(step, _reach(record.remedy), root)
+    return record
+
+
 class Records:
     """The records about the machine below one root."""
 
@@ -84,10 +92,7 @@ class Records:
         found = []
         for _, content in self._contents():
             with suppress(ValueError):
-                record = msgspec.json.decode(content, type=Record)
-                for step in record.steps:
-                    check_reach(step, _reach(record.remedy), self._root)
-                found.append(record)
+                found.append(read_record(content, self._root))
         return tuple(sorted(found, key=lambda record: record.number))
 
     def outdated(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ __all__ = ["Situation"]
 
 
 class Situation:
-    """One machine. `offline` forbids asking anything over the network; `tell` is told what takes its time."""
+    """One machine. `offline` forbids asking anything over the network; `tell` gets a label before each slow step."""
 
     def __init__(
         self,

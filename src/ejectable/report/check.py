@@ -2,44 +2,131 @@
 """The answer of `ejectable check`: one screen of text, or a document."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from ejectable.model import Assessment, Device, KernelReport, Outcome, Status
+from ejectable.assess.checked import Checked, status_of
+from ejectable.model import SAFE, SEVERITY, Assessment, Device, Host, KernelReport, Outcome, Status, worst
 from ejectable.report import document
-from ejectable.report.text import MARKS, bullets, columns, paint, wrap
+from ejectable.report.text import MARKS, bullets, clean, columns, paint, wrap
 
-__all__ = ["as_document", "as_text"]
+__all__ = ["as_document", "as_text", "summary"]
 
 SCREEN = 24  # lines; the prompt takes one of them
 MOST_OF_WHY = 3  # lines
 UNPLUG = {"would_oops": "would Oops", "safe": "safe", "unknown": "unknown"}
+# What stands in the document for a root that could not be read.
+NOTHING = Assessment(
+    status=Status.UNKNOWN,
+    summary="",
+    next_steps=(),
+    host=Host(None, None, None, None, None, None, None),
+    kernel=None,
+    devices=(),
+    outcome=Outcome(None, "unknown", None, None),
+)
 ORDER = ("would_oops", "unknown", "safe")
 
 
-def as_document(assessment: Assessment, *, explain: bool = False) -> dict[str, Any]:
-    """The document of `ejectable check`."""
-    report = assessment.kernel
+def as_document(checked: Sequence[Checked], *, explain: bool = False) -> dict[str, Any]:
+    """The document of `ejectable check`: of one root, or of the worst of several with all of them in `machines`."""
+    told = _worst(checked)
+    body = _body(told, explain=explain)
+    errors = [
+        {"path": one.error.path, "error": one.error.error, "hint": one.error.hint, "exit_code": one.error.exit_code}
+        for one in checked
+        if one.error
+    ]
+    if len(checked) > 1:
+        body["machines"] = [
+            {"status": status_of([one]), "summary": _summary(one), "next_steps": _steps(one)}
+            | _body(one, explain=explain)
+            for one in checked
+        ]
     return document.build(
         "check",
-        status=assessment.status,
-        summary=assessment.summary,
-        next_steps=assessment.next_steps,
-        body={
-            "host": assessment.host,
-            "kernel": None
-            if report is None
-            else {**document.kernel(report, explain=explain), "source": report.source, "running": report.running},
-            "devices": assessment.devices,
-            "outcome": assessment.outcome,
-            "notes": assessment.notes,
-            "doubts": assessment.doubts,
-        },
+        status=status_of(checked),
+        summary=summary(checked),
+        next_steps=_steps(told),
+        body={**body, "errors": errors},
     )
 
 
-def as_text(assessment: Assessment, *, colour: bool, width: int, verbose: bool, quiet: bool) -> list[str]:
-    """The answer in the first line. Without `verbose` it fits a screen of 80 columns and 24 lines."""
-    mark = MARKS[assessment.status]
+def _body(one: Checked, *, explain: bool) -> dict[str, Any]:
+    """The keys that are one machine's."""
+    assessment = one.assessment or NOTHING
+    report = assessment.kernel
+    return {
+        "root": one.root,
+        "host": assessment.host,
+        "kernel": None
+        if report is None
+        else {**document.kernel(report, explain=explain), "source": report.source, "running": report.running},
+        "devices": assessment.devices,
+        "outcome": assessment.outcome,
+        "notes": assessment.notes,
+        "doubts": assessment.doubts,
+    }
+
+
+def summary(checked: Sequence[Checked]) -> str:
+    """One line for a person: the machine's own, or how many of them there are of each word."""
+    if len(checked) == 1:
+        return _summary(checked[0])
+    words = [status_of([one]) for one in checked if one.assessment]
+    counts = [f"{words.count(word)} {word.replace('_', ' ')}" for word in Status if word in words]
+    lost = len(checked) - len(words)
+    counts += [f"{lost} unreadable"] if lost else []
+    return f"{len(checked)} machines: {', '.join(counts)}."
+
+
+def _summary(one: Checked) -> str:
+    if one.assessment:
+        return one.assessment.summary
+    return clean(one.error.error).replace("\n", " ") if one.error else "Nothing was read."
+
+
+def _steps(one: Checked) -> tuple[str, ...]:
+    if one.assessment:
+        return one.assessment.next_steps
+    return (one.error.hint,) if one.error and one.error.hint else ()
+
+
+def _worst(checked: Sequence[Checked]) -> Checked:
+    return min(checked, key=lambda one: SEVERITY.index(status_of([one])))
+
+
+def as_text(checked: Sequence[Checked], *, colour: bool, width: int, verbose: bool, quiet: bool) -> list[str]:
+    """The answer in the first line, of each machine where there are several, and then how many there are of each."""
+    if len(checked) == 1:
+        assessment = checked[0].assessment
+        if assessment is None:
+            return []  # what could not be read is said on standard error
+        return _machine(assessment, colour=colour, width=width, verbose=verbose, quiet=quiet)
+    lines: list[str] = []
+    for one in checked:
+        if one.assessment is None:
+            continue
+        if quiet:
+            mark = _mark(one.assessment)
+            lines.append(f"{paint(mark, one.assessment.status, colour=colour)}  {clean(one.root)}: {_summary(one)}")
+            continue
+        lines += [paint(clean(one.root), "bold", colour=colour), ""]
+        lines += [*_machine(one.assessment, colour=colour, width=width, verbose=verbose, quiet=False), ""]
+    return lines if quiet else [*lines, summary(checked)]
+
+
+def _mark(assessment: Assessment) -> str:
+    """The word in front. A kernel that is not known to be well is not "not affected" for want of devices."""
+    kernel = worst(finding.status for finding in assessment.kernel.findings) if assessment.kernel else Status.UNKNOWN
+    if assessment.status is Status.NOT_AFFECTED and kernel not in SAFE:
+        return "NOT EXPOSED"
+    return MARKS[assessment.status]
+
+
+def _machine(assessment: Assessment, *, colour: bool, width: int, verbose: bool, quiet: bool) -> list[str]:
+    """One machine. Without `verbose` it fits a screen of 80 columns and 24 lines."""
+    mark = _mark(assessment)
     first, *rest = wrap(f"{mark}  {assessment.summary}", width=width, rest="  ")
     lines = [paint(mark, assessment.status, colour=colour) + first.removeprefix(mark), *rest]
     if quiet:
@@ -154,6 +241,8 @@ def _evidence(report: KernelReport | None, *, width: int) -> list[str]:
         lines += wrap(f"{finding.advisory}: {finding.status}. {finding.reason}", width=width, first="  ")
         for item in finding.evidence:
             lines += wrap(f"{item.detail} [{item.says}]", width=width, first=f"    {item.kind}: ", rest="      ")
+        for doubt in finding.doubts:
+            lines += wrap(f"{doubt.detail} [{doubt.kind}]", width=width, first="    not seen: ", rest="      ")
         if finding.conflict:
             lines.append("    The evidence disagrees; the strongest kind decides.")
     return lines

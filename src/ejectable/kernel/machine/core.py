@@ -11,19 +11,22 @@ lets in, it runs; a call of anything else is recorded, answered, and never enter
 kernels have in common (thunks, tracing, stack protector, per-CPU base, kCFI) and no subsystem.
 """
 
+import struct
 from collections import deque
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
 import msgspec
 
 from ejectable.errors import Missing
 from ejectable.kernel.machine.bounds import Bounds
+from ejectable.kernel.machine.bugs import warnings_of
 from ejectable.kernel.machine.cpu import SILENT, cpu_of, return_thunks, thunk_registers
 from ejectable.kernel.machine.memory import DOOR, PAGE, PERCPU, STACK, STACK_SIZE, TASK, Memory
 from ejectable.kernel.machine.objects import Object
 from ejectable.kernel.machine.outcome import Call, Fault, Load, Outcome, Trap
-from ejectable.kernel.machine.stubs import Stub, general_stub
+from ejectable.kernel.machine.stubs import REPORTS, Stub, general_stub
 from ejectable.kernel.program import SUFFIX, NotMapped, Program, Symbol, Types
 
 __all__ = ["Machine", "StepInto"]
@@ -128,6 +131,16 @@ class Machine:
         """The address of `size` zero bytes that have no type."""
         return self.memory.allocate(size)
 
+    @property
+    def percpu(self) -> int:
+        """The base of this processor's per-CPU area."""
+        return PERCPU
+
+    @property
+    def where(self) -> str:
+        """The call that a stub is answering just now: "free_netdev+0x1c"."""
+        return self.program.symbols.describe(self._run.last)
+
     def callback(self, name: str, answer: Stub = 0) -> int:
         """The address of a function of ours, to put into a pointer; its calls are recorded under `name`."""
         address = DOOR + FIRST_CALLBACK + CALLBACK_SIZE * len(self._callbacks)
@@ -153,8 +166,11 @@ class Machine:
         start = symbol.address if symbol else int(function)  # type: ignore[arg-type]  # no string any more
         run = self._run = _Run(symbol.name if symbol else symbols.describe(start), self.bounds)
         self._admit(symbol, start)
-        sp = STACK + STACK_SIZE - 0x200
         cpu, engine = self._cpu, self._engine
+        # Both calling conventions put what finds no register on the stack, in order, above the return address.
+        rest = [value.__index__() & MASK for value in arguments[len(cpu.arguments) :]]
+        sp = STACK + STACK_SIZE - 0x200 - (8 * len(rest) + 15 & ~15)
+        self.memory.write(sp, struct.pack(f"<{len(rest)}Q", *rest))
         for register, value in zip(cpu.arguments, arguments, strict=False):
             engine.reg_write(register, value.__index__() & MASK)
         if cpu.link is None:
@@ -348,6 +364,8 @@ class Machine:
             self._stop("budget")
             return
         site = run.last
+        if name in REPORTS:
+            run.warnings.append(self._trap_at("warning", site))
         run.calls.append(Call(name, address, self.program.symbols.describe(site), site, arguments[:4], value))
         self._engine.reg_write(self._cpu.result, value)
         self._resume(self._pop())
@@ -370,8 +388,16 @@ class Machine:
             if value in self._callbacks or self._is_undefined(value):
                 self._resume(address + size)
                 return
+        if register is None and address in self._warnings:
+            self._run.warnings.append(self._trap_at("warning", address))
+            self._resume(address + size)
+            return
         self._run.trap = self._trap_at("cfi" if register else "bug", address)
         self._stop("trap")
+
+    @cached_property
+    def _warnings(self) -> frozenset[int]:
+        return warnings_of(self.program, self._cpu)
 
     def _is_undefined(self, address: int) -> bool:
         try:
@@ -432,6 +458,7 @@ class Machine:
             instructions=run.count,
             trace=tuple(run.trace),
             loads=tuple(run.loads),
+            warnings=tuple(run.warnings),
             bounds=tuple(sorted(run.bounds)),
         )
 
@@ -448,6 +475,7 @@ class _Run:
         self.fault: Fault | None = None
         self.trap: Trap | None = None
         self.calls: list[Call] = []
+        self.warnings: list[Trap] = []
         self.frames: list[_Frame] = []
         self.trace: deque[int] = deque(maxlen=bounds.trace)
         self.loads: deque[Load] = deque(maxlen=bounds.loads)

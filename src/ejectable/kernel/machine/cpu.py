@@ -121,7 +121,7 @@ def cpu_of(arch: Arch) -> CPU:
 
     general = {f"x{n}": int(getattr(arm, f"UC_ARM64_REG_X{n}")) for n in range(31)}
     return CPU(arch, arm.UC_ARM64_REG_PC, arm.UC_ARM64_REG_SP, arm.UC_ARM64_REG_X30, arm.UC_ARM64_REG_X0,
-               tuple(general[f"x{n}"] for n in range(6)), general)  # fmt: skip
+               tuple(general[f"x{n}"] for n in range(8)), general)  # fmt: skip
 
 
 def thunk_registers(symbols: SymbolTable) -> dict[int, str]:

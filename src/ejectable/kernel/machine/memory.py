@@ -95,6 +95,14 @@ class Memory:
         self._objects[address] = pages * PAGE
         return address
 
+    def discard(self, address: int) -> int | None:
+        """Take away the object that begins at `address`, so that touching it faults; its size, `None` if none does."""
+        size = self._objects.pop(address, None)
+        if size is not None:
+            self._engine.mem_unmap(address, size)
+            self._mapped.difference_update(range(address, address + size, PAGE))
+        return size
+
     def snapshot(self) -> tuple[tuple[int, bytes], ...]:
         """All objects as they are now, for `restore`."""
         return tuple((address, bytes(self._engine.mem_read(address, size))) for address, size in self._objects.items())

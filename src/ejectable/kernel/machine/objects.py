@@ -7,7 +7,7 @@ device.vdev.vqs.append(q.list)
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ejectable.errors import DamagedInput
@@ -48,6 +48,10 @@ class Layouts:
         start = min(offset for offset, _ in inside)
         end = max(offset + size for offset, size in inside)
         return Member(path.rpartition(".")[2], 8 * start, 8 * (end - start), "struct")
+
+    def homonyms(self, name: str, having: Sequence[str] = ()) -> tuple[str, ...]:
+        """As `Types.homonyms`: there is one at most."""
+        return (name,) if name in self._layouts and all(self.member(name, path) for path in having) else ()
 
     def enum(self, name: str) -> dict[str, int] | None:  # noqa: ARG002  (the protocol's)
         """No enumerators are written down."""

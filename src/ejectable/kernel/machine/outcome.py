@@ -46,7 +46,7 @@ class Fault(msgspec.Struct, frozen=True):
 class Trap(msgspec.Struct, frozen=True):
     """An instruction that is there to stop the kernel: ud2, int3, brk, or a call that reports corruption."""
 
-    kind: Literal["bug", "cfi", "stack-protector"]
+    kind: Literal["bug", "cfi", "stack-protector", "warning"]
     at: str
     site: int
 
@@ -66,6 +66,8 @@ class Outcome(msgspec.Struct, frozen=True):
     trace: tuple[int, ...]  # addresses of the instructions run, the last ones where there were very many
     loads: tuple[Load, ...] = ()  # every read outside of the stack, in order, bounded likewise
     bounds: tuple[str, ...] = ()  # names of `Bounds` that were reached: there is more than is told here
+
+    warnings: tuple[Trap, ...] = ()  # WARN(), and reports of corrupt lists and counts: the kernel went on
 
     def called(self, name: str) -> tuple[Call, ...]:
         """The recorded calls of this callee."""

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ejectable.kernel.machine.core import Machine
 
-__all__ = ["Arguments", "Stub", "general_stub"]
+__all__ = ["REPORTS", "Arguments", "Stub", "general_stub"]
 
+# What the kernel calls to report corruption before it goes on: lib/refcount.c.
+REPORTS = frozenset(("refcount_warn_saturate",))
 Arguments = tuple[int, ...]
 Stub = int | Callable[["Machine", Arguments], int]
 

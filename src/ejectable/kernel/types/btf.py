@@ -13,7 +13,7 @@ import bisect
 import struct
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -125,6 +125,16 @@ class BtfTypes:
             target = self.resolve(type_id)
             record = target if target is not None and target.kind in (STRUCT, UNION) else None
         return found[0] if found is not None else None
+
+    def homonyms(self, name: str, having: Sequence[str] = ()) -> tuple[str, ...]:
+        """As `Types.homonyms`: `name` itself where it is the only one, else `name#ID`; those laid out alike are one."""
+        found: dict[tuple[int, tuple[tuple[str, int, int], ...]], str] = {}
+        for record in self._named(name, (STRUCT, UNION)):
+            one = f"{name}#{record.id}"
+            if all(self.member(one, path) is not None for path in having):
+                layout = tuple((member.name, member.bit_offset, member.bit_size) for member, _ in self._members(record))
+                found.setdefault((record.last, layout), one)
+        return tuple(found.values()) if len(found) > 1 or having else (name,) * len(found)
 
     def enum(self, name: str) -> dict[str, int] | None:
         """The enumerators of the enum of this name, or `None`."""
@@ -251,7 +261,9 @@ class BtfTypes:
     def _first(self, name: str, kinds: tuple[int, ...]) -> Record | None:
         key = name, kinds
         if key not in self._known:
-            self._known[key] = next(self._named(name, kinds), None)
+            plain, _, number = name.partition("#")
+            named = self._named(plain, kinds)
+            self._known[key] = next((one for one in named if not number or str(one.id) == number), None)
         return self._known[key]
 
     def _named(self, name: str, kinds: tuple[int, ...]) -> Iterator[Record]:

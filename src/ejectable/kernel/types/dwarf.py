@@ -7,7 +7,7 @@ which it occurs are parsed. Layout: DWARF Debugging Information Format, version 
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -99,6 +99,10 @@ class DwarfTypes:
     def member(self, struct: str, path: str) -> Member | None:
         """The member at a dotted path, through anonymous structs and unions, or `None`."""
         return _guarded(lambda: self._member(struct, path))  # type: ignore[no-any-return]
+
+    def homonyms(self, name: str, having: Sequence[str] = ()) -> tuple[str, ...]:
+        """As `Types.homonyms`; of several only the first is looked at."""
+        return (name,) if self.struct(name) is not None and all(self.member(name, path) for path in having) else ()
 
     def enum(self, name: str) -> dict[str, int] | None:
         """The enumerators of the enum of this name, or `None`."""

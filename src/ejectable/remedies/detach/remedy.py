@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Detach a device while the machine is stopped: the commands, for a person.
+"""The commands that detach a device while the machine is stopped, for a person to run.
 
 There is no `--apply`: which data may go, and what still needs it, is a decision; a file system is unmounted and its
 line taken out of fstab inside the machine, before; and the machine that is to be stopped cannot start itself again.

@@ -26,6 +26,7 @@ from ejectable.remedies import commands
 from ejectable.remedies.ecs.instance import on_ecs
 from ejectable.remedies.ecs.refusals import Refusal, as_error, failure
 from ejectable.remedies.ecs.sdk import ENDPOINT, ENDPOINT_VARIABLE
+from ejectable.remedies.ownership import other_writer
 
 __all__ = ["Ecs", "credentials_likely", "installed"]
 
@@ -87,7 +88,9 @@ class Ecs:
         self.pause = pause
         # What the SDK asks for, and no more: with DEBUG it would print its headers, and the token among them.
         own = {name: os.environ[name] for name in os.environ if name.startswith(("ALIBABA_CLOUD_", "EJECTABLE_ECS_"))}
-        own["HOME"] = os.environ.get("HOME", "")  # where `aliyun configure` left credentials
+        home = os.environ.get("HOME", "")  # where `aliyun configure` left credentials, and maybe a program to run
+        if os.geteuid() != 0 or not other_writer(home):
+            own["HOME"] = home
         environment = commands.environment(more=own)
         if not on_ecs():
             # Elsewhere, whoever answers on the metadata address is a stranger.

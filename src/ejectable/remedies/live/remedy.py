@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable fix live`: the plan, loading the module, and taking it out again."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +17,7 @@ from ejectable.remedies.live.toolchain import Compiler, Headers, compiler_for, f
 from ejectable.remedies.remediation import Remediation, Request
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.steps import AddToDkms, EnableUnits, LoadModule, Reach, ReloadUnits, StartUnits
+from ejectable.remedies.workspace import workspace
 
 __all__ = ["Live"]
 
@@ -129,9 +129,9 @@ class Live(Remediation):
         compiler: Compiler,
     ) -> bool:
         """Put it in; whether somebody takes the mark away in good time."""
-        with tempfile.TemporaryDirectory(prefix="ejectable-live-") as folder:
+        with workspace("live") as folder:
             situation.tell("building the module")
-            made = build(target, Path(folder), headers, compiler)
+            made = build(target, Path(folder.name), headers, compiler)
             if signing.needed(situation):
                 signing.sign(made, signing.key(situation), headers)
             if request.persist:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Carrying an upgrade out: everything is looked at before anything is changed, and once more afterwards."""
+"""Install an upgrade: everything is checked before anything is changed, and checked again afterwards."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack

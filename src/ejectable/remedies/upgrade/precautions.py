@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ejectable import host
-from ejectable.errors import Missing
+from ejectable.errors import EjectableError, Missing
 from ejectable.remedies.upgrade.backend import Offer, Package
 
 __all__ = ["free", "holder", "room"]
@@ -38,17 +38,13 @@ def free(root: host.Root, paths: Iterable[str]) -> None:
 
 def _by_lock(root: host.Root, path: str) -> int | None:
     """The process that has a lock of fcntl(2) on a file."""
-    there = root.file(path)
-    if there is None:
+    if not root.is_file(path):
         return None
-    with suppress(OSError):
-        descriptor = os.open(there, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind, *_, process = FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
-            return None if kind == fcntl.F_UNLCK else int(process)
-        finally:
-            os.close(descriptor)
+    with suppress(OSError, EjectableError), root.open(path) as file:
+        # Asking is allowed of a file that is open for reading; only taking the lock is not.
+        asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_, process = FLOCK.unpack(fcntl.fcntl(file.fileno(), fcntl.F_GETLK, asked))
+        return None if kind == fcntl.F_UNLCK else int(process)
     return None
 
 
@@ -99,8 +95,8 @@ def _of_running(root: host.Root, running: str | None) -> int:
     """What the kernel in use takes in /boot, its initramfs included, and a tenth more."""
     size = 0
     for name in (root.list("/boot") or ()) if running else ():
-        there = root.file(f"/boot/{name}") if running and running in name else None
-        size += Path(there).stat().st_size if there else 0
+        about = root.stat(f"/boot/{name}") if running and running in name else None
+        size += about.st_size if about else 0
     return size + size // 10
 
 

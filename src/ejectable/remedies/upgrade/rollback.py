@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Taking an installation back: exactly the packages that are named, and never the kernel that runs.
+"""Remove what an upgrade installed: exactly the packages that are named, and never the kernel that runs.
 
 It must also work after the upgrade was killed: then the package manager may still be at work (it is waited for), or may
 have been stopped half-way. What was not installed at all is no error. No package manager is ever killed: what that
