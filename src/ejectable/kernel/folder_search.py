@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from ejectable.errors import BadInput, DamagedInput, Denied, EjectableError, Missing
-from ejectable.intake import Input, Limits, Root, file_below
+from ejectable.intake import Input, Limits, Root, file_below, is_directory
 from ejectable.intake.module_files import module_name
 from ejectable.kernel.archive_kernels import ALONE
 from ejectable.kernel.containers import folder
@@ -31,7 +31,7 @@ def kernels_below(top: Path, limits: Limits, open_inputs: OpenInputs) -> Iterato
     Of /boot, modules are looked for beside it: it is a part of a machine's tree.
     """
     top = top.absolute()
-    machine = top.name == "boot" and (top.parent / "lib" / "modules").is_dir()
+    machine = top.name == "boot" and is_directory(top.parent / "lib" / "modules")
     root, start = (Root(top.parent), "/boot") if machine else (Root(top), "/")
     found = False
     for kernel in _Search(root, start, limits, open_inputs):

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from ejectable.intake import Root, open_regular
+from ejectable.intake import Root, is_directory, is_file, open_regular
 
 __all__ = [
     "Around",
@@ -71,7 +71,7 @@ def around(file: Path) -> Around:
         top = folder.parents[2]
         top = top.parent if top.name == "usr" else top
     else:
-        built = (up for up in file.parents[:4] if any((up / name).is_file() for name in BUILD_TOP))
+        built = (up for up in file.parents[:4] if any(is_file(up / name) for name in BUILD_TOP))
         top = next(built, folder.parent)
     return Around(Root(top), f"/{file.relative_to(top)}")
 
@@ -96,8 +96,8 @@ def looks_like_image(path: str | PurePosixPath) -> bool:
 
 def is_source_tree(folder: Path) -> bool:
     """Whether this is the top of a kernel source tree, whole or just the part about virtio."""
-    return (folder / SOURCES / "virtio.c").is_file() and (
-        (folder / "Makefile").is_file() or (folder / "include" / "linux").is_dir()
+    return is_file(folder / SOURCES / "virtio.c") and (
+        is_file(folder / "Makefile") or is_directory(folder / "include" / "linux")
     )
 
 
@@ -110,7 +110,7 @@ def has_source_tree(root: Root, folder: str) -> bool:
 def source_release(folder: Path) -> str | None:
     """The release that the top Makefile gives, without what a configuration would append."""
     makefile = folder / "Makefile"
-    if not makefile.is_file():
+    if not is_file(makefile):
         return None
     with open_regular(makefile) as file:
         found: dict[str, str] = dict(MAKEFILE_LINE.findall(file.read(MAKEFILE_HEAD).decode("utf-8", "replace")))
