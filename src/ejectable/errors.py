@@ -4,9 +4,11 @@
     EjectableError
     ├── WrongUsage          64  the command line asks for something that does not exist
     ├── BadInput            65  the input is not what was asked for
-    │   └── DamagedInput    65  it is the right kind of thing, but broken or cut off
+    │   ├── DamagedInput    65  it is the right kind of thing, but broken or cut off
+    │   └── NotSupported    65  it is a kernel of another architecture
     ├── Missing             69  a tool, a package, a file or a permission is needed
-    │   └── Denied          69  it is there, and this user may not have it
+    │   ├── Denied          69  it is there, and this user may not have it
+    │   └── Ended           69  a confined process ended before it had an answer
     └── OurFault            70  a bug in ejectable
 
 Every message is a whole sentence that names the thing, what was expected and what was found; the hint says
@@ -15,7 +17,17 @@ what to do next. Exit codes 0, 2 and 3 are verdicts, not errors: see `ejectable.
 
 from typing import ClassVar
 
-__all__ = ["BadInput", "DamagedInput", "Denied", "EjectableError", "Missing", "OurFault", "WrongUsage"]
+__all__ = [
+    "BadInput",
+    "DamagedInput",
+    "Denied",
+    "EjectableError",
+    "Ended",
+    "Missing",
+    "NotSupported",
+    "OurFault",
+    "WrongUsage",
+]
 
 
 class EjectableError(Exception):
@@ -54,6 +66,14 @@ class BadInput(EjectableError, ValueError):
         self.offset = offset
 
 
+class NotSupported(BadInput):
+    """A kernel of an architecture whose code cannot be read here; `arch` names it."""
+
+    def __init__(self, message: str, *, arch: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.arch = arch
+
+
 class DamagedInput(BadInput):
     """The input is of the right kind, but broken, cut off or out of bounds."""
 
@@ -66,6 +86,10 @@ class Missing(EjectableError, LookupError):
 
 class Denied(Missing):
     """It is there, and this user may not read or write it; the hint says who may."""
+
+
+class Ended(Missing):
+    """The process that read foreign bytes, or ran foreign code, ended before it had an answer."""
 
 
 class OurFault(EjectableError, RuntimeError):

@@ -30,8 +30,9 @@ EXIT_FAULT = 70
     required=True,
     metavar="PATH...",
     type=click.Path(readable=False),
-    help="A kernel image (vmlinuz, Image, vmlinux, zboot), virtio_pci.ko, a .deb or .rpm, an initramfs, a folder, or "
-    "a kernel source tree; - is standard input. Packages of one kernel, and an initramfs beside it, are read together.",
+    help="A kernel image (vmlinuz, Image, vmlinux, zboot, UKI, uImage, FIT, Android), virtio_pci.ko, a .deb or .rpm, "
+    "an initramfs, a folder, or a kernel source tree; - is standard input. Packages of one kernel, and an initramfs "
+    "beside it, are read together.",
 )
 @click.option("--explain", is_flag=True, help="Show the disassembly and the story of the run as well.")
 def kernel(common: Common, *, paths: tuple[str, ...], explain: bool) -> int:

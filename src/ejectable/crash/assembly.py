@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ejectable.crash.context import Context
 from ejectable.crash.lines import Line
-from ejectable.crash.lost import BENIGN, LOST, PROC_STACK, is_enough, is_left_of_a_report
+from ejectable.crash.lost import BENIGN, LOST, PROC_STACK, is_enough, is_left_of_a_report, was_asked_for
 from ejectable.crash.oops_pattern import Match
 from ejectable.crash.oops_patterns import CAUSED, CONSEQUENCE, find, speaks_of_a_crash
 from ejectable.crash.report import Report
@@ -177,11 +177,12 @@ class Assembly:
             report.match = match
             report.add(line.text, self._line)
             return True
-        if pattern.trap and own.trap and self._same_trap(report, match):
+        unclear = report.match is LOST or own.name == "any-bug"  # its first line is lost, or has a character wrong
+        if pattern.trap and (own.trap or unclear) and self._same_trap(report, match):
             report.add(line.text, self._line)
             report.gap = 0
             report.died = report.died or "[#" in line.text
-            if report.match is LOST:
+            if unclear:
                 report.match = match
             return True
         if pattern.name == own.name and pattern.name in REPEATED:
@@ -297,6 +298,8 @@ class Assembly:
             report.within.texts += report.texts[1:]
             self._emit(report.within)
         if (report.lost or report.match.pattern.name == "task-state") and not is_enough(report):
+            if self.suspicious is None and report.lost and not was_asked_for(report):
+                self.suspicious = (report.number, report.texts[0])
             return
         if report.lost and (self.last is None or self.last.number < report.number):
             self.last, self._last_first = report, report.number

@@ -16,7 +16,7 @@ from ejectable.crash.parsed_report import ParsedReport, parse
 from ejectable.crash.report import Report
 from ejectable.model import Doubt, DoubtKind, Event, EventKind, Frame
 
-__all__ = ["event_of"]
+__all__ = ["event_of", "first_is_missing"]
 
 FIRST_PAGE = 0x1000
 ADDRESS = re.compile(r"(?:0x)?[0-9a-f]{8,16}")
@@ -97,6 +97,12 @@ def event_of(report: Report, source: str, context: Context) -> Event:
     )
 
 
+def first_is_missing(event: Event) -> Doubt:
+    """The doubt about a kernel that had died before, of which the log does not tell."""
+    where = f"{event.source}:{event.line}"
+    return Doubt(DoubtKind.MISSING, where, f"It is Oops number {event.oops}, and the first one is not in the log.")
+
+
 def _doubts(report: Report, parsed: ParsedReport, source: str, *, truncated: bool) -> tuple[Doubt, ...]:
     """What of a report is missing, cannot be read, or may be another's."""
     first, last = f"{source}:{report.number}", f"{source}:{report.last}"
@@ -120,9 +126,9 @@ def _doubts(report: Report, parsed: ParsedReport, source: str, *, truncated: boo
 
 def _kind(report: Report, parsed: ParsedReport) -> EventKind:
     kind = report.match.pattern.kind
-    if kind in ("null-deref", "paging-fault") or (
-        kind == "other" and report.match.pattern.name in ("die", "lost", "oops-counter")
-    ):
+    # Of these the line that tells them apart is lost, or not read.
+    unclear = report.match.pattern.name in ("die", "lost", "oops-counter", "any-bug") and kind in ("other", "bug")
+    if kind in ("null-deref", "paging-fault") or unclear:
         call = parsed.fetch or (parsed.ip_address is not None and (parsed.address in (None, parsed.ip_address)))
         if parsed.ip_address == 0 and parsed.ip is None and call:
             return "null-call"

@@ -9,7 +9,7 @@ from ejectable.crash.oops_pattern import Match, OopsPattern
 from ejectable.crash.parsed_report import parse
 from ejectable.crash.report import REGISTER_LINES, Report
 
-__all__ = ["BENIGN", "LOST", "PROC_STACK", "is_enough", "is_left_of_a_report"]
+__all__ = ["BENIGN", "LOST", "PROC_STACK", "is_enough", "is_left_of_a_report", "was_asked_for"]
 
 LOST = Match(OopsPattern("lost", re.compile(r"(?!)"), "other", "Oops in {f} (its beginning is missing)", trap=True), ())
 # `/proc/PID/stack`, which hides addresses (fs/proc/base.c: proc_pid_stack(), "[<0>] %pB").
@@ -43,10 +43,15 @@ def is_enough(report: Report) -> bool:
     """Whether what no complaint begins tells of something: where the processor was, or the way there."""
     parsed = parse(report)
     frames = [frame.function for trace in parsed.traces for frame in trace]
-    if any(ASKED_FOR.fullmatch(name) for name in frames):
+    if was_asked_for(report):
         return False
     if not report.lost:
         return caller_of_wait(frames) is not None
     if parsed.ip is not None or parsed.ip_address is not None or parsed.die is not None:
         return True
     return len(frames) >= 2 or len(parsed.registers) >= 4 or (bool(frames) and report.ended)
+
+
+def was_asked_for(report: Report) -> bool:
+    """Whether a trace is one that somebody asked for, or tells of a failure that the kernel survives."""
+    return any(ASKED_FOR.fullmatch(frame.function) for trace in parse(report).traces for frame in trace)

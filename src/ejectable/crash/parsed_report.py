@@ -89,6 +89,8 @@ REGISTERS = re.compile(
     r"s\d{1,2}|t\d|ra|tp|gp|fp|GPR\d\d|badaddr|cause|"
     r"status)) ?: ?(?:\d{4}:)?((?:0x)?[0-9a-f]{8,16})\b"
 )
+# A register of 64 bits is printed with sixteen digits: one with fewer has lost some.
+SHORT = re.compile(r"\b(?:R(?:[A-D]X|[SD]I|BP|\d\d)|CR[234]|x\d{1,2} ?): ?[0-9a-f]{9,15}\b")
 CODE = re.compile(r"^Code: ?(.{2,600})")
 MODULES = re.compile(r"^\s*Modules linked in:(.*)")
 WORKQUEUE = re.compile(r"Workqueue: (\S+)(?: (\S+))?")
@@ -320,6 +322,8 @@ def _line(parsed: ParsedReport, text: str, collecting: list[Frame] | None) -> li
     ):
         value = match.group(1)
         parsed.address = 0 if value.startswith("(") else _int(value, 16)
+        if 8 < len(value) < 16 and text[match.start(1) - 2 : match.start(1)] != "0x":
+            parsed.garbled += 1  # a pointer has eight or sixteen digits
     if "[#" in text:
         if parsed.die is None and (match := DIE.search(text)):
             parsed.die = _int(match.group(1))
@@ -369,6 +373,8 @@ def _line(parsed: ParsedReport, text: str, collecting: list[Frame] | None) -> li
 
 def _registers(parsed: ParsedReport, text: str) -> None:
     if len(parsed.registers) < MOST_REGISTERS:
+        if SHORT.search(text):
+            parsed.garbled += 1
         for name, value in REGISTERS.findall(text):
             parsed.registers.setdefault(name, value)  # the first are the kernel's; a user's may follow
     _arch(parsed, text)

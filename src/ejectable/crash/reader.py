@@ -251,7 +251,10 @@ class Reader:
         return self._hosts[name]
 
     def _emit(self, assembly: Assembly, report: Report) -> None:
-        from ejectable.crash.events import event_of  # its patterns are not compiled where nothing happened
+        from ejectable.crash.events import (  # its patterns are not compiled where nothing happened
+            event_of,
+            first_is_missing,
+        )
 
         sight = report.sight
         if sight in self._known_by_sight:
@@ -260,8 +263,11 @@ class Reader:
         event = event_of(report, self.source, assembly.context)
         assembly.context.learn(event)
         if event.oops is not None:
-            if event.oops > 1 and event.follows is None and assembly.first_oops is not None:
-                event = msgspec.structs.replace(event, follows=assembly.first_oops)
+            if event.oops > 1 and event.follows is None:
+                if assembly.first_oops is None:
+                    event = msgspec.structs.replace(event, doubts=(*event.doubts, first_is_missing(event)))
+                else:
+                    event = msgspec.structs.replace(event, follows=assembly.first_oops)
             if assembly.first_oops is None:
                 assembly.first_oops = event.line
         alike = self._alike.get(event.fingerprint, 0)

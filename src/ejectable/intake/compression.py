@@ -81,6 +81,8 @@ def decompress(
             path=name,
             hint="If the file is to be trusted, raise the limit with --max-unpacked.",
         ) from None
+    except ImportError:  # our own fault, and no damage
+        raise
     except Exception as error:
         # Each library has an exception tree of its own, some raise plain RuntimeError or MemoryError.
         raise DamagedInput(f"damaged or cut-off {compression} stream ({error})", path=name) from error

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from ejectable.confine import ask, confined
 from ejectable.errors import BadInput
 from ejectable.intake.bounded import read_bounded
 from ejectable.intake.files import open_regular
@@ -19,7 +20,7 @@ from ejectable.intake.limits import Limits
 from ejectable.intake.reasons import as_ours
 from ejectable.intake.root import Root
 
-__all__ = ["STANDARD_INPUT", "Input", "file_below", "file_input", "stream_input"]
+__all__ = ["STANDARD_INPUT", "Input", "file_below", "file_input", "memory_input", "stream_input"]
 
 STANDARD_INPUT = "-"
 WRITER_S = 5.0  # until the first byte of a pipe, where nobody has it open for writing
@@ -49,20 +50,35 @@ def stream_input(name: str, limits: Limits) -> Input | None:
 
     Raises `DamagedInput` where it holds more than one input may, `BadInput` where standard input is a terminal.
     """
+    if confined():
+        return _from_outside(name)
     if name == STANDARD_INPUT:
         if sys.stdin is None or sys.stdin.isatty():
             raise BadInput("expected a kernel on standard input, found a terminal", path=name,
                            hint="Name a file, or pipe one in: `ejectable kernel - < vmlinuz`.")  # fmt: skip
-        return _in_memory("standard input", read_bounded(sys.stdin.buffer, limits.in_memory, name="standard input"))
+        return memory_input("standard input", read_bounded(sys.stdin.buffer, limits.in_memory, name="standard input"))
     try:
         if not stat.S_ISFIFO(os.stat(name).st_mode):  # noqa: PTH116  (a name may be no path at all)
             return None
     except (OSError, ValueError):
         return None
     try:
-        return _in_memory(name, _read_pipe(name, limits.in_memory))
+        return memory_input(name, _read_pipe(name, limits.in_memory))
     except OSError as error:
         raise as_ours(error, name) from error
+
+
+def _from_outside(name: str) -> Input | None:
+    descriptor = ask("stream", name)
+    if descriptor is False:
+        return None
+
+    def opened() -> BinaryIO:
+        file = os.fdopen(int(descriptor), "rb", closefd=False)
+        file.seek(0)
+        return file
+
+    return Input("standard input" if name == STANDARD_INPUT else name, opened)
 
 
 def _read_pipe(name: str, limit: int) -> bytes:
@@ -80,5 +96,6 @@ def _read_pipe(name: str, limit: int) -> bytes:
     return (first or b"") + rest
 
 
-def _in_memory(name: str, data: bytes) -> Input:
+def memory_input(name: str, data: bytes | memoryview) -> Input:
+    """What was read already."""
     return Input(name, lambda: io.BufferedReader(io.BytesIO(data)))

@@ -84,6 +84,8 @@ class _Unpacker(io.RawIOBase):
             except StopIteration as end:
                 self.leftover = end.value or b""
                 return 0
+            except ImportError:  # our own fault, and no damage
+                raise
             except Exception as error:
                 # Each library has an exception tree of its own, some raise plain RuntimeError or MemoryError.
                 raise DamagedInput(f"damaged or cut-off {self._compression} stream ({error})", path=self._name) from (

@@ -4,19 +4,23 @@
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
 from ejectable.errors import BadInput, DamagedInput
 from ejectable.intake import Limits, decompress
+from ejectable.intake.inputs import memory_input
 from ejectable.intake.module_files import MODULE_SUFFIX
 from ejectable.kernel.containers.archive import Archive
-from ejectable.kernel.formats import recognise
+from ejectable.kernel.foreign_kernel import ForeignKernel
 from ejectable.kernel.image_kernel import ImageKernel
+from ejectable.kernel.images import FoundImage, images_in
+from ejectable.kernel.initramfs import initramfs_archive, is_initramfs
 from ejectable.kernel.kernel import Kernel, Unreadable, unreadable
 from ejectable.kernel.module import Module
 from ejectable.kernel.module_kernel import ModuleKernel, ModulesKernel
-from ejectable.kernel.modules import TREE, ArchiveModules
+from ejectable.kernel.modules import TREE, ArchiveModules, InitramfsModules, JoinedModules
 from ejectable.kernel.package import Package
 
 __all__ = ["ALONE", "Part", "kernels_in"]
@@ -26,6 +30,9 @@ IMAGE = re.compile(
     r"(?:usr/lib/debug/)?(?:boot|(?:usr/)?lib/modules/[^/]+)/(?:vmlinuz|bzImage|Image|vmlinux)(?:[-.].*)?"
     r"(?<!\.hmac)(?<!\.sig)(?<!\.p7s)(?<!\.symvers)"
 )
+# What may be one elsewhere, in the packages of debian-installer and of unified kernel images; the content decides.
+ELSEWHERE = r"(?:.*/)?(?:vmlinu[xz](?:-[^/]+)?|bzImage|linux|[^/]+\.efi)"
+ANY_IMAGE = re.compile(rf"{IMAGE.pattern}|{ELSEWHERE}")
 CONFIG = "(?:boot/config-{0}|(?:usr/)?lib/modules/{0}/config)"
 # The modules that are worth being reported alone, where their kernel is not there.
 ALONE = ("virtio_pci",)
@@ -56,10 +63,12 @@ def kernels_in(parts: Sequence[Part], limits: Limits, extra: Sequence[Part] = ()
         kernel.rivals = lambda: kernels
     yield from images
     releases = {kernel.release for kernel in kernels}
+    foreign = [image for image in images if isinstance(image, ForeignKernel)]
     found = bool(images)
     for part in parts:
         for release in _releases(part.archive, alone_only=bool(kernels)):
-            if release not in releases:
+            # What cannot be read of another architecture is said once, of its image.
+            if release not in releases and not any(release in (image.member or "") for image in foreign):
                 releases.add(release)
                 found = True
                 yield ModulesKernel(
@@ -83,9 +92,9 @@ def kernels_in(parts: Sequence[Part], limits: Limits, extra: Sequence[Part] = ()
         raise BadInput(f"{whose} holds no kernel", path=parts[0].path, hint=hint)
 
 
-def _images(parts: Sequence[Part], modules: ArchiveModules, limits: Limits) -> Iterator[ImageKernel | Unreadable]:
+def _images(parts: Sequence[Part], modules: ArchiveModules, limits: Limits) -> Iterator[Kernel | Unreadable]:
     """The images, each content once; one that is broken is an error if it is the only one."""
-    members = [(part, name) for part in parts for name in dict.fromkeys(part.archive.find_all(IMAGE))]
+    members = [(part, name) for part in parts for name in dict.fromkeys(part.archive.find_all(ANY_IMAGE))]
     seen: set[bytes] = set()
     for part, member in members:
         name = f"{part.path}({member})"
@@ -95,21 +104,41 @@ def _images(parts: Sequence[Part], modules: ArchiveModules, limits: Limits) -> I
             if digest in seen:
                 continue
             seen.add(digest)
-            packed = recognise(data, name=name)
+            for image in images_in(data, name, limits):
+                if isinstance(image, FoundImage):
+                    yield ImageKernel(
+                        part.path,
+                        image.packed,
+                        limits=limits,
+                        member=f"{member}({image.member})" if image.member else member,
+                        modules=JoinedModules(*image.modules, *_netboot(part, member, limits), modules),
+                        config=lambda wanted: _config(parts, wanted),
+                        package=part.package,
+                    )
+                elif isinstance(image, ForeignKernel):
+                    yield ForeignKernel(part.path, data, image.error, member=member, package=part.package)
+                else:
+                    yield image
         except (BadInput, DamagedInput) as error:
+            if not IMAGE.fullmatch(member) and not isinstance(error, DamagedInput):
+                continue  # it only had the name of one
             if len(members) == 1:
                 raise
             yield unreadable(name, error)
-            continue
-        yield ImageKernel(
-            part.path,
-            packed,
-            limits=limits,
-            member=member,
-            modules=modules,
-            config=lambda wanted: _config(parts, wanted),
-            package=part.package,
-        )
+
+
+def _netboot(part: Part, image: str, limits: Limits) -> Iterator[InitramfsModules]:
+    """The modules in the initramfs that lies beside an image in the same archive, as debian-installer has it."""
+    folder = image.rpartition("/")[0]
+
+    def opened(member: str) -> Archive | None:
+        source = memory_input(f"{part.path}({member})", part.archive.read(member))
+        return initramfs_archive(source, limits) if is_initramfs(source) else None
+
+    names = part.archive.find_all(re.compile(rf"{re.escape(folder)}/(?:initrd|initramfs)[^/]*"))
+    found = [(f"{part.path}({member})", partial(opened, member)) for member in dict.fromkeys(names)]
+    if found:
+        yield InitramfsModules(lambda _release: found)
 
 
 def _config(parts: Sequence[Part], release: str | None) -> bytes | None:

@@ -10,10 +10,11 @@ from ejectable.kernel.archive_kernels import Part
 from ejectable.kernel.containers import folder
 from ejectable.kernel.containers.archive import Archive
 from ejectable.kernel.containers.folder import Around
-from ejectable.kernel.formats import recognise
+from ejectable.kernel.foreign_kernel import ForeignKernel
 from ejectable.kernel.image_kernel import ImageKernel, Rival
-from ejectable.kernel.initramfs import is_initramfs, open_initramfs
-from ejectable.kernel.kernel import Kernel
+from ejectable.kernel.images import images_in
+from ejectable.kernel.initramfs import initramfs_archive, is_initramfs
+from ejectable.kernel.kernel import Kernel, Unreadable
 from ejectable.kernel.module import Module
 from ejectable.kernel.module_kernel import ModuleKernel
 from ejectable.kernel.modules import ArchiveModules, FolderModules, InitramfsModules, JoinedModules, ModuleSource
@@ -23,15 +24,16 @@ __all__ = ["ImageFile", "open_image_file", "open_image_in"]
 MOST_CONFIG = 4 << 20
 
 
-def open_image_file(source: Input, limits: Limits, initramfs: Sequence[Part] = ()) -> Kernel:
-    """The kernel in an image or a module that was given by itself; raises `BadInput`, `DamagedInput` or `Missing`."""
+def open_image_file(source: Input, limits: Limits, initramfs: Sequence[Part] = ()) -> Iterator[Kernel | Unreadable]:
+    """The kernels in an image or a module that was given by itself; raises `BadInput`, `DamagedInput` or `Missing`."""
     with source.open() as file:
         data = read_bounded(file, limits.in_memory, name=source.name)
     if source.path is not None:
         place = folder.around(source.path)
         siblings = partial(_siblings, place, limits)
-        return _kernel(source.name, data, limits, place, initramfs=initramfs, rivals=siblings)
-    return _kernel(source.name, data, limits, None, initramfs=initramfs)
+        yield from _kernels(source.name, data, limits, place, initramfs=initramfs, rivals=siblings)
+    else:
+        yield from _kernels(source.name, data, limits, None, initramfs=initramfs)
 
 
 def open_image_in(
@@ -40,15 +42,15 @@ def open_image_in(
     *,
     far: Callable[[], Iterable[str]] = tuple,
     rivals: Callable[[], Iterable[Rival]] = tuple,
-) -> Kernel:
+) -> Iterator[Kernel | Unreadable]:
     """The same for a file below a root: `far` are the modules in other folders there, `rivals` the other images."""
     source = file_below(place.root, place.path)
     with source.open() as file:
         data = read_bounded(file, limits.in_memory, name=source.name)
-    return _kernel(source.name, data, limits, place, far=far, rivals=rivals)
+    yield from _kernels(source.name, data, limits, place, far=far, rivals=rivals)
 
 
-def _kernel(
+def _kernels(
     name: str,
     data: bytes,
     limits: Limits,
@@ -57,11 +59,8 @@ def _kernel(
     initramfs: Sequence[Part] = (),
     far: Callable[[], Iterable[str]] = tuple,
     rivals: Callable[[], Iterable[Rival]] = tuple,
-) -> Kernel:
-    packed = recognise(data, name=name)
-    if packed.format == "module":
-        module = Module(packed.unpack(limits), name=name)
-        return ModuleKernel(name, module, lender=lambda: _kernel_of(place, module, limits) if place else None)
+) -> Iterator[Kernel | Unreadable]:
+    """Each kernel in the file: itself, or those that it carries, whose own initramfs comes first."""
     sources: list[ModuleSource] = [ArchiveModules((part.path, part.archive)) for part in initramfs]
     if place is not None:
         sources.append(InitramfsModules(lambda release: _beside(place, release, limits)))
@@ -74,27 +73,42 @@ def _kernel(
         texts = (place.root.read(path, MOST_CONFIG) for path in folder.config_beside(place, release))
         return next((text for text in texts if text is not None), None)
 
-    return ImageKernel(name, packed, limits=limits, modules=JoinedModules(*sources), config=config, rivals=rivals)
+    for image in images_in(data, name, limits):
+        if isinstance(image, Unreadable | ForeignKernel):
+            yield image
+        elif image.packed.format == "module":
+            module = Module(image.packed.unpack(limits), name=image.name)
+            yield ModuleKernel(name, module, lender=partial(_kernel_of, place, module, limits))
+        else:
+            yield ImageKernel(
+                name,
+                image.packed,
+                limits=limits,
+                member=image.member,
+                modules=JoinedModules(*image.modules, *sources),
+                config=config,
+                rivals=rivals,
+            )
 
 
 def _beside(place: Around, release: str | None, limits: Limits) -> Iterator[tuple[str, Callable[[], Archive | None]]]:
     """The initramfs images beside an image: the name of each, and what opens it."""
 
     def opened(source: Input) -> Archive | None:
-        return open_initramfs(source, limits).archive if is_initramfs(source) else None
+        return initramfs_archive(source, limits) if is_initramfs(source) else None
 
     for path in folder.initramfs_beside(place, release):
         source = file_below(place.root, path)
         yield source.name, partial(opened, source)
 
 
-def _kernel_of(place: Around, module: Module, limits: Limits) -> Kernel | None:
+def _kernel_of(place: Around | None, module: Module, limits: Limits) -> Kernel | None:
     """The kernel that a module on its own belongs to, if its image lies where it may be expected."""
-    for candidate in folder.images_of_module(place, module.release) if module.release else ():
+    for candidate in folder.images_of_module(place, module.release) if place and module.release else ():
         try:
-            kernel = open_image_in(candidate, limits) if place.root.is_file(candidate.path) else None
-            if kernel is not None and (kernel.release, kernel.arch) == (module.release, module.elf.arch):
-                return kernel
+            for kernel in open_image_in(candidate, limits) if candidate.root.is_file(candidate.path) else ():
+                if isinstance(kernel, Kernel) and (kernel.release, kernel.arch) == (module.release, module.elf.arch):
+                    return kernel
         except EjectableError:  # it was only a guess
             continue
     return None
@@ -122,10 +136,10 @@ class ImageFile:
 
     def _open(self) -> ImageKernel | None:
         try:
-            kernel = open_image_in(self._place, self._limits)
+            found = open_image_in(self._place, self._limits)
+            return next((kernel for kernel in found if isinstance(kernel, ImageKernel)), None)
         except EjectableError:
             return None
-        return kernel if isinstance(kernel, ImageKernel) else None
 
     @cached_property
     def release(self) -> str | None:

@@ -4,11 +4,10 @@
 from collections.abc import Iterator
 
 from ejectable.intake import Compression, Input, Limits, open_decompressed, sniff
-from ejectable.kernel.archive_kernels import Part
 from ejectable.kernel.containers import cpio
 from ejectable.kernel.containers.archive import Archive, Entry
 
-__all__ = ["is_initramfs", "open_initramfs"]
+__all__ = ["initramfs_archive", "is_initramfs"]
 
 
 def is_initramfs(source: Input) -> bool:
@@ -23,11 +22,11 @@ def is_initramfs(source: Input) -> bool:
         return open_decompressed(file, name=source.name).read(6) in cpio.MAGICS
 
 
-def open_initramfs(source: Input, limits: Limits) -> Part:
+def initramfs_archive(source: Input, limits: Limits) -> Archive:
     """The files of an initramfs, all archives of it one over the other."""
 
     def walk() -> Iterator[Entry]:
         with source.open() as file:
             yield from cpio.initramfs_entries(file, name=source.name, limit=limits.unpacked)
 
-    return Part(source.name, Archive(walk, name=source.name, limits=limits), None)
+    return Archive(walk, name=source.name, limits=limits)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from ejectable.errors import BadInput, EjectableError, Missing
+from ejectable.errors import BadInput, EjectableError, Missing, NotSupported
 from ejectable.intake import Limits, decompress
 from ejectable.intake.reasons import doubt_of
 from ejectable.kernel.formats.elf import SHF_EXECINSTR
@@ -51,6 +51,9 @@ def choose_module(
             if not has_code(module):
                 others.append(f"{file.name} holds information for debuggers, and no code")
                 continue
+        except NotSupported as error:
+            doubts.append(Doubt(DoubtKind.UNPARSED, file.name, error.message))
+            continue
         except EjectableError as error:
             if chosen is None and file.rank is not Rank.FAR and not isinstance(error, Missing):
                 raise

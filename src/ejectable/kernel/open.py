@@ -10,7 +10,7 @@ from ejectable.intake import DEFAULT_LIMITS, Input, Limits, file_input, is_direc
 from ejectable.kernel.archive_kernels import Part, kernels_in
 from ejectable.kernel.folder_search import kernels_below
 from ejectable.kernel.image_file import open_image_file
-from ejectable.kernel.initramfs import is_initramfs, open_initramfs
+from ejectable.kernel.initramfs import initramfs_archive, is_initramfs
 from ejectable.kernel.kernel import Kernel, Unreadable
 from ejectable.kernel.package import Package
 from ejectable.kernel.package_set import is_package, open_package
@@ -54,10 +54,10 @@ def open_inputs(
     if is_package(head):
         yield from kernels_in([open_package(source, limits)], limits, extra=extra)
     elif is_initramfs(source):
-        yield from kernels_in([open_initramfs(source, limits)], limits)
+        yield from kernels_in([_part(source, limits)], limits)
     else:
-        yield open_image_file(source, limits, initramfs=extra)
+        yield from open_image_file(source, limits, initramfs=extra)
 
 
 def _part(source: Input, limits: Limits) -> Part:
-    return open_initramfs(source, limits)
+    return Part(source.name, initramfs_archive(source, limits), None)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest, run: QEMU, initramfs, QMP, console."""
+"""Runs a kernel in a QEMU guest, takes a device away, and tells what became of it and what a crash is to blame on."""

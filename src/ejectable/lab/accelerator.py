@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""KVM where it truly works, emulation otherwise.
+"""The choice of what runs the guests: KVM where it truly works, emulation otherwise.
 
 A /dev/kvm that opens, and even makes a virtual machine, may still fail inside (nested virtualisation does): the
 probe starts the very kernel under KVM and wants to see its first lines.
@@ -67,7 +67,7 @@ def _closed() -> str | None:
 
 
 async def _probe(kernel: GuestKernel, machine: str) -> tuple[bool, str]:
-    """Whether the kernel speaks under KVM."""
+    """Whether the kernel prints its first line under KVM, and the reason."""
     image = in_memory("kernel", kernel.image)
     empty = in_memory("initramfs", b"")
     case = Case(machine, device="rng", mode="modern")

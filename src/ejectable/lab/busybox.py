@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's user space: one static busybox of the right architecture."""
+"""Finds the guest's user space: a static busybox of the right architecture."""
 
 from pathlib import Path
 

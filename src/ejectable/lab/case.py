@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is tried: the axes of the matrix, their words (which are the contract's), and one point in it."""
+"""The axes of the matrix with their values (option values of `ejectable lab`), and one combination of them."""
 
 from typing import Literal
 
@@ -34,7 +34,7 @@ Result = RunResult
 
 
 class Case(msgspec.Struct, frozen=True, order=True):
-    """One point of the matrix."""
+    """One combination: a machine, a device, how it is driven, and how it is taken away."""
 
     machine: str
     device: str = "disk"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kinds of virtio device: what QEMU calls them, what must stand behind them, which drivers a guest needs."""
+"""The table of virtio devices: QEMU's device model, the kernel's driver and modules, properties to set."""
 
 import msgspec
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One run: boot, unplug, look, plug again. Reads like the experiment it is."""
+"""One attempt: starts a guest, tells a story to it (by default: unplug, plug, use again), and gives its `Outcome`."""
 
 import asyncio
 import os
@@ -67,7 +67,7 @@ class Experiment:
         self._tell = tell
 
     async def run(self) -> Outcome:
-        """Do it. Raises `Missing` where QEMU cannot be started; leaves nothing behind, however it ends."""
+        """What the attempt came to. Raises `Missing` where QEMU cannot be started; leaves no process behind."""
         limit = self.limits.boot + self._repeat * self.limits.cycle * MOST_PATIENCE
         program(ARCHES[self.case.machine])
         token = f"ejectable-{secrets.token_hex(4)}"

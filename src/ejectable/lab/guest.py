@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the guest is made of: its root file system, its command line, and the words it is spoken to with."""
+"""Builds a guest's initramfs and kernel command line, and reads its answers."""
 
 from collections.abc import Sequence
 from importlib import resources

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's root file system: a cpio archive in the "newc" format, byte for byte the same every time.
+"""Writes an initramfs: a cpio archive in the "newc" format, byte for byte the same every time.
 
 Layout: Documentation/driver-api/early-userspace/buffer-format.rst. Device nodes are entries like any other, so
 that no root is needed to make them.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel to run: its image as QEMU takes it, and the modules that belong to it.
+"""Opens the kernel to run: its image as QEMU takes it, and the modules that belong to it.
 
 From a package, an image, or a directory with `boot` and `lib/modules`, read in this process; nothing is unpacked
 to disk.

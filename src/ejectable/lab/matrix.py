@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The matrix: axes and their values become cases, and what cannot be done is named before anything starts."""
+"""Turns option values into cases, and names those that QEMU or the kernel cannot do, with the reason."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which modules a guest needs, in the order in which they load: the drivers, and what those depend on.
+"""Selects the modules that a guest needs, in the order in which they load: the drivers and their dependencies.
 
 A module is known by the name of its file without its suffixes, dashes as underscores (as modprobe has it). What
 it depends on stands in modules.dep where there is one (depmod writes it on installation; packages come without),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What one attempt came to, once every crash event has its phase and its cause."""
+"""The outcome of one attempt, and how the cause of each crash event changes its result."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One QEMU process: started confined, listened to, and never left behind.
+"""Starts a confined QEMU process, reads what it complains of, and ends it.
 
 Everything it is given are open files: the kernel and the initramfs in memory, two socket pairs for console and
 QMP. Nothing of it has a name in the file system, so nothing has to be cleaned up, however we end.

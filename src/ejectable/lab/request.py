@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is asked of the laboratory, and the way from there to a proof."""
+"""Carries out one call of `ejectable lab`: from its options to a proof."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -59,7 +59,7 @@ def perform(
     stage: Callable[[Case, str], None] = lambda _case, _stage: None,
     finished: Callable[[Case, Done], None] = lambda _case, _done: None,
 ) -> Proof:
-    """Do what is asked. `planned` is called before anything starts, the others as it goes.
+    """The proof, after all runs that were asked for. `planned` is called before anything starts, the others as it goes.
 
     Raises the errors of `ejectable.errors` where it cannot begin; a run that fails is a result.
     """

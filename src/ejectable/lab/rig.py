@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest with one slot, and what can be done to it: boot it, use the device, take it away, plug another.
+"""The steps of a story: boot a guest, use its device, take the device away, plug another one.
 
 Every step waits for its effect on both sides, and ends early in one of two ways: `Over`, the run has come to its
 result, or (only where it is said) `Late`.
@@ -33,7 +33,7 @@ class Refused(Exception):
 
 
 class Rig:
-    """What a story is told with. `view` is the device as the guest last saw it working, `cycles` counts plugging."""
+    """The steps of a story. `view` is the device as the guest last saw it working, `cycles` counts plugging."""
 
     def __init__(self, running: RunningGuest, case: Case, *, plugged: bool = True) -> None:
         self.running = running

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest that runs: it is asked, and waited for, and watched meanwhile. No wait is without a limit.
+"""Talks to a running guest and waits for it, watching for crashes, hangs and QEMU's end. Every wait has a limit.
 
 Two exceptions end a wait early: `Over`, the run has come to its result (the kernel crashed, QEMU is gone), and
 `Late`, the limit has passed.
@@ -228,7 +228,10 @@ class RunningGuest:
         return f"; the last lines were: {' | '.join(lines)}" if lines else "; it printed nothing"
 
     async def _crashed(self) -> Over:
-        """A fatal report has begun: hear it out, see what is left of the kernel. Whose fault it is is judged later."""
+        """The result after a fatal report has begun: waits for its end, and asks whether the guest still answers.
+
+        What it is to blame on is decided later, from all events (see `attribution`).
+        """
         patience = self.limits.patience
         with suppress(TimeoutError):
             async with asyncio.timeout(CRASH_S * patience):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Many runs, some at once: what the guests did becomes `Run`s, with the evidence beside them."""
+"""Carries out the cases, some at once, with second attempts and control runs; keeps the transcripts of each."""
 
 import asyncio
 import signal
@@ -50,7 +50,7 @@ class Session(msgspec.Struct):
     finished: Callable[[Case, Done], None] = lambda _case, _done: None
 
     async def run(self, cases: Sequence[Case]) -> list[Done]:
-        """Run them all; the answers come in the order of `cases`.
+        """The answers of all cases, in their order.
 
         Ctrl-C, SIGTERM and SIGHUP end every guest first; the latter two then leave with 128 and their number, as a
         shell has it. Raises `Missing` where QEMU cannot be started at all.

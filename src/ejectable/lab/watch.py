@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The crash reader, fed with a console as it comes: what went wrong, and whether something fatal is being told."""
+"""Feeds a console to the crash reader as it comes, and tells whether a fatal report has begun."""
 
 from ejectable.crash import Reader
 from ejectable.lab.attribution import is_fatal

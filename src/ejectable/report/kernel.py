@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ejectable.assess.kernels import Judged, status_of
-from ejectable.model import Finding, KernelReport, Status, worst
+from ejectable.model import EvidenceKind, Finding, KernelReport, Status, worst
 from ejectable.report import document
 from ejectable.report.text import MARKS, bullets, clean, paint, wrap
 
@@ -55,13 +55,21 @@ def next_steps(judged: Sequence[Judged]) -> tuple[str, ...]:
             "run `ejectable check` there to see whether it has one."
         )
         steps.append("Run `ejectable fix` there for the remedies, the first of which is a kernel with the fix.")
-    if Status.UNKNOWN in words:
+    if any(_would_help(report) for one in judged for report in one.kernels):
         steps.append("Give the whole package, or the directory with the kernel and its modules: that adds evidence.")
     for one in judged:
         for error in one.unreadable:
             if error.hint and error.hint not in steps:
                 steps.append(error.hint)
     return tuple(steps)
+
+
+def _would_help(report: KernelReport) -> bool:
+    """Whether more files may decide what was not: the code was not there, and could have been read."""
+    executed = any(item.kind is EvidenceKind.EXECUTED for finding in report.findings for item in finding.evidence)
+    return (
+        status_of(report) is Status.UNKNOWN and not executed and report.format not in ("foreign", "source", "unknown")
+    )
 
 
 def as_document(judged: Sequence[Judged], *, explain: bool = False) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _told(run: Run, number: int | None, width: int) -> list[str]:
         which = run.detail[:1].upper() + run.detail[1:] if number is None else f"Run {number}: {run.detail}"
         lines += wrap(f"{which}.{crash}", width=width)
     for event in run.events:
-        blame = "the removal is in its trace" if event.removal else "nothing ties it to the removal"
+        blame = "tied to the removal" if event.removal else "nothing ties it to the removal"
         told = f"{event.title} (phase {event.phase}, line {event.line} of the console; {blame})"
         if event.title != run.crash:
             lines += wrap(f"Also in its log: {told}.", width=width)

@@ -45,9 +45,25 @@ CALLEE = re.compile(
     r"vp_\w{1,40}|\w{0,40}(?:irq|msi|msix|vector)\w{0,40}|pci_\w{1,40}|vring_\w{1,40}|k?v?free\w{0,20}"
     r"|virtqueue_\w{1,30}|io(?:read|write)\w{1,10}|\w{0,30}list_\w{1,30}|\w{0,20}spin_\w{1,40}|dma_\w{1,40}"
 )
+# The way on which vp_del_vqs() is called, from the driver down to the device's core. Where the first frame is one of
+# these, the line of the frame above it may be lost: nothing of it calls through a pointer that was never set.
+WAY = re.compile(
+    r"(?:__)?device_(?:del|remove|unregister|release_driver\w{0,20}|driver_detach|links_\w{1,30})|bus_remove_device"
+    r"|__device_release_driver|pci_(?:device_remove|stop\w{0,40}|remove\w{0,40})|acpiphp\w{1,40}|disable_slot|hotplug_event"
+    r"|acpi_\w{0,20}hot\w{1,30}|pciehp\w{1,40}|driver_detach|unbind_store|virtio_\w{1,40}|drv_attr_store"
+    r"|pci_pm_\w{1,30}|dpm_\w{1,30}|init_vqs?|async_\w{1,30}|\w{0,20}device_suspend\w{0,20}|(?:remove|eject|state)_store"
+    r"|pm_\w{1,30}|suspend_\w{1,40}|\w{0,20}delete_module|free_module|\w{0,40}_work_fn"
+)
+# Where a thread began: such a frame says nothing of what was at work.
+BOTTOM = re.compile(
+    r"ret_from_fork\w{0,20}|kthread|worker_thread|process_one_work|process_scheduled_works|entry_\w{1,50}|do_syscall_\w{1,30}"
+    r"|x64_sys_call|el0\w{1,40}|do_el0_svc|invoke_syscall|ret_fast_syscall|kernel_init\w{0,20}|do_one_initcall|do_idle|cpu_startup_entry|default_idle\w{0,20}|start_secondary|rest_init"
+)
+FIRST_PAGE = 0x1000
 FINEIBT = (1 << 64) - 16  # fineibt_preamble_size in arch/x86/kernel/alternative.c
 BELOW_ZERO = (1 << 64) - 64  # the hash stands up to 59 bytes in front of a function (CONFIG_FUNCTION_PADDING_BYTES)
 X86_CHECK = re.compile(r"41 ba(?: [0-9a-f]{2}){4} <4[45]> 03 [4-7][0-9a-f](?: 24)? (?P<offset>[89a-f][0-9a-f])\b")
+X86_CODE = re.compile(r"(?:<?[0-9a-f]{2}>? ?){8,80}")
 ARM64_TRAP = re.compile(r"[(<]([0-9a-f]{8})[)>]")
 LDUR_MASK, LDUR_W16 = 0xFFF00C1F, 0xB8500010  # ldur w16, [xN, #-N]: Arm ARM, C6.2
 KINDS = {
@@ -88,8 +104,14 @@ def recognise(event: Event) -> Recognition:
         return _unless_elsewhere(event, names, everything, how, device)
     if not called:
         other = look_alike(event, [_base(frame.function) for frame in event.trace if frame.reliable])
-        mixed = [doubt for doubt in event.doubts if doubt.kind is DoubtKind.AMBIGUOUS and CALLER in everything]
-        mixed += [doubt for doubt in event.doubts if doubt.kind is DoubtKind.MISSING]
+        # A fault where the defect is at home, in a report that is not whole, may be the defect's.
+        where = _base((event.ip or "").partition("+")[0])
+        home = any(name == CALLER or _nearly(name) for name in (where, *everything)) and event.kind in (
+            *FAULTS,
+            "other",
+        )
+        home = home or (_is_fault(event) and event.corrupted and event.trigger is not None)
+        mixed = [doubt for doubt in event.doubts if home or doubt.kind is DoubtKind.MISSING]
         if other is None:
             return _something_else(how, device, mixed)
         return _something_else(other.why, device, mixed, known_as=other.name, fix=other.fix)
@@ -114,10 +136,11 @@ def _called(event: Event, names: Sequence[str], everything: Sequence[str]) -> tu
         return True, "the kernel called address 0 by way of FineIBT's check in front of it"
     if event.kind == "null-call":
         return True, "the kernel called address 0"
-    address = int(event.address, 16) if event.address else 0
-    fault = event.kind in FAULTS or (event.kind == "other" and (event.oops is not None or event.beginning_lost))
-    if fault and event.ip is None and (address == 0 or address >= BELOW_ZERO):
+    address = int(event.address or event.registers.get("CR2", "0"), 16)
+    if _is_fault(event) and event.ip is None and (address == 0 or address >= BELOW_ZERO):
         return None, "the report does not show what was called"
+    if _is_fault(event) and (event.ip or "").startswith("0x") and int(event.ip or "", 16) < FIRST_PAGE:
+        return None, f"the instruction pointer {event.ip} cannot be right"
     if CALLER in everything:
         return False, f"{CALLER} is in the trace, but the kernel did not call address 0 there"
     if event.kind in ("null-deref", "paging-fault", "gpf"):
@@ -125,11 +148,18 @@ def _called(event: Event, names: Sequence[str], everything: Sequence[str]) -> tu
     return False, "the kernel did not call address 0"
 
 
+def _is_fault(event: Event) -> bool:
+    """Whether the processor refused an access, as far as the report says why it was printed."""
+    return event.kind in FAULTS or (event.kind == "other" and (event.oops is not None or event.beginning_lost))
+
+
 def _unless_elsewhere(
     event: Event, names: Sequence[str], everything: Sequence[str], how: str, device: str | None
 ) -> Recognition:
     """Not known what was called: unknown, unless the trace shows that it was somewhere else."""
-    if CALLER in everything or any(REMOVAL.fullmatch(name) or _nearly(name) for name in everything) or not names:
+    told = [name for name in names if not BOTTOM.fullmatch(name)]
+    hidden_caller = any(name == CALLER or REMOVAL.fullmatch(name) or _nearly(name) for name in everything)
+    if hidden_caller or not told or (event.trigger is not None and WAY.fullmatch(told[0])):
         return Recognition(Status.UNKNOWN, 0.0, how, device_kind=device, doubts=event.doubts)
     hidden = [doubt for doubt in event.doubts if doubt.kind is not DoubtKind.CUT_OFF or _top_lost(event)]
     return _something_else(f"{how}, but {names[0]} was at work, not {CALLER}", device, hidden)
@@ -156,14 +186,14 @@ def _another_caller(event: Event, names: Sequence[str], everything: Sequence[str
         doubt = Doubt(DoubtKind.AMBIGUOUS, f"{event.source}:{event.line}", why[:1].upper() + why[1:] + ".")
         return Recognition(Status.UNKNOWN, 0.0, why, device_kind=device, doubts=(*event.doubts, doubt))
 
-    if not names:
+    if all(BOTTOM.fullmatch(name) for name in names):
         if CALLER in everything:
             return unknown(f"{CALLER} is in the trace only as a frame that the unwinder doubts")
         return unknown("the kernel called address 0, and the report does not tell from where")
     first = next(at for at, frame in enumerate(event.trace) if frame.reliable and _base(frame.function) == names[0])
     if CALLER in names:
         above = names[: names.index(CALLER)]
-        foreign = next((name for name in above if not CALLEE.fullmatch(name)), None)
+        foreign = next((name for name in above if not CALLEE.fullmatch(name) or PROBE_PATH.fullmatch(name)), None)
         if foreign is not None:
             return unknown(
                 f"{foreign}, which {CALLER} never calls, stands above it: another CPU's lines may be mixed in"
@@ -171,8 +201,12 @@ def _another_caller(event: Event, names: Sequence[str], everything: Sequence[str
     elif CALLER in everything[:first]:
         return unknown(f"{CALLER} stands above {names[0]} as a frame that the unwinder doubts")
     nearly = next((name for name in everything[: first + 1] if _nearly(name)), None)
+    if names[0] == "vp_del_vq" and CALLER not in names:  # which nobody else calls
+        nearly = names[0]
     if nearly is not None:
         return unknown(f"{nearly} may be {CALLER} with one character wrong")
+    if CALLER not in names and any(pattern.fullmatch(names[0]) for pattern in (REMOVAL, PROBE_PATH, WAY)):
+        return unknown(f"the kernel called address 0 from {names[0]}; the frame above it may be lost")
     unread = [doubt for doubt in event.doubts if doubt.kind is not DoubtKind.CUT_OFF or _top_lost(event)]
     return _something_else(f"the kernel called address 0 from {names[0]}, not from {CALLER}", device, unread)
 
@@ -212,6 +246,8 @@ def _is_it(event: Event, below: Sequence[str], how: str, device: str | None) -> 
 
 def _nearly(name: str) -> bool:
     """Whether a name is vp_del_vqs with one character wrong, lost or too many. vp_del_vq() is a function of its own."""
+    if len(name) > 4 and name != CALLER and CALLER.endswith(name):
+        return True  # behind a blank that was an underscore
     if name in (CALLER, "vp_del_vq") or not len(CALLER) - 1 <= len(name) <= len(CALLER) + 1:
         return False
     at = next((at for at, (one, other) in enumerate(zip(name, CALLER, strict=False)) if one != other), len(name))
@@ -226,13 +262,18 @@ def _kcfi(event: Event) -> bool | None:
     check: x86-64 `mov $hash,%r10d; add -N(%reg),%r10d` (clang's KCFI_CHECK), arm64 `ldur w16, [xN, #-N]`.
     """
     where = _base((event.ip or "").partition("+")[0])
-    address = int(event.address, 16) if event.address else 0
-    if where != CALLER or event.kind not in ("paging-fault", "null-deref") or event.fetch or address < BELOW_ZERO:
+    address = int(event.address or event.registers.get("CR2", "0"), 16)
+    if not _is_fault(event) or event.fetch or (where != CALLER and not _nearly(where)):
         return False
-    if not event.code:
+    if address and address < BELOW_ZERO:
+        return False
+    if not event.code or address == 0 or where != CALLER:
         return None
     if found := X86_CHECK.search(event.code):
-        return int(found["offset"], 16) - 256 + (1 << 64) == address
+        # Where the two do not agree, one of them was not read right.
+        return True if int(found["offset"], 16) - 256 + (1 << 64) == address else None
+    if event.arch == "x86_64" and not X86_CODE.fullmatch(event.code.strip()):
+        return None
     return any((int(word, 16) & LDUR_MASK) == LDUR_W16 for word in ARM64_TRAP.findall(event.code))
 
 
@@ -242,7 +283,10 @@ def _fineibt(event: Event) -> bool | None:
     A call of the error code -16 goes to the same address, so the registers must be as `mov $hash,%r10d; sub $16,%r11`
     leaves them.
     """
-    if event.kind != "paging-fault" or not event.fetch or event.address is None or int(event.address, 16) != FINEIBT:
+    jumped = event.fetch or (event.ip or "").startswith("0x")
+    if not _is_fault(event) or not jumped:
+        return False
+    if FINEIBT not in (int(one, 16) for one in (event.address, event.ip) if one and one.startswith("0x")):
         return False
     hash_, target = (event.registers.get(name) for name in ("R10", "R11"))
     if hash_ is None or target is None:

@@ -25,7 +25,8 @@ MOST_NAME_BYTES = 64 << 20
 # What is kept when it is met. Anything else that is asked for later costs another walk.
 KEPT = re.compile(
     r"(?:.*/)?(?:"
-    r"(?:vmlinu[xz]|bzImage|Image|config|\.config)[^/]*"
+    r"(?:vmlinu[xz]|bzImage|Image|config|\.config|initrd)[^/]*"
+    r"|linux|[^/]+\.efi"
     r"|modules\.(?:builtin|dep)"
     r"|virtio[-_]pci\.ko(?:\.\w+)?"
     r"|changelog[^/]*"

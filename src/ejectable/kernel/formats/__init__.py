@@ -11,7 +11,7 @@ A format is a module here with a function `recognise(data, name) -> Packed | Non
 from collections.abc import Callable
 
 from ejectable.errors import BadInput
-from ejectable.kernel.formats import arm64, bzimage, compressed, vmlinux, zboot
+from ejectable.kernel.formats import arm64, bzimage, compressed, foreign, vmlinux, zboot
 from ejectable.kernel.formats.layout import Unpacked, lay_out
 from ejectable.kernel.formats.packed import Packed
 
@@ -27,8 +27,12 @@ FORMATS: tuple[Callable[[memoryview, str], Packed | None], ...] = (
 
 
 def recognise(data: bytes | memoryview, *, name: str) -> Packed:
-    """What kernel image this is; raises `BadInput` if it is none, `DamagedInput` if its header is broken."""
+    """What kernel image this is; raises `BadInput` if it is none, `DamagedInput` if its header is broken.
+
+    Raises `NotSupported` for a kernel of another architecture.
+    """
     view = memoryview(data).toreadonly()
+    foreign.recognise(view, name)
     for read in FORMATS:
         packed = read(view, name)
         if packed is not None:
@@ -36,6 +40,6 @@ def recognise(data: bytes | memoryview, *, name: str) -> Packed:
     raise BadInput(
         "expected a kernel image, found something else",
         path=name,
-        hint="Known are vmlinuz, bzImage, Image, vmlinuz.efi, vmlinux, virtio_pci.ko, .deb and .rpm packages, "
-        "an initramfs, a directory and a kernel source tree.",
+        hint="Known are vmlinuz, bzImage, Image, vmlinuz.efi, vmlinux, virtio_pci.ko, unified kernel images, uImage, "
+        "FIT and Android boot images, .deb and .rpm packages, an initramfs, a directory and a kernel source tree.",
     )

@@ -6,7 +6,6 @@ Layout: Documentation/arch/arm64/booting.rst. The file does not tell its virtual
 
 import struct
 
-from ejectable.errors import BadInput
 from ejectable.intake import Compression
 from ejectable.kernel.formats.packed import Packed
 
@@ -15,7 +14,6 @@ __all__ = ["HEADER", "is_flat_image", "recognise"]
 # code0, code1, text_offset, image_size, flags, 24 reserved bytes, magic, offset of the PE header
 HEADER = struct.Struct("<IIQQQ24x4sI")
 MAGIC = b"ARM\x64"
-BIG_ENDIAN = 1
 
 
 def is_flat_image(data: memoryview) -> bool:
@@ -23,12 +21,10 @@ def is_flat_image(data: memoryview) -> bool:
     return len(data) >= HEADER.size and data[56:60] == MAGIC
 
 
-def recognise(data: memoryview, name: str) -> Packed | None:
+def recognise(data: memoryview, _name: str) -> Packed | None:
     """A flat arm64 image; `None` if it is something else."""
     if not is_flat_image(data):
         return None
-    if HEADER.unpack_from(data)[4] & BIG_ENDIAN:
-        raise BadInput("a big-endian arm64 kernel; only little-endian ones are supported", path=name)
     return Packed(
         format="Image", arch="aarch64", compression=Compression.NONE, version=None, unpack=lambda _limits: data
     )

@@ -7,15 +7,14 @@ Layout: Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header". Offsets 
 import struct
 from collections.abc import Iterator
 
-from ejectable.errors import BadInput, DamagedInput
+from ejectable.errors import DamagedInput
 from ejectable.intake import Compression, Limits, decompress, sniff
 from ejectable.kernel.formats.packed import Packed
 
 __all__ = ["recognise"]
 
 SETUP_SECTS, SIGNATURE, PROTOCOL, VERSION_POINTER = 0x1F1, 0x202, 0x206, 0x20E
-LOADFLAGS, XLOADFLAGS, PAYLOAD_OFFSET, PAYLOAD_LENGTH = 0x211, 0x236, 0x248, 0x24C
-XLF_KERNEL_64 = 1
+PAYLOAD_OFFSET, PAYLOAD_LENGTH = 0x248, 0x24C
 HEADER_END = 0x268
 SECTOR = 512
 
@@ -39,8 +38,6 @@ def recognise(data: memoryview, name: str) -> Packed | None:
     if len(data) < HEADER_END or bytes(data[SIGNATURE : SIGNATURE + 4]) != b"HdrS":
         return None
     (protocol,) = struct.unpack_from("<H", data, PROTOCOL)
-    if protocol >= 0x020C and not struct.unpack_from("<H", data, XLOADFLAGS)[0] & XLF_KERNEL_64:
-        raise BadInput("a 32-bit x86 kernel; x86-64 and arm64 are supported", path=name)
     setup_end = ((data[SETUP_SECTS] or 4) + 1) * SECTOR  # 0 means 4, says boot.rst
     payload = _payload(data, protocol, setup_end, name)
     compression = sniff(bytes(payload[:16])) if payload is not None else Compression.NONE

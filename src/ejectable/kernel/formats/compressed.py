@@ -5,12 +5,12 @@ import io
 
 from ejectable.errors import BadInput
 from ejectable.intake import Compression, Limits, decompress, open_decompressed, sniff
-from ejectable.kernel.formats import arm64, vmlinux
+from ejectable.kernel.formats import arm64, foreign, vmlinux
 from ejectable.kernel.formats.packed import Packed
 
 __all__ = ["recognise"]
 
-ENOUGH = 4096  # to see what is inside
+ENOUGH = 0x10100  # to see what is inside: the mark of an s390 image stands at 0x10008
 
 
 def recognise(data: memoryview, name: str) -> Packed | None:
@@ -20,6 +20,9 @@ def recognise(data: memoryview, name: str) -> Packed | None:
         return None
     with open_decompressed(io.BytesIO(data), name=name) as stream:
         head = memoryview(stream.read(ENOUGH))
+    arch = foreign.architecture(head)
+    if arch is not None:
+        raise foreign.refuse(arch, name)
     inner = arm64.recognise(head, name) or vmlinux.recognise(head, name)
     if inner is None:
         raise BadInput(f"a {compression} stream, but no kernel image in it", path=name)

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from ejectable.errors import BadInput, DamagedInput
+from ejectable.kernel.formats import foreign
 from ejectable.model import Arch
 
 __all__ = [
@@ -85,6 +86,9 @@ class Elf:
             raise DamagedInput("expected an ELF header, the file is too short or is something else", path=name)
         (ident, kind, machine, _, _, self._phoff, self._shoff, _, _, phentsize, self._phnum, shentsize,
          self._shnum, self._shstrndx) = EHDR.unpack_from(self.data)  # fmt: skip
+        arch = foreign.architecture(self.data)
+        if arch is not None:
+            raise foreign.refuse(arch, name)
         if ident[4] != 2 or ident[5] != 1:
             raise BadInput("an ELF file, but not of a 64-bit little-endian machine", path=name)
         if machine not in MACHINES:
