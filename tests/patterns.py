@@ -14,11 +14,12 @@ import pkgutil
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-__all__ = ["patterns", "seconds", "worst_line"]
+__all__ = ["is_searched", "patterns", "seconds", "worst_line"]
 
 parser: Any = importlib.import_module("re._parser")  # since Python 3.11; it has no stubs
 SMALL = 1 << 7
@@ -56,11 +57,26 @@ def _within(value: object, depth: int = 3) -> Iterator[re.Pattern[Any]]:
             yield from _within(getattr(value, field), depth - 1)
 
 
-def seconds(pattern: re.Pattern[Any], line: str, rounds: int = 2) -> float:
-    """The time that the slowest of search, match and fullmatch takes on the line, on this processor: the best round."""
+def is_searched(name: str) -> bool:
+    """Whether the pattern of this name is looked for anywhere in a text, and not only at its beginning.
+
+    What stands in a table may be used in any way.
+    """
+    module, _, variable = name.rpartition(".")
+    if variable.endswith("]"):
+        return True
+    package = Path(importlib.import_module(module.partition(".")[0]).__path__[0])
+    uses = re.compile(
+        rf"\b{variable}\.(?:search|finditer|findall|subn?|split)\b|\b(?!{variable} = ){variable}(?![\w.])"
+    )
+    return any(uses.search(path.read_text(encoding="utf-8")) for path in package.rglob("*.py"))
+
+
+def seconds(pattern: re.Pattern[Any], line: str, rounds: int = 2, *, searched: bool = True) -> float:
+    """The time that the slowest way of using the pattern takes on the line, on this processor: the best round."""
     text: Any = line.encode("latin-1", "replace") if isinstance(pattern.pattern, bytes) else line
     slowest = 0.0
-    for method in (pattern.search, pattern.match, pattern.fullmatch):
+    for method in (pattern.match, pattern.fullmatch, *((pattern.search,) if searched else ())):
         best = float("inf")
         for _ in range(rounds):
             before = time.process_time()
@@ -70,10 +86,12 @@ def seconds(pattern: re.Pattern[Any], line: str, rounds: int = 2) -> float:
     return slowest
 
 
-def worst_line(pattern: re.Pattern[Any], size: int) -> str:
+def worst_line(pattern: re.Pattern[Any], size: int, *, searched: bool = True) -> str:
     """The candidate of this size that the pattern is slowest on, judged by smaller ones of the same make."""
     makes = list(_makes(pattern))
-    return max(makes, key=lambda make: seconds(pattern, make(SMALL), 1), default=lambda size: "a" * size)(size)
+    return max(
+        makes, key=lambda make: seconds(pattern, make(SMALL), 1, searched=searched), default=lambda size: "a" * size
+    )(size)
 
 
 def _makes(pattern: re.Pattern[Any]) -> Iterator[Callable[[int], str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.patterns import patterns, seconds, worst_line
+from tests.patterns import is_searched, patterns, seconds, worst_line
 
 APART = ("ejectable.crash", "ejectable.advisories.cve_2024_42134.signature")
 FOUND = dict(patterns("ejectable", without=APART))
@@ -24,9 +24,10 @@ MOST_S = 0.5
 @pytest.mark.parametrize("name", FOUND)
 def test_time_grows_with_the_line_and_not_with_its_square(name: str) -> None:
     pattern: re.Pattern[Any] = FOUND[name]
-    first = seconds(pattern, worst_line(pattern, SMALL))
-    line = worst_line(pattern, LARGE)
-    second = seconds(pattern, line)
+    searched = is_searched(name)
+    first = seconds(pattern, worst_line(pattern, SMALL, searched=searched), searched=searched)
+    line = worst_line(pattern, LARGE, searched=searched)
+    second = seconds(pattern, line, searched=searched)
     told = f"{pattern.pattern!r} on {line[:60]!r}: {first:.4f} s, four times as long {second:.4f} s"
     assert second < max(first * MOST_GROWTH, LEAST_S), told
     assert second < MOST_S, told
