@@ -59,7 +59,7 @@ SCHED_STACK_END_CHECK
 # What notices a module's mistakes at once.
 WATCHFUL = """
 KASAN KASAN_GENERIC KASAN_OUTLINE PROVE_LOCKING DEBUG_ATOMIC_SLEEP DEBUG_LIST DEBUG_OBJECTS DEBUG_OBJECTS_WORK
-SLUB_DEBUG DEBUG_FS
+SLUB_DEBUG DEBUG_FS KPROBES
 """
 
 
@@ -113,9 +113,13 @@ CONFIGS = {
             extra=f"{FULL} {CRASH_TESTS} {TRACE}",
             notes="with LKDTM and debugfs",
         ),
-        Config(name="arm64-gcc", arch="arm64", compiler="gcc-12", extra="EFI_ZBOOT"),
+        Config(name="arm64-gcc", arch="arm64", compiler="gcc-12", extra="EFI_ZBOOT KPROBES"),
         Config(
-            name="amd64-clang-kcfi", arch="amd64", compiler="clang-16", extra="CFI_CLANG X86_KERNEL_IBT", notes="kCFI"
+            name="amd64-clang-kcfi",
+            arch="amd64",
+            compiler="clang-16",
+            extra="CFI_CLANG X86_KERNEL_IBT KPROBES",
+            notes="kCFI",
         ),
         Config(name="amd64-gcc-os", arch="amd64", compiler="gcc-12", opt="Os", btf=False, retpoline=False),
         Config(name="amd64-6.1-gcc", family="6.1", arch="amd64", compiler="gcc-12"),

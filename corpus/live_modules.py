@@ -2,6 +2,7 @@
 """ejectable_live.ko for kernels of the corpus, built as the product builds it, and kept in the cache.
 
 for_debian("6.1.0-50-cloud-amd64")     for Debian's kernel with the faulty virtio_pci.ko
+trouble_for_debian("6.1.0-50-cloud-amd64")   what may go wrong beside it
 for_small("amd64-kasan")               for a small kernel with the faulty callback built in
 """
 
@@ -18,13 +19,15 @@ from corpus.modules import faulty_module, vmlinux_btf
 from corpus.trees import architecture_of, headers
 from ejectable.errors import Missing
 from ejectable.kernel.open import Kernel, open_kernels
+from ejectable.remedies.commands import run_checked
 from ejectable.remedies.live.build import build
 from ejectable.remedies.live.target import MODULE, SOURCES, Target, layout_of, source
 from ejectable.remedies.live.toolchain import compiler_for, read_headers
 
-__all__ = ["for_debian", "for_small", "target_of_debian", "uts_version"]
+__all__ = ["for_debian", "for_small", "target_of_debian", "trouble_for_debian", "uts_version"]
 
 CROSS = "aarch64-linux-gnu-"
+TROUBLE = Path(__file__).with_name("trouble")
 
 
 def uts_version(banner: str) -> str:
@@ -67,6 +70,25 @@ def for_small(config: str = "amd64-gcc") -> Path:
         return Target(kernel.release or "", uts_version(kernel.banner or ""), kernel.build_id or "", None, layout)
 
     return _kept(config, target, lambda: build_tree(config), arm=CONFIGS[config].arch == "arm64")
+
+
+def trouble_for_debian(release: str) -> Path:
+    """The module that makes trouble beside it (corpus/trouble), for Debian's kernel."""
+    content = {name: (TROUBLE / name).read_bytes() for name in ("trouble.c", "Kbuild")}
+    state = hashlib.sha256(b"".join(content.values())).hexdigest()[:16]
+    kept = cache_folder() / "live" / f"trouble-{release}-{state}" / "trouble.ko"
+    with locked(f"trouble-{release}"):
+        if not kept.exists():
+            found = read_headers(headers(release), release)
+            with tempfile.TemporaryDirectory(prefix="trouble-") as folder:
+                for name, text in content.items():
+                    (Path(folder) / name).write_bytes(text)
+                words = ["make", "-C", str(found.path), f"M={folder}", *compiler_for(found).variables, "modules"]
+                run_checked(words, timeout_s=300)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(f"{folder}/trouble.ko", kept.with_suffix(".part"))
+            kept.with_suffix(".part").rename(kept)
+    return kept
 
 
 def _first(path: Path) -> Kernel:

@@ -7,7 +7,8 @@
     │   ├── DamagedInput    65  it is the right kind of thing, but broken or cut off
     │   └── NotSupported    65  it is a kernel of another architecture
     ├── Missing             69  a tool, a package, a file or a permission is needed
-    │   └── Denied          69  it is there, and this user may not have it
+    │   ├── Denied          69  it is there, and this user may not have it
+    │   └── Ended           69  a confined process ended before it had an answer
     └── OurFault            70  a bug in ejectable
 
 Every message is a whole sentence that names the thing, what was expected and what was found; the hint says
@@ -21,6 +22,7 @@ __all__ = [
     "DamagedInput",
     "Denied",
     "EjectableError",
+    "Ended",
     "Missing",
     "NotSupported",
     "OurFault",
@@ -84,6 +86,10 @@ class Missing(EjectableError, LookupError):
 
 class Denied(Missing):
     """It is there, and this user may not read or write it; the hint says who may."""
+
+
+class Ended(Missing):
+    """The process that read foreign bytes, or ran foreign code, ended before it had an answer."""
 
 
 class OurFault(EjectableError, RuntimeError):

@@ -15,6 +15,7 @@ from ejectable.assess.memory import open_memory
 from ejectable.cli.app import run
 from ejectable.errors import Missing
 from ejectable.intake import DEFAULT_LIMITS
+from ejectable.kernel.code import indirect_calls
 from ejectable.kernel.memory import MemoryKernel
 from ejectable.remedies.live.evidence import prove
 from tests.host.trees import affected_module
@@ -216,6 +217,26 @@ class TestPrecautions:
         assert proof.target.layout.is_avq == 0x448
         assert "by the run, by the disassembly and by the kernel's types" in " ".join(proof.details)
         assert proof.target.driver_build_id
+        assert "vp_del_vqs() is the only one" in " ".join(proof.details)
+        assert [offset - proof.target.layout.is_avq for offset, _ in proof.target.layout.neighbours] == [-24, -16, -8]
+
+    def test_a_copy_of_the_function_inlined_elsewhere_refuses_it(self, tmp_path: Path) -> None:
+        tree = copy_of("bare", tmp_path / "tree", own_memory=True)
+        with closing(opened(tree)) as kernel:
+            memory = live.Memory(kernel)
+            function, other = (symbol(name)(memory) for name in ("vp_del_vqs", "vp_find_vqs_msix"))
+            code = bytearray(kernel.read(function, 0x80))
+            [call] = [
+                found.site - function
+                for found in indirect_calls(memory.program, "vp_del_vqs")
+                if found.loaded_from == memory.offset("virtio_pci_device", "is_avq")
+            ]
+        # It goes by a thunk (retpoline), at a distance from where it stands.
+        distance = struct.unpack_from("<i", code, call + 1)[0] + function - other
+        struct.pack_into("<i", code, call + 1, distance)
+        change(tree, "vp_find_vqs_msix", bytes(code))
+        with pytest.raises(Missing, match=r"vp_find_vqs_msix\(\) calls through 0x448 as well"):
+            prove(situation(tree))
 
     def test_a_modern_device_that_holds_another_function_refuses_it(self, tmp_path: Path) -> None:
         tree = copy_of("bare", tmp_path / "tree", own_memory=True)

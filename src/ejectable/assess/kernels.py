@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from ejectable.errors import BadInput, EjectableError, OurFault
+from ejectable.errors import BadInput, EjectableError, Ended, OurFault
 from ejectable.intake.inputs import STANDARD_INPUT
 from ejectable.intake.limits import Limits
 from ejectable.intake.reasons import as_ours
@@ -101,7 +101,18 @@ def judge_path(path: str, ids: Sequence[str], limits: Limits) -> Judged:
 
 
 def judge_job(job: Job, ids: Sequence[str], limits: Limits) -> Judged:
-    """Judge every kernel in what belongs together."""
+    """Judge every kernel in what belongs together, in a confined process; its death becomes part of the answer."""
+    from ejectable.assess.confined import confined, undecided
+
+    try:
+        return confined(
+            lambda: _judge_job(job, ids, limits), (*job.paths, *job.initramfs), limits, into=Judged, ids=ids
+        )
+    except Ended as ended:
+        return Judged(job.paths[0], (undecided(job.paths[0], ids, ended),), ())
+
+
+def _judge_job(job: Job, ids: Sequence[str], limits: Limits) -> Judged:
     from ejectable.advisories import registry
     from ejectable.intake import file_input
     from ejectable.kernel import Kernel
@@ -124,6 +135,8 @@ def judge_job(job: Job, ids: Sequence[str], limits: Limits) -> Judged:
                 unreadable.append(_unreadable(kernel.path, kernel.error))
         except EjectableError as error:
             unreadable.append(_unreadable(path, error))
+        except MemoryError:
+            raise
         except OSError as error:
             unreadable.append(_unreadable(path, as_ours(error, os.fspath(error.filename or path))))
         except Exception as error:  # noqa: BLE001  (a bug of ours in one input must not cost the answers of the others)

@@ -7,7 +7,7 @@ The one place below `kernel`, `host` and `crash` that touches files, so that a l
 from ejectable.intake.bounded import read_bounded
 from ejectable.intake.compression import Compression, decompress, sniff
 from ejectable.intake.directory import Directory
-from ejectable.intake.files import is_directory, open_regular, write_atomically
+from ejectable.intake.files import is_directory, is_file, open_regular, write_atomically
 from ejectable.intake.folders import cache_folder, open_cache, private_folder
 from ejectable.intake.inputs import Input, file_below, file_input, stream_input
 from ejectable.intake.limits import DEFAULT_LIMITS, Limits
@@ -30,6 +30,7 @@ __all__ = [
     "file_below",
     "file_input",
     "is_directory",
+    "is_file",
     "open_cache",
     "open_decompressed",
     "open_regular",

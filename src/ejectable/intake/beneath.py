@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable
 from functools import cache
 
+from ejectable.confine import ask, confined
 from ejectable.errors import BadInput
 from ejectable.intake.reasons import kind_of_file
 
@@ -38,16 +39,22 @@ class DanglingLink(FileNotFoundError):
 class Beneath:
     """Paths below the folder behind the descriptor `top`, with or without a leading slash; `..` ends at the top."""
 
-    def __init__(self, top: int) -> None:
+    def __init__(self, top: int, path: str) -> None:
+        """`path` is where the top lies: a confined process asks for it by that name."""
         self._top = top
-        self._system = _openat2()
+        self._path = path
+        self._system = None if confined() else _openat2()
 
     def node(self, path: str) -> int:
         """A descriptor (O_PATH) of whatever is there, links followed. Raises `OSError` or `ValueError`."""
+        if confined():
+            return int(ask("node", self._path, path))
         return self._open(path, NODE)
 
     def folder(self, path: str) -> int:
         """A descriptor of a folder, to list and to work in. Raises `OSError` or `ValueError`."""
+        if confined():
+            return int(ask("folder", self._path, path))
         return self._open(path, FOLDER)
 
     def file(self, path: str) -> tuple[int, os.stat_result]:
@@ -55,6 +62,9 @@ class Beneath:
 
         Raises `BadInput` for anything else, which is never opened: a device may do something by being opened.
         """
+        if confined():
+            descriptor = int(ask("file", self._path, path))
+            return descriptor, os.fstat(descriptor)
         node = self.node(path)
         try:
             about = os.fstat(node)
@@ -72,14 +82,29 @@ class Beneath:
         finally:
             os.close(node)
 
+    def target(self, path: str) -> str:
+        """What the link at `path` holds, those on the way to it followed. Raises `OSError` or `ValueError`."""
+        if confined():
+            return str(ask("target", self._path, path))
+        parent, _, name = path.rstrip("/").rpartition("/")
+        folder = self.node(parent)
+        try:
+            return os.readlink(name, dir_fd=folder)
+        finally:
+            os.close(folder)
+
     def resolve(self, path: str) -> str:
         """The path without links, from the top. Raises `OSError` or `ValueError` where it leads nowhere."""
+        if confined():
+            return str(ask("resolve", self._path, path))
         node, resolved = self._walk(path, NODE)
         os.close(node)
         return resolved
 
     def is_dangling(self, path: str) -> bool:
         """Whether a path that leads nowhere does so by a link that dangles, rather than by its own last name."""
+        if confined():
+            return bool(ask("dangling", self._path, path))
         parent, _, name = path.rstrip("/").rpartition("/")
         try:
             folder = self.node(parent)

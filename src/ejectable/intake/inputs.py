@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from ejectable.confine import ask, confined
 from ejectable.errors import BadInput
 from ejectable.intake.bounded import read_bounded
 from ejectable.intake.files import open_regular
@@ -49,6 +50,8 @@ def stream_input(name: str, limits: Limits) -> Input | None:
 
     Raises `DamagedInput` where it holds more than one input may, `BadInput` where standard input is a terminal.
     """
+    if confined():
+        return _from_outside(name)
     if name == STANDARD_INPUT:
         if sys.stdin is None or sys.stdin.isatty():
             raise BadInput("expected a kernel on standard input, found a terminal", path=name,
@@ -63,6 +66,19 @@ def stream_input(name: str, limits: Limits) -> Input | None:
         return memory_input(name, _read_pipe(name, limits.in_memory))
     except OSError as error:
         raise as_ours(error, name) from error
+
+
+def _from_outside(name: str) -> Input | None:
+    descriptor = ask("stream", name)
+    if descriptor is False:
+        return None
+
+    def opened() -> BinaryIO:
+        file = os.fdopen(int(descriptor), "rb", closefd=False)
+        file.seek(0)
+        return file
+
+    return Input("standard input" if name == STANDARD_INPUT else name, opened)
 
 
 def _read_pipe(name: str, limit: int) -> bytes:

@@ -18,15 +18,17 @@ or goes in a circle, a FIFO in place of a file, a bound that was reached) is ans
 
 import contextlib
 import errno
+import itertools
 import os
 import secrets
 import stat
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from ejectable.confine import ask, confined
 from ejectable.errors import BadInput, Denied, EjectableError, Missing
 from ejectable.intake.beneath import Beneath
 from ejectable.intake.bounded import read_bounded
@@ -55,9 +57,11 @@ class Root:
     def __init__(self, path: str | os.PathLike[str] = "/") -> None:
         self.path = Path(path)
         self.live = self.path == Path("/")
+        where = os.path.abspath(self.path)  # noqa: PTH100  (links stay)
         try:
             # O_PATH: a folder that may be entered and not listed is a root all the same.
-            self._top = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            self._top = int(ask("top", where)) if confined() else os.open(self.path, flags)
         except PermissionError as error:
             raise Denied(f"{path}: may not be read by this user.", hint="Run it as root.") from error
         except NotADirectoryError as error:
@@ -67,7 +71,7 @@ class Root:
         except (OSError, ValueError) as error:
             raise Missing(f"{path}: no such directory.", hint="Give the root of a mounted or captured tree.") from error
         weakref.finalize(self, os.close, self._top)
-        self._beneath = Beneath(self._top)
+        self._beneath = Beneath(self._top, where)
         self._all = Recording()
         self._recordings: list[Recording] = []
 
@@ -195,13 +199,8 @@ class Root:
 
         Only the name is wanted: in a captured tree the target itself may not have been captured.
         """
-        parent, _, name = path.rstrip("/").rpartition("/")
         try:
-            folder = self._beneath.node(parent)
-            try:
-                target = os.readlink(name, dir_fd=folder)
-            finally:
-                os.close(folder)
+            target = self._beneath.target(path)
         except (OSError, ValueError) as error:
             no_link = isinstance(error, OSError) and error.errno == errno.EINVAL
             self._see("link", path, "no link" if no_link else self._refused(error, path))
@@ -265,7 +264,7 @@ class Root:
                 what = f"{most} files" if left < 0 else f"{MAX_DEPTH} folders, one in the other,"
                 self._doubt(Doubt(DoubtKind.BOUND, folder, f"More than {what} below {path}: the rest was not read."))
                 return
-            folders = self._folders(folder, names)
+            folders = self._folders(folder, set(names))
             inner = sorted(folders)
             yield folder, inner, [name for name in names if name not in folders]
             pending += [(f"{folder.rstrip('/')}/{name}", depth + 1) for name in reversed(inner)]
@@ -305,16 +304,17 @@ class Root:
 
     # How it is done
 
-    def _folders(self, folder: str, names: tuple[str, ...]) -> set[str]:
+    def _folders(self, folder: str, names: Collection[str]) -> set[str]:
         """Which of the names in a folder are folders themselves, and no links to any."""
         found = set()
         with contextlib.suppress(OSError, ValueError):
-            descriptor = self._beneath.node(folder)
+            descriptor = self._beneath.folder(folder)
             try:
-                for name in names:
-                    with contextlib.suppress(OSError):
-                        if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
-                            found.add(name)
+                with os.scandir(descriptor) as entries:
+                    for entry in itertools.islice(entries, MAX_ENTRIES):
+                        with contextlib.suppress(OSError):
+                            if entry.is_dir(follow_symlinks=False) and entry.name in names:
+                                found.add(entry.name)
             finally:
                 os.close(descriptor)
         return found

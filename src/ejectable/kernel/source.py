@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ejectable.errors import BadInput
-from ejectable.intake import open_regular, read_bounded
+from ejectable.intake import is_file, open_regular, read_bounded
 
 __all__ = ["CSource", "Function", "read_source"]
 
@@ -88,7 +88,7 @@ class CSource:
 
 def read_source(path: Path) -> CSource | None:
     """The file, or `None` where there is none; raises `BadInput` for what is no text of a reasonable size."""
-    if not path.is_file():
+    if not is_file(path):
         return None
     with open_regular(path) as stream:
         data = read_bounded(stream, MOST_SOURCE, name=str(path))

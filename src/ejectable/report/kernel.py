@@ -67,7 +67,9 @@ def next_steps(judged: Sequence[Judged]) -> tuple[str, ...]:
 def _would_help(report: KernelReport) -> bool:
     """Whether more files may decide what was not: the code was not there, and could have been read."""
     executed = any(item.kind is EvidenceKind.EXECUTED for finding in report.findings for item in finding.evidence)
-    return status_of(report) is Status.UNKNOWN and not executed and report.format not in ("foreign", "source")
+    return (
+        status_of(report) is Status.UNKNOWN and not executed and report.format not in ("foreign", "source", "unknown")
+    )
 
 
 def as_document(judged: Sequence[Judged], *, explain: bool = False) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def _experiment(program: Program, function: Symbol, bounds: Bounds) -> Result:
         scene = Scene(program, bounds)
         return _bounded(_Experiment(scene, function).result(), scene)
     except EjectableError as error:
-        return _not_run(f"{FUNCTION}() could not be run here: {error.message}")
+        return _not_run(" ".join(filter(None, (f"{FUNCTION}() could not be run here: {error.message}", error.hint))))
 
 
 def _not_run(detail: str) -> Result:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ejectable.advisories.cve_2024_42134 import ADVISORY
 from ejectable.advisories.cve_2024_42134.declarations import absent, config, symbols, types
+from ejectable.advisories.cve_2024_42134.disassembly import annotated, disassembly
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result, experiment
 from ejectable.advisories.cve_2024_42134.scene import DEFAULT, Bounds
 from ejectable.advisories.cve_2024_42134.versions import changelog, version
@@ -61,8 +62,6 @@ def judge_program(program: Program, bounds: Bounds = DEFAULT) -> tuple[list[Evid
         Evidence(EvidenceKind.EXECUTED, result.says, result.detail, result.functions, justification=justification)
     ]
     if result.slot is not None:
-        from ejectable.advisories.cve_2024_42134.disassembly import disassembly
-
         found = disassembly(program, result)
         if found:
             evidence.append(found)
@@ -121,8 +120,6 @@ def _finding(
     if program is not None and result is not None:
         explanation = list(result.story)
         if result.slot is not None:
-            from ejectable.advisories.cve_2024_42134.disassembly import annotated
-
             explanation = annotated(program, result)
     return verdict(
         ADVISORY.id,

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from ejectable.intake import Root, open_regular
+from ejectable.intake import Root, is_directory, is_file, open_regular
 
 __all__ = [
     "Around",
@@ -22,16 +22,17 @@ __all__ = [
     "initramfs_beside",
     "is_source_tree",
     "looks_like_image",
+    "looks_like_initramfs",
     "looks_like_package",
     "module_roots",
     "source_release",
 ]
 
-PACKED = r"(?:\.(?:gz|bz2|lzma|xz|lzo|lz4|zst))?"
-# Names that the kernel's build, its install scripts and the distributions give to images. Much that begins in the
-# same way is none: vmlinux.o, vmlinux.lds, Image.rst, vmlinuz-6.1.hmac.
+# Names that the kernel's build, its install scripts, boot loaders and people give to images. Much that begins in the
+# same way is none: vmlinux.o, vmlinux.lds, Image.rst, vmlinuz-6.1.hmac. What is in the file decides.
 KERNEL_FILE = re.compile(
-    rf"(?:vmlinuz(?:-.+|\.efi)?|vmlinux(?:-.+)?{PACKED}|bzImage(?:-.+)?|Image(?:-.+)?{PACKED}|kernel\.img|linux|.+\.efi)"
+    r"(?:(?:vmlinu[xz]|(?:b?z|u)?Image|linux|kernel)(?:[-._].+)?|kernel\d+(?:[-._].+)?|.+\.(?:efi|itb|fit)"
+    r"|boot(?:[-_].+)?\.img)"
 )
 PACKAGE = (".deb", ".rpm", ".udeb")
 NOT_A_KERNEL = re.compile(r".+\.(?:hmac|sig|p7s|o|a|S|lds|map|symvers|cmd|txt|sha\d+|asc|dpkg-\w+|md|rst)")
@@ -70,7 +71,7 @@ def around(file: Path) -> Around:
         top = folder.parents[2]
         top = top.parent if top.name == "usr" else top
     else:
-        built = (up for up in file.parents[:4] if any((up / name).is_file() for name in BUILD_TOP))
+        built = (up for up in file.parents[:4] if any(is_file(up / name) for name in BUILD_TOP))
         top = next(built, folder.parent)
     return Around(Root(top), f"/{file.relative_to(top)}")
 
@@ -78,6 +79,11 @@ def around(file: Path) -> Around:
 def looks_like_package(path: str | PurePosixPath) -> bool:
     """Whether a file of this name may be a package."""
     return str(path).endswith(PACKAGE)
+
+
+def looks_like_initramfs(path: str | PurePosixPath) -> bool:
+    """Whether a file of this name may be an initramfs, and not one for a crash kernel."""
+    return INITRAMFS.fullmatch(PurePosixPath(path).name) is not None
 
 
 def looks_like_image(path: str | PurePosixPath) -> bool:
@@ -90,8 +96,8 @@ def looks_like_image(path: str | PurePosixPath) -> bool:
 
 def is_source_tree(folder: Path) -> bool:
     """Whether this is the top of a kernel source tree, whole or just the part about virtio."""
-    return (folder / SOURCES / "virtio.c").is_file() and (
-        (folder / "Makefile").is_file() or (folder / "include" / "linux").is_dir()
+    return is_file(folder / SOURCES / "virtio.c") and (
+        is_file(folder / "Makefile") or is_directory(folder / "include" / "linux")
     )
 
 
@@ -104,7 +110,7 @@ def has_source_tree(root: Root, folder: str) -> bool:
 def source_release(folder: Path) -> str | None:
     """The release that the top Makefile gives, without what a configuration would append."""
     makefile = folder / "Makefile"
-    if not makefile.is_file():
+    if not is_file(makefile):
         return None
     with open_regular(makefile) as file:
         found: dict[str, str] = dict(MAKEFILE_LINE.findall(file.read(MAKEFILE_HEAD).decode("utf-8", "replace")))
@@ -164,5 +170,5 @@ def config_beside(image: Around, release: str | None) -> Iterator[str]:
 def initramfs_beside(image: Around, release: str | None) -> Iterator[str]:
     """The files in the image's folder that it may be booted with: of its release, or with none in their names."""
     for name in image.root.list(str(image.folder)) or ():
-        if INITRAMFS.fullmatch(name) and ((release and release in name) or not RELEASE_IN_NAME.search(name)):
+        if looks_like_initramfs(name) and ((release and release in name) or not RELEASE_IN_NAME.search(name)):
             yield str(image.folder / name)

@@ -4,6 +4,7 @@
 Calling conventions: System V psABI for x86-64, section 3.2.3; AAPCS64, section 6.4. The kernel keeps to them.
 """
 
+import mmap
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ejectable.errors import Missing
 from ejectable.kernel.program import SymbolTable
 from ejectable.model import Arch
 
@@ -49,10 +51,11 @@ class CPU(msgspec.Struct, frozen=True):
     general: Mapping[str, int]
 
     def open(self) -> Any:
-        """A fresh Unicorn engine."""
+        """A fresh Unicorn engine; raises `Missing` where this process may not have memory to translate code into."""
         from unicorn import arm64_const, unicorn_const
         from unicorn.unicorn_py3 import unicorn
 
+        _may_translate()
         opened: Any = unicorn.Uc  # it has no annotations
         if self.arch == "x86_64":
             engine = opened(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
@@ -105,6 +108,17 @@ class CPU(msgspec.Struct, frozen=True):
                 if is_add and (base == 4) is bool(more) and before[place + 3 : place + 3 + len(more)] == more:
                     return ENCODED[base + 8 * (prefix & 1)]
         return None
+
+
+def _may_translate() -> None:
+    """Ask for a page that is writable and executable: Unicorn would end the process where it gets none."""
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except OSError as error:
+        raise Missing(
+            "This process may have no memory that is writable and executable (under systemd: MemoryDenyWriteExecute).",
+            hint="Judge the kernel's file, or a capture of this machine, where that is allowed.",
+        ) from error
 
 
 @cache

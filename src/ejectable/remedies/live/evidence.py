@@ -7,9 +7,11 @@ from contextlib import closing
 import msgspec
 
 from ejectable.advisories.cve_2024_42134 import live
+from ejectable.advisories.cve_2024_42134.experiment import FUNCTION
 from ejectable.advisories.cve_2024_42134.probe import judge_program
 from ejectable.assess.memory import open_memory
 from ejectable.errors import Missing
+from ejectable.kernel.code import indirect_calls
 from ejectable.model import Device, EvidenceKind, Status
 from ejectable.remedies.live.target import MODULE, Layout, Target, layout_of
 from ejectable.remedies.situation import Situation
@@ -41,6 +43,7 @@ def prove(situation: Situation) -> Proof:
         if memory.program.symbols.get(WATCH) is None:
             raise Missing(f"This kernel has no {WATCH}() (CONFIG_KPROBES is off): its functions cannot be watched.")
         layout, details = _faulty(memory)
+        details += _called_nowhere_else(memory, layout)
         details += _means_what_it_says(memory, layout)
         details += _devices(memory, situation.facts.devices or ())
     target = Target(running.release, version, running.build_id, running.module_build_id, layout)
@@ -71,6 +74,24 @@ def _faulty(memory: live.Memory) -> tuple[Layout, list[str]]:
         f"executed in memory: {result.detail}",
         f"is_avq is at {layout.is_avq:#x} by the run, by the disassembly and by the kernel's types",
     ]
+
+
+def _called_nowhere_else(memory: live.Memory, layout: Layout) -> list[str]:
+    """The function that is watched is the only one that calls the member: no copy of it was inlined elsewhere."""
+    program = memory.program
+    # Everything of virtio_pci's begins so (drivers/virtio/virtio_pci_*.c), where it is a module and where it is not.
+    functions = [
+        symbol for symbol in program.symbols if symbol.kind in "tT" and symbol.name.startswith(("vp_", "virtio_pci_"))
+    ]
+    for function in functions:
+        if function.name.partition(".")[0] == FUNCTION:
+            continue
+        if any(call.loaded_from == layout.is_avq for call in indirect_calls(program, function)):
+            raise Missing(
+                f"{function.name}() calls through {layout.is_avq:#x} as well: {FUNCTION}() may be inlined there, and "
+                "watching it alone would not do."
+            )
+    return [f"{FUNCTION}() is the only one of {len(functions)} functions of virtio_pci that calls is_avq"]
 
 
 def _means_what_it_says(memory: live.Memory, layout: Layout) -> list[str]:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a parent opens for its confined child: a file by its path, and what is below a root. See docs/confinement.md."""
+
+import os
+import shutil
+from collections.abc import Callable
+
+from ejectable.confine import Outside
+from ejectable.errors import Denied
+from ejectable.intake.beneath import Beneath
+from ejectable.intake.files import is_directory, is_file, open_regular
+from ejectable.intake.inputs import Input, stream_input
+from ejectable.intake.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["opening"]
+
+MOST_ROOTS = 64
+TOP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def opening(allowed: Callable[[str], bool], limits: Limits = DEFAULT_LIMITS) -> Outside:
+    """What a child may ask for. Nodes and folders show names and sizes; content is had of a file whose path, links
+    resolved, is `allowed`.
+    """
+    roots: dict[str, Beneath] = {}
+    streams: dict[str, Input | None] = {}
+
+    def below(root: str) -> Beneath:
+        if root not in roots:
+            if len(roots) >= MOST_ROOTS:
+                raise Denied(f"{root}: too many roots for one input.")
+            roots[root] = Beneath(os.open(root, TOP), root)
+        return roots[root]
+
+    def stream(name: str) -> int | bool:
+        # A pipe can be read once, and the child may start more than once.
+        if name not in streams:
+            streams[name] = stream_input(name, limits)
+        source = streams[name]
+        if source is None:
+            return False
+        descriptor = os.memfd_create("stream", os.MFD_CLOEXEC)
+        with source.open() as file, os.fdopen(os.dup(descriptor), "wb") as copy:
+            shutil.copyfileobj(file, copy)
+        return descriptor
+
+    def checked(descriptor: int, path: str) -> int:
+        if not allowed(os.path.realpath(f"/proc/self/fd/{descriptor}")):
+            os.close(descriptor)
+            raise Denied(f"{path}: it does not belong to what is judged.", hint="Name it on the command line.")
+        return descriptor
+
+    def opened(path: str) -> int:
+        with open_regular(path) as file:
+            return checked(os.dup(file.fileno()), path)
+
+    return {
+        "open": opened,
+        "stream": stream,
+        "is_file": is_file,
+        "is_directory": is_directory,
+        "top": lambda root: os.open(root, TOP),
+        "file": lambda root, path: checked(below(root).file(path)[0], path),
+        "node": lambda root, path: below(root).node(path),
+        "folder": lambda root, path: below(root).folder(path),
+        "resolve": lambda root, path: below(root).resolve(path),
+        "target": lambda root, path: below(root).target(path),
+        "dangling": lambda root, path: below(root).is_dangling(path),
+    }

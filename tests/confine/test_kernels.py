@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ejectable kernel` reads and runs foreign bytes in a confined process, and its death is an `unknown` with a doubt."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corpus.modules import Module
+from ejectable.assess import kernels
+from ejectable.assess.kernels import judge_path
+from ejectable.errors import Missing
+from ejectable.intake import DEFAULT_LIMITS
+from ejectable.model import DoubtKind, Status
+
+IDS = ("CVE-2024-42134",)
+PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
+
+
+def dies(how: object) -> None:
+    if how == "memory":
+        raise MemoryError
+    os.kill(os.getpid(), signal.SIGKILL) if how == "kill" else os.abort()
+
+
+@pytest.mark.parametrize("how", ["memory", "abort"])
+def test_the_death_of_the_process_is_unknown_and_named(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_judge_job", lambda *_: dies(how))
+    (report,) = judge_path(str(tmp_path), IDS, DEFAULT_LIMITS).kernels
+    (finding,) = report.findings
+    assert finding.status is Status.UNKNOWN
+    assert [doubt.kind for doubt in finding.doubts] == [DoubtKind.UNREADABLE]
+    assert "process that read it" in finding.reason
+
+
+@pytest.fixture
+def module() -> Path:
+    try:
+        return Module().path()
+    except Missing as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.mark.kernels
+def test_a_kernel_is_judged_in_there(module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ejectable.confine import child
+
+    starts = []
+    once = child._once
+
+    def counted(*given: Any) -> Any:
+        starts.append(1)
+        return once(*given)
+
+    monkeypatch.setattr(child, "_once", counted)
+    (report,) = judge_path(str(module), IDS, DEFAULT_LIMITS).kernels
+    assert report.findings[0].status is Status.AFFECTED
+    assert starts == [1], "what a module needs is imported before, not found out"
+
+
+@pytest.mark.kernels
+def test_without_executable_memory_the_answer_is_unknown_and_names_the_way_out(module: Path) -> None:
+    """systemd's MemoryDenyWriteExecute=yes is this call (Linux 6.3), or a filter that does the same."""
+
+    def deny() -> None:
+        ctypes.CDLL(None).prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0)
+
+    if ctypes.CDLL(None).prctl(66, 0, 0, 0, 0) < 0:  # PR_GET_MDWE
+        pytest.skip("this kernel cannot refuse executable memory")
+    command = [sys.executable, "-m", "ejectable", "kernel", str(module)]
+    done = subprocess.run(command, preexec_fn=deny, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "writable and executable" in " ".join(done.stdout.split())
+    assert "MemoryDenyWriteExecute" in done.stdout
