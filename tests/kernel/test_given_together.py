@@ -199,6 +199,7 @@ def test_a_package_for_debuggers_holds_a_kernel_and_no_code_of_modules(tmp_path:
     (tmp_path / "whole.ko").write_bytes(module("affected"))
     kept = tmp_path / "kept.ko"
     subprocess.run(["objcopy", "--only-keep-debug", tmp_path / "whole.ko", kept], check=True)
+    assert words(kept) == {str(kept): Status.UNKNOWN}
     path = tmp_path / "dbg.deb"
     debug = {f"usr/lib/debug/boot/vmlinux-{R}": unpacked(), f"usr/lib/debug/{TREE}/{USUAL}": kept.read_bytes()}
     path.write_bytes(deb(debug, package=f"linux-image-{R}-dbg"))
@@ -213,3 +214,30 @@ def unpacked() -> bytes:
     from ejectable.kernel.formats import recognise
 
     return bytes(recognise(image(), name="x").unpack(DEFAULT_LIMITS))
+
+
+def test_two_builds_of_one_package_are_not_mixed(tmp_path: Path) -> None:
+    """The same name, version and architecture twice, whole or split."""
+    whole = []
+    for folder, variant in (("old", "affected"), ("new", "fixed")):
+        files = {f"boot/vmlinuz-{R}": image(), f"{TREE}/{USUAL}": module(variant)}
+        lay(tmp_path, {f"{folder}/x.deb": deb(files, package=f"linux-image-{R}")})
+        whole.append(tmp_path / folder / "x.deb")
+    assert statuses(run(*whole)) == ["affected", "fixed"]
+    assert statuses(run(tmp_path)) == ["fixed", "affected"]
+    for folder, variant in (("old", "affected"), ("new", "fixed")):
+        (tmp_path / folder / "x.deb").unlink()
+        split(tmp_path / folder, variant)
+    assert sorted(statuses(run(tmp_path))) == ["affected", "fixed"]
+
+
+@pytest.mark.parametrize("name", ["vmlinuz.old", "vmlinuz_2", "kernel", "kernel8.img", "bzImage.bak", "linux-2"])
+def test_a_kernel_under_another_name_is_found(name: str, tmp_path: Path) -> None:
+    top = lay(tmp_path, {f"a/{name}": image(), "a/virtio_pci.ko": module("affected")})
+    assert words(top) == {f"a/{name}": Status.AFFECTED}
+
+
+def test_an_initramfs_that_belongs_to_no_image_is_judged_by_itself(tmp_path: Path) -> None:
+    top = lay(tmp_path, {"vmlinuz": image(), "virtio_pci.ko": module("fixed")})
+    lay(top, {"other/initrd.img": cpio_newc({f"{TREE}/{USUAL}": module("affected")})})
+    assert words(top) == {"vmlinuz": Status.FIXED, "other/initrd.img": Status.AFFECTED}

@@ -51,8 +51,9 @@ class _Search:
         self._open_inputs = open_inputs
         self._trees: list[str] = []
         self._loose: list[str] = []
+        self._initramfs: list[str] = []
         self._images: dict[str, ImageFile] = {}
-        # The loose modules that were judged with an image, or that its folder of modules holds and does not load.
+        # What was judged with an image: its initramfs, loose modules, or those that its folder holds and does not load.
         self._taken: set[str] = set()
 
     def __iter__(self) -> Iterator[Kernel | Unreadable]:
@@ -68,7 +69,10 @@ class _Search:
                 if isinstance(kernel, ImageKernel):
                     self._take(path, kernel)
         for group in groups((file_below(self._root, path) for path in packages), self._limits):
-            yield from self._open_packages(group)
+            yield from self._open_together(group)
+        for path in self._initramfs:
+            if path not in self._taken:
+                yield from self._open_together([file_below(self._root, path)])
         for path in self._loose:
             if path not in self._taken:
                 yield from self._open(path)
@@ -100,6 +104,8 @@ class _Search:
                 path = f"{here.rstrip('/')}/{name}"
                 if folder.looks_like_package(path) or folder.looks_like_image(path):
                     files.append(path)
+                elif folder.looks_like_initramfs(path):
+                    self._initramfs.append(path)
                 elif module_name(path) in ALONE:
                     self._loose.append(path)
         for tree in self._trees:
@@ -113,6 +119,9 @@ class _Search:
 
     def _open(self, path: str) -> Iterator[Kernel | Unreadable]:
         """The kernel in one file of the folder; nothing where it is no kernel after all."""
+        about = self._root.stat(path)
+        if about is not None and about.st_size > self._limits.in_memory and not self._is_elf(path):
+            return  # a disk image, say: of kernels only a vmlinux with all its debug information is that large
         try:
             yield from open_image_in(
                 self._at(path), self._limits, far=lambda: self._loose, rivals=lambda: self._others(path)
@@ -124,13 +133,16 @@ class _Search:
             if not self._root.is_file(path):
                 yield unreadable(self._root.outside(path), error)
 
-    def _open_packages(self, group: Sequence[Input]) -> Iterator[Kernel | Unreadable]:
+    def _open_together(self, group: Sequence[Input]) -> Iterator[Kernel | Unreadable]:
         try:
             yield from self._open_inputs(group, self._limits)
         except (DamagedInput, Missing) as error:
             yield unreadable(group[0].name, error)
-        except BadInput:  # a package of something else
+        except BadInput:  # a package of something else, an initramfs without modules
             return
+
+    def _is_elf(self, path: str) -> bool:
+        return (self._root.read(path, 4, head=True) or b"").startswith(b"\x7fELF")
 
     def _others(self, path: str) -> Iterator[Rival]:
         return (image for other, image in self._images.items() if other != path)
@@ -142,6 +154,7 @@ class _Search:
             trees = {self._root.resolve(tree) for tree in folder.module_roots(self._at(path), kernel.release)}
         except EjectableError:  # then each is judged by itself
             return
+        self._taken |= set(folder.initramfs_beside(self._at(path), kernel.release))
         for loose in self._loose:
             if self._root.outside(loose) in chosen or trees & {str(above) for above in PurePosixPath(loose).parents}:
                 self._taken.add(loose)

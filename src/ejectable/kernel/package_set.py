@@ -14,7 +14,7 @@ from ejectable.intake import DEFAULT_LIMITS, Input, Limits, file_input
 from ejectable.kernel.archive_kernels import Part, kernels_in
 from ejectable.kernel.containers import deb, rpm
 from ejectable.kernel.image_kernel import ImageKernel
-from ejectable.kernel.package import from_deb, from_rpm
+from ejectable.kernel.package import Package, from_deb, from_rpm
 
 __all__ = ["groups", "is_package", "open_package", "open_package_set"]
 
@@ -29,23 +29,40 @@ def is_package(head: bytes) -> bool:
 def groups(inputs: Iterable[Input], limits: Limits = DEFAULT_LIMITS) -> list[tuple[Input, ...]]:
     """The inputs in their order, packages of one kernel together at the place of the first; all else by itself.
 
-    They belong together if name, version and architecture on them say so.
+    They belong together if name, version and architecture on them say so. Where a package is there twice there were two
+    builds: then those of one folder belong together, and of two in one folder each is by itself.
     """
-    found: dict[str, list[Input]] = {}
-    for number, source in enumerate(inputs):
-        found.setdefault(_kernel_of(source, limits) or str(number), []).append(source)
+    every = [(source, _package_of(source, limits)) for source in inputs]
+    found: dict[tuple[str, ...], list[Input]] = {}
+    for number, (source, package) in enumerate(every):
+        alike = [other for other in every if package and other[1] and other[1].kernel == package.kernel]
+        key: tuple[str, ...] = ("", str(number))
+        if package is not None and package.kernel is not None:
+            key = (package.kernel,)
+            if _twice(alike):
+                beside = [other for other in alike if _folder(other[0]) == _folder(source)]
+                key = ("", str(number)) if _twice(beside) else (package.kernel, _folder(source))
+        found.setdefault(key, []).append(source)
     return [tuple(group) for group in found.values()]
 
 
-def _kernel_of(source: Input, limits: Limits) -> str | None:
-    """What the parts of one kernel have in common; `None` for what is no part of one, or cannot be read."""
+def _twice(packages: Sequence[tuple[Input, Package | None]]) -> bool:
+    names = [package.name for _, package in packages if package is not None]
+    return len(names) != len(set(names))
+
+
+def _folder(source: Input) -> str:
+    return str(source.path.absolute().parent) if source.path is not None else ""
+
+
+def _package_of(source: Input, limits: Limits) -> Package | None:
+    """What is written on a package; `None` for what is none, or cannot be read."""
     try:
         with source.open() as file:
             head = file.read(8)
-        package = open_package(source, limits).package if is_package(head) else None
+        return open_package(source, limits).package if is_package(head) else None
     except (EjectableError, OSError):
         return None
-    return package.kernel if package is not None else None
 
 
 def open_package_set(paths: Sequence[Path], *, limits: Limits = DEFAULT_LIMITS) -> ImageKernel:

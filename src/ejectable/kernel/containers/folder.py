@@ -22,16 +22,17 @@ __all__ = [
     "initramfs_beside",
     "is_source_tree",
     "looks_like_image",
+    "looks_like_initramfs",
     "looks_like_package",
     "module_roots",
     "source_release",
 ]
 
-PACKED = r"(?:\.(?:gz|bz2|lzma|xz|lzo|lz4|zst))?"
-# Names that the kernel's build, its install scripts and the distributions give to images. Much that begins in the
-# same way is none: vmlinux.o, vmlinux.lds, Image.rst, vmlinuz-6.1.hmac.
+# Names that the kernel's build, its install scripts, boot loaders and people give to images. Much that begins in the
+# same way is none: vmlinux.o, vmlinux.lds, Image.rst, vmlinuz-6.1.hmac. What is in the file decides.
 KERNEL_FILE = re.compile(
-    rf"(?:vmlinuz(?:-.+|\.efi)?|vmlinux(?:-.+)?{PACKED}|bzImage(?:-.+)?|Image(?:-.+)?{PACKED}|kernel\.img|linux|.+\.efi)"
+    r"(?:(?:vmlinu[xz]|(?:b?z|u)?Image|linux|kernel)(?:[-._].+)?|kernel\d+(?:[-._].+)?|.+\.(?:efi|itb|fit)"
+    r"|boot(?:[-_].+)?\.img)"
 )
 PACKAGE = (".deb", ".rpm", ".udeb")
 NOT_A_KERNEL = re.compile(r".+\.(?:hmac|sig|p7s|o|a|S|lds|map|symvers|cmd|txt|sha\d+|asc|dpkg-\w+|md|rst)")
@@ -78,6 +79,11 @@ def around(file: Path) -> Around:
 def looks_like_package(path: str | PurePosixPath) -> bool:
     """Whether a file of this name may be a package."""
     return str(path).endswith(PACKAGE)
+
+
+def looks_like_initramfs(path: str | PurePosixPath) -> bool:
+    """Whether a file of this name may be an initramfs, and not one for a crash kernel."""
+    return INITRAMFS.fullmatch(PurePosixPath(path).name) is not None
 
 
 def looks_like_image(path: str | PurePosixPath) -> bool:
@@ -164,5 +170,5 @@ def config_beside(image: Around, release: str | None) -> Iterator[str]:
 def initramfs_beside(image: Around, release: str | None) -> Iterator[str]:
     """The files in the image's folder that it may be booted with: of its release, or with none in their names."""
     for name in image.root.list(str(image.folder)) or ():
-        if INITRAMFS.fullmatch(name) and ((release and release in name) or not RELEASE_IN_NAME.search(name)):
+        if looks_like_initramfs(name) and ((release and release in name) or not RELEASE_IN_NAME.search(name)):
             yield str(image.folder / name)
