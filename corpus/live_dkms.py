@@ -56,7 +56,8 @@ HEAD = """<!-- Written by `make live-dkms`: do not edit. -->
 Real systems (debootstrap), their own DKMS, real kernel packages by apt. The older kernel is the one that the module
 was installed for. Each step has to end with exit code 0 and nothing half-installed (`dpkg --audit`), with an initrd
 for each kernel that is installed, our module for the older kernel alone, and the module of a neighbour (with
-`AUTOINSTALL="yes"`) for each.
+`AUTOINSTALL="yes"`) for each. The last two steps of each system have the line `AUTOINSTALL="no"` that an earlier
+version wrote: it fails with DKMS 3.0 alone. Debian's archive has DKMS 2.8, 3.0 and 3.2; no release of it has 3.1.
 """
 
 

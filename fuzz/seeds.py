@@ -4,6 +4,7 @@
 import gzip
 import struct
 import subprocess
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +30,33 @@ def _kernel_files() -> Iterator[bytes]:
     yield synthetic.zboot(synthetic.pack(flat, Compression.GZIP))
     yield synthetic.deb(files)
     yield synthetic.cpio_newc(files)
+
+
+def _bundles() -> Iterator[bytes]:
+    kernel = synthetic.bzimage(synthetic.pack(synthetic.vmlinux(4096), Compression.GZIP))
+    sections = b"".join(
+        struct.pack("<8sIIII16x", name, size, 0x1000, size, start)
+        for name, size, start in ((b".linux", len(kernel), 0x200), (b".initrd", 64, 0x200 + len(kernel)))
+    )
+    head = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40) + b"PE\0\0" + struct.pack("<HH12xHH", 0x8664, 2, 0, 0)
+    yield (head + sections).ljust(0x200, b"\0") + kernel + bytes(64)
+    header = struct.pack(">IIIIIIIBBBB32s", 0x27051956, 0, 0, len(kernel), 0, 0, zlib.crc32(kernel), 5, 24, 2, 0, b"k")
+    yield header[:4] + struct.pack(">I", zlib.crc32(header)) + header[8:] + kernel
+    yield (
+        struct.pack("<8sIIIIIIIII", b"ANDROID!", len(kernel), 0, 64, 0, 0, 0, 0, 2048, 0).ljust(2048, b"\0")
+        + kernel.ljust(-(-len(kernel) // 2048) * 2048, b"\0")
+        + bytes(64)
+    )
+
+    def node(name: bytes, *inside: bytes) -> bytes:
+        padded = name + bytes(4 - len(name) % 4)
+        return struct.pack(">I", 1) + padded + b"".join(inside) + struct.pack(">I", 2)
+
+    strings = b"type\0data\0"
+    image = node(b"kernel", struct.pack(">III", 3, 8, 0) + b"kernel\0\0", struct.pack(">III", 3, 8, 5) + b"contents")
+    tree = node(b"", node(b"images", image)) + struct.pack(">I", 9)
+    numbers = (0xD00DFEED, 40 + len(tree) + len(strings), 40, 40 + len(tree), 0, 17, 16, 0, len(strings), len(tree))
+    yield struct.pack(">10I", *numbers) + tree + strings
 
 
 def _btf() -> Iterator[bytes]:
@@ -129,6 +157,7 @@ SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "streams": _packed,
     "archive": _archives,
     "kernel_file": _kernel_files,
+    "bundle": _bundles,
     "module": _objects,
     "config": _configs,
     "btf": _btf,

@@ -50,6 +50,16 @@ def kernel_file(data: bytes) -> None:
                 kernel.module("virtio_pci")
 
 
+def bundle(data: bytes) -> None:
+    """What a boot loader takes: a UKI, a uImage, a FIT, an Android boot image; and kernels of other architectures."""
+    from ejectable.kernel.formats.bundles import unwrap
+    from ejectable.kernel.formats.foreign import architecture
+
+    view = memoryview(data)
+    architecture(view)
+    unwrap(view, "input")
+
+
 def module(data: bytes) -> None:
     """A module: ELF sections, symbols, relocations."""
     from ejectable.kernel.module import Module
@@ -218,6 +228,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         streams,
         archive,
         kernel_file,
+        bundle,
         module,
         config,
         btf,

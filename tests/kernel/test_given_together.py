@@ -199,6 +199,7 @@ def test_a_package_for_debuggers_holds_a_kernel_and_no_code_of_modules(tmp_path:
     (tmp_path / "whole.ko").write_bytes(module("affected"))
     kept = tmp_path / "kept.ko"
     subprocess.run(["objcopy", "--only-keep-debug", tmp_path / "whole.ko", kept], check=True)
+    assert words(kept) == {str(kept): Status.UNKNOWN}
     path = tmp_path / "dbg.deb"
     debug = {f"usr/lib/debug/boot/vmlinux-{R}": unpacked(), f"usr/lib/debug/{TREE}/{USUAL}": kept.read_bytes()}
     path.write_bytes(deb(debug, package=f"linux-image-{R}-dbg"))

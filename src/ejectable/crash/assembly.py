@@ -37,7 +37,10 @@ LAST_WORDS = ("---[ end ", "Rebooting in ", "Kernel Offset: ")
 # Reports of which further lines look like a beginning: within how many lines, or with which words.
 REPEATED = {"leak": (3, ("unreferenced ",)), "slab": (1, ("INFO: ",)), "rcu-stall": (12, ())}
 # A line of a stack dump: `1ac0: 80275518 802a0f18 ...` (arm), `Stack: (0xec3d1ac8 to 0xec3d2000)`.
-DUMPED = re.compile(r"(?:[0-9a-f]{4,16}:? )?(?: ?[0-9a-f]{8,16}){1,8} ?$|(?:Raw s|Exception s|S)tack[ :(]")
+DUMPED = re.compile(
+    r"(?:[0-9a-f]{4,16}: )?[0-9a-f]{8}(?:[0-9a-f]{8})?(?: [0-9a-f]{8}(?:[0-9a-f]{8})?){0,7} ?\Z"
+    r"|(?:Raw s|Exception s|S)tack[ :(]"
+)
 # What oops_end() says again behind an end mark before it panics, so that it stays on the screen.
 SAID_AGAIN = re.compile(r"RIP: |Code: |RSP: |EFLAGS|PC is at|pc : |[A-Z][A-Z0-9]{1,2}: {1,2}[0-9a-f]{4}|PKRU: |EIP: ")
 

@@ -35,6 +35,8 @@ __all__ = [
     "trapped",
 ]
 
+LONGEST = 80  # characters of a name that are looked at: no function that is not blamed has a longer one
+
 # SYSCALL_DEFINE() makes several functions of one, and their names changed with the years (include/linux/syscalls.h
 # and the architectures' asm/syscall_wrapper.h): SyS_read and SYSC_read, then __x64_sys_read, __se_sys_read,
 # __do_sys_read; ksys_read is what all of them call. The source says only: read.
@@ -59,7 +61,7 @@ def blame(functions: Iterable[str], pattern: str = "") -> str | None:
     passed = ALLOCATES.match if pattern == "leak" else skipped
     for function in functions:
         plain = base(function)
-        if passed(plain) or (extra is not None and extra.search(plain)):
+        if passed(plain[:LONGEST]) or (extra is not None and extra.search(plain[:LONGEST])):
             continue
         if bottom(plain):
             break
@@ -71,7 +73,7 @@ def first_left(functions: Iterable[str]) -> str | None:
     """Where all are passed over: the first that does more than report, else the first."""
     names = [base(function) for function in functions]
     for name in names:
-        if not TELLS.match(name) and not bottom(name):
+        if not TELLS.match(name[:LONGEST]) and not bottom(name):
             return named(name)
     return named(names[0]) if names else None
 
@@ -79,25 +81,25 @@ def first_left(functions: Iterable[str]) -> str | None:
 @lru_cache(maxsize=8192)
 def skipped(name: str) -> bool:
     """Whether a function is passed over, whatever the kind of event."""
-    return SKIP.match(name) is not None
+    return SKIP.match(name[:LONGEST]) is not None
 
 
 @lru_cache(maxsize=4096)
 def bottom(name: str) -> bool:
     """Whether a thread of execution begins with it."""
-    return BOTTOM.match(name) is not None
+    return BOTTOM.match(name[:LONGEST]) is not None
 
 
 @lru_cache(maxsize=4096)
 def interrupted(name: str) -> bool:
     """Whether what stands below it in a trace was interrupted by it."""
-    return INTERRUPTED.match(name) is not None
+    return INTERRUPTED.match(name[:LONGEST]) is not None
 
 
 @lru_cache(maxsize=4096)
 def trapped(name: str) -> bool:
     """Whether it is the way into the kernel of what trapped there."""
-    return TRAP.match(name) is not None
+    return TRAP.match(name[:LONGEST]) is not None
 
 
 def caller_of_wait(functions: Sequence[str]) -> str | None:
@@ -108,7 +110,7 @@ def caller_of_wait(functions: Sequence[str]) -> str | None:
             if anchor in name:
                 return name if anchor == "rtnl_lock" else "synchronize_rcu"
     for name in names:
-        if not WAITING.search(name) and not bottom(name) and not skipped(name):
+        if not WAITING.search(name[:LONGEST]) and not bottom(name) and not skipped(name):
             return named(name)
     return None
 
@@ -127,9 +129,9 @@ def caller_of_stall(functions: Sequence[str], pattern: str = "") -> str | None:
             start += 1
     before: str | None = None
     for name in names[start:] or names[:1]:
-        if skipped(name) or (extra is not None and extra.search(name)):
+        if skipped(name) or (extra is not None and extra.search(name[:LONGEST])):
             continue
-        if DISPATCH.match(name):
+        if DISPATCH.match(name[:LONGEST]):
             return "smp_call_function" if "smp_call_function" in name else named(before or name)
         before = name
     return None if before is None else named(before)

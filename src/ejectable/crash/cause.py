@@ -10,6 +10,8 @@ from ejectable.model import Trigger
 
 __all__ = ["tells_trigger", "trigger_of"]
 
+LONGEST = 80  # characters of a name that are looked at
+
 # From the special to the general: a device that is removed on the way to a suspend is a suspend; an ACPI eject ends
 # in the same PCI functions as a removal through sysfs.
 SIGNS: tuple[tuple[Trigger, re.Pattern[str]], ...] = (
@@ -72,12 +74,12 @@ def trigger_of(functions: Sequence[str], workqueue: str | None, process: str | N
 
 def tells_trigger(function: str, trigger: Trigger) -> bool:
     """Whether a function's name is what tells this trigger."""
-    return any(sign.match(base(function)) for one, sign in SIGNS if one == trigger)
+    return any(sign.match(base(function)[:LONGEST]) for one, sign in SIGNS if one == trigger)
 
 
 @lru_cache(maxsize=1024)
 def _by_names(functions: tuple[str, ...]) -> Trigger | None:
-    names = [base(function) for function in functions]
+    names = [base(function)[:LONGEST] for function in functions]
     for trigger, pattern in SIGNS:
         if any(pattern.match(name) for name in names):
             return trigger

@@ -16,20 +16,29 @@ from ejectable.model import Frame
 
 __all__ = ["LOCATION", "base", "could_be_frame", "frames_of", "location", "retyped"]
 
-NAME = r"[A-Za-z_.$][\w.$]*"
+NAME = r"[A-Za-z_.$][\w.$]{0,250}"
+# Every repetition is bounded, and no two stand beside each other that take the same characters.
 FRAME = re.compile(
-    r"\s*(?:\(?\[<?(?:0x)?[0-9a-fx]{4,16}>?\]\)?\s*){0,2}(?:\[[0-9a-f]{8,16}\]\s*)?(\?\s+)?\(?(?:\d{1,4}:)?"
-    r"(?:\[<[0-9a-f]+>\]\s*)?"
-    rf"({NAME})\+(0x[0-9a-f]+|\d+)/(0x[0-9a-f]+|\d+)"
-    r"(?:\s*\[(?P<module>[\w-]+)(?:\s[0-9a-fA-F]+)?\])?(?P<rest>.{0,200})"
+    r"(?:\(?\[<?(?:0x)?[0-9a-fx]{4,16}>?\]\)? {0,4}){0,3}(\?\s{1,4})?"
+    r"(?:\(?\[<?[0-9a-f]{1,16}>?\] {0,4})?\(?(?:\d{1,4}:)?"
+    rf"({NAME})\+(0x[0-9a-f]{{1,8}}|\d{{1,8}})/(0x[0-9a-f]{{1,8}}|\d{{1,8}})"
+    r"(?:\s{0,4}\[(?P<module>[\w-]{1,64})(?:\s[0-9a-fA-F]{1,64})?\])?(?P<rest>.{0,200})"
 )
 ARM = re.compile(
-    r"\s*(?:\[<[0-9a-f]{8}>\]\s*)?\(?(" + NAME + r")(?:\+(0x[0-9a-f]+)/(0x[0-9a-f]+))?(?: \[(\w+)\])?\)? from "
-    r"(?:\[<[0-9a-f]{8}>\]\s*)?\(?(" + NAME + r")\+(0x[0-9a-f]+)/(0x[0-9a-f]+)(?: \[(\w+)\])?\)?"
+    r"(?:\[<[0-9a-f]{8}>\]\s{0,4})?\(?("
+    + NAME
+    + r")(?:\+(0x[0-9a-f]{1,8})/(0x[0-9a-f]{1,8}))?(?: \[(\w{1,64})\])?\)? from "
+    r"(?:\[<[0-9a-f]{8}>\]\s{0,4})?\(?(" + NAME + r")\+(0x[0-9a-f]{1,8})/(0x[0-9a-f]{1,8})(?: \[(\w{1,64})\])?\)?"
 )
 # scripts/decode_stacktrace.sh: `func (file.c:12 file.h:3) mod`.
-DECODED = re.compile(rf"\s*(\?\s+)?({NAME}) \((?:\./|\.\./)*[\w./-]+\.[chS]:\d+[^()]{{0,300}}\)(?: ([\w-]+))?\s*$")
-LOCATION = re.compile(rf"({NAME})\+(0x[0-9a-f]+)/(0x[0-9a-f]+)(?:\s*\[([\w-]+)(?: [0-9a-f]+)?\])?")
+DECODED = re.compile(
+    rf"(\?\s{{1,4}})?({NAME}) \([\w./-]{{1,200}}\.[chS]:\d{{1,6}}[^()]{{0,300}}\)(?: ([\w-]{{1,64}}))?\Z"
+)
+LOCATION = re.compile(
+    rf"(?<![\w.$])({NAME})\+(0x[0-9a-f]{{1,8}})/(0x[0-9a-f]{{1,8}})"
+    r"(?:\s{0,4}\[([\w-]{1,64})(?: [0-9a-f]{1,64})?\])?"
+)
+LONGEST = 600  # characters of a line that shows a frame
 
 # What compilers append to a function that they split, cloned or promoted.
 SUFFIX = re.compile(r"\.(?:isra|constprop|part|cold|llvm|lto_priv|clone|prop|resume|__uniq)(?:\.[0-9a-z]+)*.*$")
@@ -44,6 +53,7 @@ def base(name: str) -> str:
 @lru_cache(maxsize=8192)
 def frames_of(text: str) -> tuple[Frame, ...]:
     """The frames that one line shows: none, one, or two for the last line of an ARM trace's pair."""
+    text = text[:LONGEST].strip()
     if "+0x" in text:
         if " from " in text and (match := ARM.match(text)):
             name, offset, size, module, caller, caller_offset, caller_size, caller_module = match.groups()
@@ -74,16 +84,15 @@ def location(text: str) -> Frame | None:
 
 # A frame as somebody typed it, or as a photograph was read: blanks round the signs, O for 0, l or I for 1, S for 5.
 RETYPED = re.compile(
-    r"\s*(\?\s{0,3})?([A-Za-z_][\w.$]{1,100})\s{0,2}\+\s{0,2}[0Oo][xX\u00d7]\s?([0-9a-fA-FOolIS]{1,8})\s{0,2}/\s{0,2}"
-    r"[0Oo][xX\u00d7]\s?([0-9a-fA-FOolIS]{1,8})(?:\s{0,3}[\[({]([\w-]{1,60})[\])}])?\s*$"
+    r"(\?\s{1,3})?([A-Za-z_][\w.$]{1,100}) ?\+ ?[0Oo][xX\u00d7] ?([0-9a-fA-FOolIS]{1,8}) ?/ ?"
+    r"[0Oo][xX\u00d7] ?([0-9a-fA-FOolIS]{1,8})(?:\s{0,3}[\[({]([\w-]{1,60})[\])}])?\Z"
 )
 DIGITS = str.maketrans("OolIS", "00115")
-COULD_BE = re.compile(r"\??\s{0,3}\S{2,120}(?:\s{0,3}[\[({]\S{1,60})?$|\??\s{0,3}(?:\S{1,60}\s){0,3}\S{0,80}\+\s?\S?\w")
 
 
 def retyped(text: str) -> Frame | None:
     """The frame in a line that somebody typed or a program read from a picture, with its digits set right."""
-    match = RETYPED.match(text)
+    match = RETYPED.match(text[:LONGEST].strip())
     if not match:
         return None
     offset, size = (int(match.group(number).translate(DIGITS), 16) for number in (3, 4))
@@ -92,10 +101,15 @@ def retyped(text: str) -> Frame | None:
 
 def could_be_frame(text: str) -> bool:
     """Whether a line among frames, which could not be read as one, may have been one before it was damaged."""
-    plain = text.strip()
+    plain = text[:LONGEST].strip()
     if not 4 <= len(plain) <= 200 or ": " in plain or plain.startswith(("<", "---", "[<")):
         return False
-    return COULD_BE.match(plain) is not None and ("_" in plain or "+" in plain or "\ufffd" in plain)
+    words = plain.removeprefix("?").split()
+    if len(words) > 1 and words[-1][:1] in "[({":  # the module
+        del words[-1]
+    if len(words) > 4 or not words:
+        return False
+    return "+" in plain or (len(words) == 1 and ("_" in plain or "\ufffd" in plain))
 
 
 def _number(text: str | None) -> int | None:

@@ -34,7 +34,7 @@ MOST_PARTS = 32 << 20  # of all parts of one record: the log buffer of a kernel 
 # newest piece of the log, so that they are read from the highest number down.
 PART = re.compile(rb"\A(\w+)#(\d+) Part(\d+)\s*\n")
 # EFI's and ERST's names hold the time of the boot: `dmesg-efi-` time, two digits of part, three of count.
-NAME = re.compile(r"(?:dmesg-)?([a-z_]+)-(\d+)(\d{2})(\d{3})(?:\.enc\.z)?\Z")
+NAME = re.compile(r"(?:dmesg-)?([a-z_]{1,40})-(\d{1,20})(\d{2})(\d{3})(?:\.enc\.z)?\Z")
 
 
 class Source(msgspec.Struct, frozen=True):

@@ -40,7 +40,7 @@ PHONE = re.compile(
 
 # /dev/kmsg and extended netconsole: `level,sequence,microseconds,flags[,caller=T1];text`, where netconsole may put
 # the release in front (Documentation/ABI/testing/dev-kmsg, Documentation/networking/netconsole.rst).
-RECORD = re.compile(r"(?:\d+\.\d+[\w.+~-]*,)?\d{1,5},\d{1,20},(\d{1,20}),[^;]{1,120};")
+RECORD = re.compile(r"(?:\d{1,3}\.\d{1,3}[\w.+~-]{0,80},)?\d{1,5},\d{1,20},(\d{1,20}),[^;]{1,120};")
 RECORD_CALLER = re.compile(r",caller=([CT]\d+)")
 
 MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
@@ -58,13 +58,14 @@ SYSLOG = re.compile(
     r"(" + MONTH + r" [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d(?:\.\d+)?"
     r"|(?:[A-Z][a-z]{2} )?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: ?[A-Z]{2,5}|Z|[+-]\d\d:?\d\d)?"
     r"|\d{9,10}\.\d{6})"
-    r" ([\w.:%-]*[\w%]) ([^\s:\[\]]+)(?:\[\d+\])?(?:: ?| [\w-]+ [\w-]+ (?:-|\[\w.{0,400}?\]) ?| - )(?:\ufeff)?"
+    r" ([\w.:%-]{0,254}[\w%]) ([^\s:\[\]]{1,100})(?:\[\d{1,10}\])?"
+    r"(?:: ?| [\w-]{1,60} [\w-]{1,60} (?:-|\[\w.{0,400}?\]) ?| - )(?:\ufeff)?"
 )
 KERNEL = frozenset({"kernel", "klogd", "kern"})
 
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)?|[@-Z\\^_=>()*+#][0-9A-B]?)")
 PSTORE_LEVEL = re.compile(r"<\d{1,3}>")
-JSON_MESSAGE = re.compile(r'\s*"(?:msg|MESSAGE)"\s*:\s*(".*"|\[.*\])\s*,?\s*$')
+JSON_MESSAGE = re.compile(r'\s{0,80}"(?:msg|MESSAGE)"\s{0,8}:\s{0,8}(".*"|\[.*\]),?\Z')
 
 
 def clean(text: str) -> str:
@@ -132,11 +133,12 @@ def read(text: str) -> Line | None:
     return Line(text)
 
 
-FIELD = re.compile(r"    ([A-Z_][A-Z0-9_]*)=(.*)")
+FIELD = re.compile(r"    ([A-Z_][A-Z0-9_]{0,80})=(.*)")
 JOURNAL_FIELD = re.compile(r"(?:_[A-Z]|__[A-Z]|PRIORITY=|SYSLOG_|CODE_|SUBSYSTEM=|DEVICE=)[A-Z0-9_]*=?")
 JSON_HEADS = frozenset('{}[]" ')
 JSON_NOISE = re.compile(
-    r'\s*(?:[\[\]{}],? *)+$|\s*"(?:dmesg|fac|pri|time|caller|PRIORITY|SYSLOG_\w+|_\w+|SEQNUM\w*|CODE_\w+)"\s*:'
+    r'\s{0,80}(?:[\[\]{}],? {0,4}){1,40}\Z|\s{0,80}"(?:dmesg|fac|pri|time|caller|PRIORITY|SYSLOG_\w{1,40}|_\w{1,60}'
+    r'|SEQNUM\w{0,10}|CODE_\w{1,20})"\s{0,8}:'
 )
 
 
@@ -161,7 +163,7 @@ def _after_printk(text: str, match: re.Match[str], host: str = "") -> Line | Non
     return Line(text[end:], time, caller, host)
 
 
-MONOTONIC = re.compile(r"([\w.-]{1,255}) (kernel(?=: )|[\w.@\\/-]+(?=\[\d+\]: ))(?:\[\d+\])?: ")
+MONOTONIC = re.compile(r"([\w.-]{1,255}) (kernel(?=: )|[\w.@\\/-]{1,100}(?=\[\d{1,10}\]: ))(?:\[\d{1,10}\])?: ")
 
 
 HOSTS = ("_HOSTNAME", "hostname", "host", "container_id", "instance")
@@ -169,7 +171,7 @@ HOSTS = ("_HOSTNAME", "hostname", "host", "container_id", "instance")
 
 def _json(text: str) -> Line | None:
     """One record of a JSON stream on one line, or one line of a record that is spread over several."""
-    match = JSON_MESSAGE.match(text)
+    match = JSON_MESSAGE.match(text.rstrip())
     if match:
         message = _decoded(match.group(1))
         return None if message is None else read(message)

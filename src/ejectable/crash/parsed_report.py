@@ -51,10 +51,11 @@ class ParsedReport(msgspec.Struct):
 
 HEADER = re.compile(
     r"(?:CPU: ?(\d+) )?(?:UID: \d+ )?P(?:ID|id): ?(\d+),? [Cc]omm: ?(.{1,40}?)"
-    r"(?: (Not tainted|Tainted: ?(?:[A-Z ]|\[[A-Z]\]=\w+,? ?)*?)(?: +(?:\()?(\d\S*)(?: #?\S+)?.*)?)?\s*$"
+    r"(?: (Not tainted|Tainted: ?(?:[A-Z ]|\[[A-Z]\]=\w{1,40},? ?){0,60}?)"
+    r"(?: {1,8}(?:\()?(\d\S{0,100})(?: .{0,200})?)?)?\s{0,8}$"
 )
-KERNEL = re.compile(r"(?:Not tainted|Tainted: (?:\(?[A-Z]\)? ?|\[[A-Z]\]=\w+,? ?| )+?) *\(?(\d+\.\d+[^\s)]*)")
-TAINT = re.compile(r"Tainted: ((?:[A-Z] ?| )+|)")
+KERNEL = re.compile(r"(?:Not tainted|Tainted: [\w()\[\]=, ]{1,160}?) {0,8}\(?(\d{1,3}\.\d{1,3}[^\s)]{0,100})")
+TAINT = re.compile(r"Tainted: ([A-Z ]{0,60})")
 PROCESS = re.compile(r"Process (\S.{0,30}?) \(pid: ?(\d+)")
 TASK = re.compile(r"INFO: task (\S.{0,40}?):(\d+) ")
 STATE = re.compile(r"\btask:(\S.{0,40}?) {1,20}state:.{0,40}? pid: {0,8}(\d{1,10})")

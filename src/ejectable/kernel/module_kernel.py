@@ -9,11 +9,11 @@ from ejectable.intake import Limits
 from ejectable.kernel.config import Config, parse_config
 from ejectable.kernel.kernel import Kernel
 from ejectable.kernel.module import Module
-from ejectable.kernel.module_choice import ModuleChoice, choose_module, module_program
+from ejectable.kernel.module_choice import ModuleChoice, choose_module, has_code, module_program
 from ejectable.kernel.modules import ModuleSource
 from ejectable.kernel.package import Package
 from ejectable.kernel.program import Program, Types
-from ejectable.model import Arch, Doubt
+from ejectable.model import Arch, Doubt, DoubtKind
 
 __all__ = ["ModuleKernel", "ModulesKernel"]
 
@@ -50,6 +50,13 @@ class ModuleKernel(Kernel):
     def build_id(self) -> str | None:
         """The module's own."""
         return self._module.elf.build_id
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """That it has no code, where that is so."""
+        if has_code(self._module):
+            return ()
+        return (Doubt(DoubtKind.MISSING, self.name, "The module holds information for debuggers, and no code."),)
 
     @cached_property
     def _program(self) -> tuple[Program, tuple[Doubt, ...]]:

@@ -310,4 +310,4 @@ def _device(names: Sequence[str]) -> str | None:
 
 def _base(name: str) -> str:
     """Without what compilers append: vp_del_vqs.llvm.123, virtblk_remove.cold."""
-    return name.split(".", 1)[0] if name[:1] != "." else name
+    return (name.split(".", 1)[0] if name[:1] != "." else name)[:80]

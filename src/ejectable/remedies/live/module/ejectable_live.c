@@ -279,28 +279,47 @@ static void disarm(void)
 	mutex_unlock(&arming);
 }
 
-/* Whether a file of sysfs holds these bytes (in hexadecimal): where the kernel shows build-ids. */
-static bool shows(const char *path, const char *hexadecimal)
+/*
+ * Whether a file of sysfs, where the kernel shows build-ids, holds these bytes (in hexadecimal); -ENOENT where there is
+ * no such file.
+ */
+static int shows(const char *path, const char *hexadecimal)
 {
 	size_t size = strlen(hexadecimal) / 2;
 	u8 wanted[64], *found;
 	struct file *file;
 	ssize_t count;
 	loff_t at = 0;
-	bool same = false;
+	int error = -ENOEXEC;
 
 	if (!size || size > sizeof(wanted) || hex2bin(wanted, hexadecimal, size))
-		return false;
+		return -EINVAL;
 	file = filp_open(path, O_RDONLY, 0);
 	if (IS_ERR(file))
-		return false;
+		return PTR_ERR(file);
 	found = kmalloc(PAGE_SIZE, GFP_KERNEL);
-	count = found ? kernel_read(file, found, PAGE_SIZE, &at) : 0;
-	for (at = 0; count > 0 && !same && at + size <= count; at++)
-		same = !memcmp(found + at, wanted, size);
+	count = found ? kernel_read(file, found, PAGE_SIZE, &at) : -ENOMEM;
+	for (at = 0; error && count >= 0 && at + size <= count; at++)
+		if (!memcmp(found + at, wanted, size))
+			error = 0;
 	kfree(found);
 	filp_close(file, NULL);
-	return same;
+	return error;
+}
+
+/* Just this build of the kernel and, where it is a module that is loaded, of virtio_pci. */
+static int is_built_for_this(void)
+{
+	int error = shows("/sys/kernel/notes", EJECTABLE_BUILD_ID);
+
+	if (!error && IN_MODULE) {
+		error = shows("/sys/module/" DRIVER "/notes/.note.gnu.build-id", EJECTABLE_DRIVER_BUILD_ID);
+		if (error == -ENOENT) /* it is not loaded, and looked at when it comes */
+			error = 0;
+	}
+	if (error)
+		pr_err("the build-ids in sysfs are not those that this module was built for (%d): refused\n", error);
+	return error;
 }
 
 /* A virtio_pci that comes: before its first device is probed. One of another build is not watched. */
@@ -372,6 +391,9 @@ static int __init ejectable_live_init(void)
 		pr_err("built for %s %s: refused\n", EJECTABLE_RELEASE, EJECTABLE_VERSION);
 		return -ENOEXEC;
 	}
+	error = is_built_for_this();
+	if (error)
+		return error;
 	error = look_at_all();
 	if (error)
 		return error;
