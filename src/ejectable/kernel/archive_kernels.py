@@ -27,11 +27,11 @@ __all__ = ["ALONE", "Part", "kernels_in"]
 
 # Images in a package, by name: Debian and Ubuntu, Fedora and RHEL (kernel-core), SUSE (arm64: Image), Arch.
 IMAGE = re.compile(
-    r"(?:usr/lib/debug/)?(?:boot|(?:usr/)?lib/modules/[^/]+)/(?:vmlinuz|bzImage|Image|vmlinux)(?:[-.].*)?"
+    r"(?:usr/lib/debug/)?(?:boot|(?:usr/)?lib/modules/[^/]{1,128})/(?:vmlinuz|bzImage|Image|vmlinux)(?:[-.][^/]{0,200})?"
     r"(?<!\.hmac)(?<!\.sig)(?<!\.p7s)(?<!\.symvers)"
 )
 # What may be one elsewhere, in the packages of debian-installer and of unified kernel images; the content decides.
-ELSEWHERE = r"(?:.*/)?(?:vmlinu[xz](?:-[^/]+)?|bzImage|linux|[^/]+\.efi)"
+ELSEWHERE = r"(?:[^/]{0,255}/){0,32}+(?:vmlinu[xz](?:-[^/]{1,200})?|bzImage|linux|[^/]{1,200}\.efi)"
 ANY_IMAGE = re.compile(rf"{IMAGE.pattern}|{ELSEWHERE}")
 CONFIG = "(?:boot/config-{0}|(?:usr/)?lib/modules/{0}/config)"
 # The modules that are worth being reported alone, where their kernel is not there.
