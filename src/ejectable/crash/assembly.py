@@ -100,12 +100,6 @@ class Assembly:
         if not over:
             self.last = self.first_oops = self._waited_for = None
 
-    def quiet(self) -> None:
-        """Nothing came for a while: what has ended is complete."""
-        for report in sorted(self._ended.values(), key=lambda one: one.number):
-            self._emit(report)
-        self._ended.clear()
-
     def _outside(self, text: str) -> None:
         """A line that belongs to no report."""
         self.context.see(text)
