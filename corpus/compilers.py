@@ -11,7 +11,7 @@ from typing import Literal
 
 from ejectable.errors import Missing
 
-__all__ = ["Compiler", "command", "llvm_suffix"]
+__all__ = ["Compiler", "command", "linker", "llvm_suffix"]
 
 Compiler = Literal["gcc-12", "clang-16"]
 CANDIDATES: dict[Compiler, tuple[str, ...]] = {
@@ -28,6 +28,11 @@ def command(compiler: Compiler, cross: str = "") -> str:
         if shutil.which(f"{cross}{name}"):
             return f"{cross}{name}"
     raise Missing(f"{cross}{compiler} was not found, nor a later one.", hint=f"apt-get install {PACKAGES[compiler]}")
+
+
+def linker() -> str:
+    """The ld.lld that belongs to the clang that is there."""
+    return f"ld.lld{command('clang-16').removeprefix('clang')}"
 
 
 def llvm_suffix() -> str:

@@ -20,7 +20,7 @@ from corpus.modules import DEFAULT_RELEASE, Module
 from corpus.patches import VARIANTS, Family, apply
 from corpus.trees import architecture_of, source
 
-__all__ = ["QUICK", "Entry", "Item", "Stock", "entries", "is_there", "items", "paired_tree"]
+__all__ = ["HARDENED", "QUICK", "Entry", "Item", "Stock", "entries", "is_there", "items", "paired_tree"]
 
 
 class Stock(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +130,22 @@ ARM64_AXES: list[tuple[Compiler, Opt, bool]] = [
     ("clang-16", "O2", True),
     ("clang-16", "Os", False),
 ]
+HARDENED: list[tuple[str, str, Compiler]] = [  # release, hardening, compiler
+    (ARM, "scs", "gcc-12"),
+    (ARM, "scs", "clang-16"),
+    (DEFAULT_RELEASE, "kasan", "gcc-12"),
+    (DEFAULT_RELEASE, "kasan-clang", "clang-16"),
+    (ARM, "kasan-arm64", "gcc-12"),
+    (ARM, "sw-tags", "clang-16"),
+    (DEFAULT_RELEASE, "kmsan", "clang-16"),
+    (DEFAULT_RELEASE, "kcsan", "gcc-12"),
+    (DEFAULT_RELEASE, "kcov", "gcc-12"),
+    (DEFAULT_RELEASE, "kcfi", "clang-16"),
+    (ARM, "kcfi", "clang-16"),
+    (ARM, "lto", "clang-16"),
+    (DEFAULT_RELEASE, "o3", "gcc-12"),
+    (ARM, "o3", "gcc-12"),
+]
 MODULES = [
     *(Module(variant=variant) for variant, what in VARIANTS.items() if "6.1" in what.families),
     *(Module(release=ARM, variant=variant) for variant, what in VARIANTS.items() if "6.1" in what.families),
@@ -149,6 +165,11 @@ MODULES = [
     *(Module(release="6.1.0-56-arm64", variant=variant) for variant in ("affected", "fixed")),
     *(Module(variant="affected", compression=packed) for packed in ("xz", "gz", "zst")),
     *(Module(variant="fixed", compression=packed) for packed in ("xz", "gz", "zst")),
+    *(
+        Module(release=release, variant=variant, hardening=hardening, compiler=compiler, btf=hardening != "lto")
+        for release, hardening, compiler in HARDENED
+        for variant in ("affected", "fixed")
+    ),
     Module(legacy=False),
     *(Module(release="6.12.117+deb12-cloud-amd64", variant=variant) for variant in ("affected", "fixed", "stock")),
 ]

@@ -30,6 +30,27 @@ __all__ = ["DEFAULT_RELEASE", "Module", "faulty_module", "vmlinux_btf"]
 DEFAULT_RELEASE = "6.1.0-50-cloud-amd64"
 
 KNOWN = {**VARIANTS, **TRAPS}
+# What kernels are built with beyond the usual; the flags are those of scripts/Makefile.kasan, Makefile.kmsan and
+# arch/arm64/Makefile.
+HARDENINGS = {
+    "scs": "-fsanitize=shadow-call-stack -ffixed-x18",
+    "kasan": "-fsanitize=kernel-address -fasan-shadow-offset=0xdffffc0000000000 --param=asan-stack=1 "
+    "--param=asan-globals=1 --param=asan-instrumentation-with-call-threshold=10000 "
+    "--param=asan-instrument-allocas=1",
+    "kasan-clang": "-fsanitize=kernel-address -mllvm -asan-mapping-offset=0xdffffc0000000000 -mllvm -asan-stack=1 "
+    "-mllvm -asan-globals=1 -mllvm -asan-instrumentation-with-call-threshold=10000",
+    "kasan-arm64": "-fsanitize=kernel-address -fasan-shadow-offset=0xdfff800000000000 --param=asan-stack=1 "
+    "--param=asan-globals=1 --param=asan-instrumentation-with-call-threshold=10000",
+    "sw-tags": "-fsanitize=kernel-hwaddress -mllvm -hwasan-mapping-offset=0xefff800000000000 "
+    "-mllvm -hwasan-instrument-stack=0 -mllvm -hwasan-use-short-granules=0 -mllvm -hwasan-inline-all-checks=1",
+    "kmsan": "-fsanitize=kernel-memory -mllvm -msan-disable-checks=1",
+    "kcsan": "-fsanitize=thread -fno-optimize-sibling-calls",
+    "kcov": "-fsanitize-coverage=trace-pc",
+    "kcfi": "-fsanitize=kcfi",
+    "o3": "-O3",
+    # On arm64 only: objtool, which x86-64 needs, reads no bitcode.
+    "lto": "-flto -fvisibility=hidden",
+}
 MAKEFILE = """
 obj-m := virtio_pci.o
 virtio_pci-y := virtio_pci_modern.o virtio_pci_common.o {legacy}
@@ -63,6 +84,7 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
     debug: bool = False  # keep the DWARF
     legacy: bool = True  # with the legacy driver in it
     compression: Literal["none", "xz", "zst", "gz"] = "none"
+    hardening: str = ""  # a name of HARDENINGS
 
     @property
     def name(self) -> str:
@@ -74,6 +96,7 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
             "noretpoline": not self.retpoline,
             "debug": self.debug,
             "nolegacy": not self.legacy,
+            self.hardening: bool(self.hardening),
             self.compression: self.compression != "none",
         }
         return "-".join(["module", self.release, self.variant, *(word for word, chosen in options.items() if chosen)])
@@ -113,7 +136,9 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
             retpoline=self.retpoline and not self.arm,
             virtio_pci="module",
             compression=self.compression,
-            notes=KNOWN[self.variant].what + ("" if self.legacy else "; without the legacy driver"),
+            notes=(f"{self.hardening}: " if self.hardening else "")
+            + KNOWN[self.variant].what
+            + ("" if self.legacy else "; without the legacy driver"),
         )
 
 
@@ -137,6 +162,7 @@ def _build(aside: Path, module: Module) -> Path:
     apply(work, module.family, module.variant, KNOWN)
     clang = module.compiler != "gcc-12"
     flags = [f"-{module.opt}"] if module.opt != "O2" else []
+    flags += HARDENINGS[module.hardening].split() if module.hardening else []
     if not module.retpoline and not arm and not clang:
         flags += ["-mindirect-branch=keep", "-mfunction-return=keep"]
     if not module.legacy:
@@ -149,6 +175,10 @@ def _build(aside: Path, module: Module) -> Path:
         MAKEFILE.format(legacy="virtio_pci_legacy.o" if module.legacy else "", flags=" ".join(flags))
     )
     command: list[str | Path] = ["make", "-C", tree, f"M={work}", "modules"]
+    if module.hardening:
+        if module.hardening == "lto":
+            command.append(f"LD={compilers.linker()}")
+        command.append("KBUILD_MODPOST_WARN=1")  # these headers' kernel has no sanitizer to call
     if arm:
         command += ["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"]
     if clang:

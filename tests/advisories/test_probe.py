@@ -2,6 +2,7 @@
 """CVE-2024-42134 is told from real code: Debian's kernels, and their modules with the faulty callback put back."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import NoReturn
@@ -9,6 +10,8 @@ from typing import NoReturn
 import pytest
 
 from corpus.archive import fetch
+from corpus.compilers import Compiler
+from corpus.list import HARDENED
 from corpus.modules import Module
 from corpus.patches import VARIANTS, apply
 from corpus.trees import source as source_tree
@@ -93,6 +96,35 @@ def test_a_module_is_judged_as_it_was_built(module: Module) -> None:
     assert not finding.conflict
     if not module.legacy:
         assert finding.justification == "vulnerable_code_not_in_execute_path"
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("hardened", HARDENED, ids=" ".join)
+def test_a_module_is_judged_whatever_its_kernel_was_hardened_with(hardened: tuple[str, str, Compiler]) -> None:
+    release, hardening, compiler = hardened
+    for variant in ("affected", "fixed"):
+        module = Module(
+            release=release, variant=variant, hardening=hardening, compiler=compiler, btf=hardening != "lto"
+        )
+        try:
+            path = module.path()
+        except Missing as error:
+            missing(error)
+        finding = ADVISORY.probe(first(path))
+        assert finding.status == variant, finding.reason
+
+
+@pytest.mark.kernels
+def test_what_was_run_names_the_same_instruction_as_what_was_read() -> None:
+    try:
+        finding = ADVISORY.probe(first(Module().path()))
+    except Missing as error:
+        missing(error)
+    places = {item.kind: re.search(r"vp_del_vqs\+0x[0-9a-f]+", item.detail) for item in finding.evidence}
+    executed, disassembly = places[EvidenceKind.EXECUTED], places[EvidenceKind.DISASSEMBLY]
+    assert executed
+    assert disassembly
+    assert executed[0] == disassembly[0]
 
 
 @pytest.mark.kernels

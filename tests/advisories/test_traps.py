@@ -91,6 +91,7 @@ def test_the_module_that_would_be_loaded_is_judged(shipped: str, update: str, tm
     folder = root / "lib/modules" / Module().release / "updates/dkms"
     folder.mkdir(parents=True)
     shutil.copy(built(Module(variant=update)), folder)
+    (folder.parents[1] / "modules.dep").write_text("updates/dkms/virtio_pci.ko:\n")
     assert judged(root).status == update
 
 

@@ -271,6 +271,12 @@ def test_the_hash_that_a_callback_of_ours_does_not_have_is_no_trap(compiler: str
     assert (outcome.exit, outcome.value) == ("returned", 70)
 
 
+@pytest.mark.parametrize("compiler", ["aarch64-gcc", "aarch64-clang"])
+def test_return_addresses_may_be_kept_on_a_shadow_stack(compiler: str) -> None:
+    outcome = asked_and_answered(compiler, "-fsanitize=shadow-call-stack -ffixed-x18")[1]
+    assert (outcome.exit, outcome.value) == ("returned", 70)
+
+
 @pytest.mark.parametrize("bound", Bounds.__struct_fields__)
 def test_a_bound_that_was_reached_is_named(bound: str) -> None:
     source = """

@@ -15,6 +15,7 @@ from ejectable.advisories.cve_2024_42134.declarations import member_at
 from ejectable.kernel import Program, Types
 from ejectable.kernel.machine import Bounds as MachineBounds
 from ejectable.kernel.machine import Fault, Load, Machine, Object, Outcome
+from ejectable.kernel.machine.memory import MARK
 from ejectable.kernel.program import NotMapped, Symbol
 
 __all__ = ["DEFAULT", "DEVICE_SIZE", "QUEUES", "Bounds", "Scene", "calls_null"]
@@ -32,7 +33,6 @@ NEAR_NULL = 0x1_0000
 PAGE = 4096
 HASH = (1 << 64) - 64  # where kCFI looks for the hash of a function at address 0
 PASSES_ON = frozenset(("free_irq", "devm_free_irq", "request_irq", "request_threaded_irq"))
-MARK = 0x5EED_0000_0000_0000  # no canonical address
 ENODEV = 19
 # struct virtio_pci_legacy_device since v5.16 (include/linux/virtio_pci_legacy.h): pci_dev, isr, ioaddr.
 IOADDR = 16
@@ -152,6 +152,8 @@ class Scene:
             "vp_legacy_probe": identified,
             # What the modern driver says to a device that is legacy: there are no capabilities.
             "virtio_pci_modern_probe": -ENODEV,
+            # The same, where link-time optimisation has made that one a part of virtio_pci_probe().
+            "vp_modern_probe": -ENODEV,
         }
 
     def _step_into(self, callee: Symbol, arguments: tuple[int, ...]) -> bool:

@@ -25,6 +25,7 @@ WORD = 8
 # Fewer are no relocation section: real kernels have 100,000 and more, the smallest configuration some 10,000.
 FEWEST = 256
 CHUNK = 4096
+SAMPLES = 512
 KERNEL_HALF = 1 << 63
 PAGE = 4096
 
@@ -43,14 +44,27 @@ def relocated(raw: memoryview, base: int | None = None) -> tuple[memoryview, int
     or they do not fit the image.
     """
     for found in _runs(raw):
-        # _text, the image's first byte, is itself the target of relocations, and nothing lies before it.
+        # Nothing lies before _text, the image's first byte. It most often is the target of relocations itself; else
+        # _stext is the lowest, and _text is 64 KiB before it, at a multiple of that or of 2 MiB.
         lowest = min((value for value in found.values if value >= KERNEL_HALF), default=0)
-        start = base if base is not None else lowest
-        last = start + len(raw) - WORD
-        if start % PAGE or not all(start <= address <= last for address in found.addresses):
-            continue
-        return _applied(raw, found, start), start
+        rounded = (lowest, lowest & -(1 << 16), lowest - 1 & -(1 << 16), lowest & -(1 << 21))
+        for start in rounded if base is None else (base,):
+            last = start + len(raw) - WORD
+            inside = not start % PAGE and all(start <= address <= last for address in found.addresses)
+            if inside and _fits(raw, found, start):
+                return _applied(raw, found, start), start
     return raw, base
+
+
+def _fits(raw: memoryview, found: _Relocations, start: int) -> bool:
+    """Whether the words to be relocated are empty, or hold their values, if the image's first byte is at `start`."""
+    step = max(len(found.addresses) // SAMPLES, 1)
+    sample = list(zip(found.addresses[::step], found.values[::step], strict=True))
+    fitting = sum(
+        int.from_bytes(raw[address - start : address - start + WORD], "little") in (0, value)
+        for address, value in sample
+    )
+    return 10 * fitting >= 9 * len(sample)
 
 
 def relocated_segments(raw: memoryview, segments: Sequence[Segment]) -> list[Segment]:

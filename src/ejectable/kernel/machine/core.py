@@ -12,20 +12,30 @@ kernels have in common (thunks, tracing, stack protector, per-CPU base, kCFI) an
 """
 
 import struct
-from collections import deque
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Protocol
-
-import msgspec
 
 from ejectable.errors import Missing
 from ejectable.kernel.machine.bounds import Bounds
 from ejectable.kernel.machine.bugs import warnings_of
 from ejectable.kernel.machine.cpu import SILENT, cpu_of, return_thunks, thunk_registers
-from ejectable.kernel.machine.memory import DOOR, PAGE, PERCPU, STACK, STACK_SIZE, TASK, Memory
+from ejectable.kernel.machine.memory import (
+    DOOR,
+    PAGE,
+    PERCPU,
+    SHADOW,
+    SHADOW_STACK,
+    STACK,
+    STACK_SIZE,
+    TASK,
+    Memory,
+    on_stack,
+)
 from ejectable.kernel.machine.objects import Object
 from ejectable.kernel.machine.outcome import Call, Fault, Load, Outcome, Trap
+from ejectable.kernel.machine.run import Frame, Run
+from ejectable.kernel.machine.sanitizers import returns_shadow
 from ejectable.kernel.machine.stubs import REPORTS, Stub, general_stub
 from ejectable.kernel.program import SUFFIX, NotMapped, Program, Symbol, Types
 
@@ -45,12 +55,6 @@ class StepInto(Protocol):
 
     def __call__(self, callee: Symbol, arguments: tuple[int, ...]) -> bool:
         """Whether to run it."""
-
-
-class _Frame(msgspec.Struct, frozen=True):
-    site: int
-    back: int
-    sp: int
 
 
 class Machine:
@@ -77,7 +81,7 @@ class Machine:
         self.bounds = bounds
         self._cpu = cpu_of(program.arch)
         self._engine = self._cpu.open()
-        self._run = _Run("", bounds)
+        self._run = Run("", bounds)
         self.memory = Memory(self._engine, program.image, bounds, self.reached)
         self._thunks = thunk_registers(program.symbols) if program.arch == "x86_64" else {}
         self._returns = return_thunks(program.symbols) if program.arch == "x86_64" else frozenset()
@@ -164,7 +168,7 @@ class Machine:
         elif symbol is None and isinstance(function, str):
             raise Missing(f"{self.program.name} has no function {function}.")
         start = symbol.address if symbol else int(function)  # type: ignore[arg-type]  # no string any more
-        run = self._run = _Run(symbol.name if symbol else symbols.describe(start), self.bounds)
+        run = self._run = Run(symbol.name if symbol else symbols.describe(start), self.bounds)
         self._admit(symbol, start)
         cpu, engine = self._cpu, self._engine
         # Both calling conventions put what finds no register on the stack, in order, above the return address.
@@ -178,6 +182,8 @@ class Machine:
             self.memory.write(sp, EXIT.to_bytes(8, "little"))
         else:
             engine.reg_write(cpu.link, EXIT)
+            # x18 points to where the next return address is put a second time; kernels without that keep nothing there.
+            engine.reg_write(cpu.general["x18"], SHADOW_STACK)
         engine.reg_write(cpu.sp, sp)
         self._go(start)
         return self._outcome(run)
@@ -294,7 +300,7 @@ class Machine:
             return
         back = self._back()
         if back == run.next:
-            frame = _Frame(run.last, back, self._engine.reg_read(self._cpu.sp))
+            frame = Frame(run.last, back, self._engine.reg_read(self._cpu.sp))
             if not run.frames or run.frames[-1] != frame:  # a thunk's jump arrives twice
                 run.frames.append(frame)
 
@@ -338,6 +344,8 @@ class Machine:
             return True
         symbol = found[0]
         if SILENT.fullmatch(symbol.name):
+            for register in self._cpu.results if returns_shadow(symbol.name) else ():
+                self._engine.reg_write(register, SHADOW)
             self._resume(self._pop())
             return True
         if symbol.name == "__stack_chk_fail":
@@ -407,7 +415,7 @@ class Machine:
 
     def _loaded(self, _engine: Any, _access: int, address: int, size: int, _value: int, _data: Any) -> None:
         address &= MASK
-        if size <= 8 and not STACK <= address < STACK + STACK_SIZE and self.memory.holds(address):
+        if size <= 8 and not on_stack(address) and self.memory.holds(address):
             value = int.from_bytes(self._engine.mem_read(address, size), "little")
             if len(self._run.loads) >= self.bounds.loads:
                 self.reached("loads")
@@ -443,7 +451,7 @@ class Machine:
         run.exit = "fault"
         return False
 
-    def _outcome(self, run: "_Run") -> Outcome:
+    def _outcome(self, run: "Run") -> Outcome:
         describe = self.program.symbols.describe
         exit_: Any = run.exit or "left-image"
         return Outcome(
@@ -461,34 +469,3 @@ class Machine:
             warnings=tuple(run.warnings),
             bounds=tuple(sorted(run.bounds)),
         )
-
-
-class _Run:
-    """What one call of a function has done so far."""
-
-    def __init__(self, function: str, bounds: Bounds) -> None:
-        self.function = function
-        self.bounds: set[str] = set()  # names of those that were reached
-        self.exit: str | None = None
-        self.why = ""
-        self.value: int | None = None
-        self.fault: Fault | None = None
-        self.trap: Trap | None = None
-        self.calls: list[Call] = []
-        self.warnings: list[Trap] = []
-        self.frames: list[_Frame] = []
-        self.trace: deque[int] = deque(maxlen=bounds.trace)
-        self.loads: deque[Load] = deque(maxlen=bounds.loads)
-        self.entered: set[int] = set()
-        self.names: set[str] = set()
-        self.inside: dict[int, bool] = {}
-        self.traps: dict[int, int] = {}
-        self.resume: int | None = None
-        self.refused: str | None = None  # why Unicorn would not go on
-        self.count = 0
-        self.last = 0
-        self.next = 0
-
-    def following(self) -> int | None:
-        """Where to go on; `None` at the end."""
-        return self.resume if self.exit is None else None

@@ -47,6 +47,7 @@ class CPU(msgspec.Struct, frozen=True):
     sp: int
     link: int | None  # the register of the return address; `None` where it is on the stack
     result: int
+    results: tuple[int, int]  # of a pair of pointers
     arguments: tuple[int, ...]
     general: Mapping[str, int]
 
@@ -130,11 +131,13 @@ def cpu_of(arch: Arch) -> CPU:
         general = {name: int(getattr(x86, f"UC_X86_REG_{name.upper()}")) for name in THUNK_REGISTERS}
         order = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
         return CPU(arch, x86.UC_X86_REG_RIP, x86.UC_X86_REG_RSP, None, x86.UC_X86_REG_RAX,
+                   (x86.UC_X86_REG_RAX, x86.UC_X86_REG_RDX),
                    tuple(general[name] for name in order), general)  # fmt: skip
     from unicorn import arm64_const as arm
 
     general = {f"x{n}": int(getattr(arm, f"UC_ARM64_REG_X{n}")) for n in range(31)}
     return CPU(arch, arm.UC_ARM64_REG_PC, arm.UC_ARM64_REG_SP, arm.UC_ARM64_REG_X30, arm.UC_ARM64_REG_X0,
+               (arm.UC_ARM64_REG_X0, arm.UC_ARM64_REG_X1),
                tuple(general[f"x{n}"] for n in range(8)), general)  # fmt: skip
 
 

@@ -7,6 +7,7 @@ Addresses of our own are canonical, far apart, and in no kernel's image, so that
     STACK    the stack
     PERCPU   what gs (x86-64) and tpidr_el1 (arm64) point to: zeroes, or the image's initial values
     TASK     `current`: zeroes
+    SHADOW_STACK  return addresses a second time, on arm64 with CONFIG_SHADOW_CALL_STACK: zeroes
     DOOR     one address for each callback, and the one that a function returns to
 """
 
@@ -16,17 +17,42 @@ from typing import Any
 
 from ejectable.errors import DamagedInput
 from ejectable.kernel.machine.bounds import Bounds
+from ejectable.kernel.machine.sanitizers import originals
 from ejectable.kernel.program import Image
 
-__all__ = ["DOOR", "PAGE", "PERCPU", "STACK", "STACK_SIZE", "TASK", "Memory"]
+__all__ = [
+    "DOOR",
+    "MARK",
+    "PAGE",
+    "PERCPU",
+    "SHADOW",
+    "SHADOW_STACK",
+    "STACK",
+    "STACK_SIZE",
+    "TASK",
+    "Memory",
+    "on_stack",
+]
 
 PAGE = 4096
 HEAP = 0xFFFF_8880_1000_0000
 STACK, STACK_SIZE = 0xFFFF_8880_0800_0000, 0x8000
 PERCPU, PERCPU_SIZE = 0xFFFF_8890_0000_0000, 1 << 22
 TASK, TASK_SIZE = 0xFFFF_8880_0C00_0000, 0x8000
+SHADOW_STACK, SHADOW_STACK_SIZE = 0xFFFF_8880_0D00_0000, 0x1000
 DOOR = 0xFFFF_8880_0E00_0000
 MASK = (1 << 64) - 1
+NEAR_NULL = 1 << 16
+# What is there apart from the image, as start and size; objects as far as they may ever reach.
+# A pointer that leads nowhere, and is told from every other: not canonical, and without a tag.
+MARK = 0x00ED_0000_0000_0000
+OWN = ((MARK, NEAR_NULL), (HEAP, 1 << 28), (STACK, STACK_SIZE), (TASK, TASK_SIZE), (DOOR, PAGE), (PERCPU, PERCPU_SIZE))
+SHADOW = TASK + 0x4000  # zeroes, for who asks for shadow memory by a call
+
+
+def on_stack(address: int) -> bool:
+    """Whether it is on the stack, or on the one that holds return addresses a second time."""
+    return STACK <= address < STACK + STACK_SIZE or SHADOW_STACK <= address < SHADOW_STACK + SHADOW_STACK_SIZE
 
 
 class Memory:
@@ -42,6 +68,9 @@ class Memory:
         self._objects: dict[int, int] = {}
         engine.mem_map(STACK, STACK_SIZE)
         engine.mem_map(DOOR, PAGE)
+        if image.arch == "aarch64":
+            engine.mem_map(SHADOW_STACK, SHADOW_STACK_SIZE)
+            self._mapped.update(range(SHADOW_STACK, SHADOW_STACK + SHADOW_STACK_SIZE, PAGE))
         self._mapped.update(range(STACK, STACK + STACK_SIZE, PAGE), (DOOR,))
 
     def bring_in(self, address: int) -> bool:
@@ -65,9 +94,21 @@ class Memory:
         if PERCPU <= page < PERCPU + PERCPU_SIZE or TASK <= page < TASK + TASK_SIZE:
             return b""
         content = self._of_image(page)
+        if content is None and self._is_shadow(page):
+            return b""
         # Per-CPU variables are addressed relative to the base of this processor's area: on arm64, and on x86-64
         # since v6.15, the variable's own address is added to it.
         return content if content is not None else self._of_image(page - PERCPU & MASK)
+
+    def _is_shadow(self, page: int) -> bool:
+        """Whether KASAN would look here for what it knows of memory that is there, or of what null leads to."""
+        for original in originals(self._image.arch, page, PAGE):
+            start, end = original.start, original.stop
+            if start < NEAR_NULL or any(start < at + size and at < end for at, size in OWN):
+                return True
+            if any(start < one.address + one.size and one.address < end for one in self._image.segments):
+                return True
+        return False
 
     def _of_image(self, page: int) -> bytes | None:
         held: bytearray | None = None
