@@ -2,6 +2,7 @@
 """Reports whose beginning is not in the log: how what is left is known, and whether it is enough for an event."""
 
 import re
+from functools import lru_cache
 
 from ejectable.crash.blame import caller_of_wait
 from ejectable.crash.frames import frames_of
@@ -9,7 +10,7 @@ from ejectable.crash.oops_pattern import Match, OopsPattern
 from ejectable.crash.parsed_report import parse
 from ejectable.crash.report import REGISTER_LINES, Report
 
-__all__ = ["BENIGN", "LOST", "PROC_STACK", "is_enough", "is_left_of_a_report", "was_asked_for"]
+__all__ = ["LOST", "PROC_STACK", "is_benign", "is_enough", "is_left_of_a_report", "was_asked_for"]
 
 LOST = Match(OopsPattern("lost", re.compile(r"(?!)"), "other", "Oops in {f} (its beginning is missing)", trap=True), ())
 # `/proc/PID/stack`, which hides addresses (fs/proc/base.c: proc_pid_stack(), "[<0>] %pB").
@@ -32,6 +33,13 @@ SIGNS = re.compile(
 )
 
 
+@lru_cache(maxsize=4096)
+def is_benign(text: str) -> bool:
+    """Whether a line heads a dump that somebody asked for, or of a failure that the kernel survives."""
+    return BENIGN.search(text) is not None
+
+
+@lru_cache(maxsize=4096)
 def is_left_of_a_report(text: str) -> bool:
     """Whether a line that stands outside of any report must come from one."""
     if "+0x" in text and frames_of(text):
