@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ejectable.crash.context import Context
 from ejectable.crash.lines import Line
-from ejectable.crash.lost import LOST, PROC_STACK, is_benign, is_enough, is_left_of_a_report, was_asked_for
+from ejectable.crash.lost import LOST, PROC_STACK, is_benign, is_enough, is_left_of_a_report, is_notable, was_asked_for
 from ejectable.crash.oops_pattern import Match
 from ejectable.crash.oops_patterns import CAUSED, CONSEQUENCE, find, speaks_of_a_crash
 from ejectable.crash.report import Report
@@ -107,6 +107,8 @@ class Assembly:
         self.context.see(text)
         if text.startswith("Linux version "):
             self.close(over=False)
+        elif not is_notable(text):
+            return
         elif is_benign(text):
             self._benign = self._line + BENIGN_WINDOW
         elif self.last is None and self.suspicious is None and self._line > self._benign and speaks_of_a_crash(text):
