@@ -7,6 +7,7 @@ import io
 import lzma
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from ejectable.crash import read_events
 from ejectable.crash.fingerprint import fingerprint
-from ejectable.crash.inputs import read, sources
+from ejectable.crash.inputs import read, read_each, sources
 from ejectable.crash.logs import Log, read_bytes, read_file, read_stream
 from ejectable.crash.scan import BLOCK
 from ejectable.errors import BadInput, Missing
@@ -193,3 +194,28 @@ def test_no_mixture_of_lines_breaks_the_reader(lines: list[bytes]) -> None:
     for event in read_events(io.BytesIO(data)):
         assert 1 <= event.line <= data.count(b"\n") + 1
         assert len(event.title) <= 200
+
+
+def test_the_parts_of_one_record_are_read_up_to_a_bound_in_all(tmp_path: Path) -> None:
+    for number in range(1, 41):
+        path = tmp_path / f"dmesg-ramoops-{number}"
+        path.write_bytes(b"Oops#1 Part%d\n" % number + (DEFECT if number == 40 else b"[    1.000000] quiet\n"))
+        os.truncate(path, 4 << 20)  # sparse: it takes no room
+    (source,) = [one for one in sources([str(tmp_path)]) if len(one.paths) > 1][:1]
+    log = read(source)
+    assert log.events[0].function == "vp_del_vqs"
+    assert log.damaged is not None
+    assert "were not read" in log.damaged
+
+
+def test_the_members_of_an_archive_are_logs_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "sos").mkdir()
+    (tmp_path / "sos" / "dmesg").write_bytes(DEFECT)
+    (tmp_path / "sos" / "passwd").write_bytes(b"root:x:0:0:root:/root:/bin/sh\n")
+    for kind in ("tar", "xztar", "zip"):
+        packed = shutil.make_archive(str(tmp_path / "report"), kind, tmp_path, "sos")
+        found = list(read_each(*sources([packed])))
+        logs = [(name, log) for name, log in found if isinstance(log, Log)]
+        assert [name for name, _ in logs] == [f"{packed}(sos/dmesg)"]
+        assert logs[0][1].events[0].function == "vp_del_vqs"
+        assert sum(isinstance(log, BadInput) for _, log in found) == 1

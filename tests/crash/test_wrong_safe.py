@@ -125,3 +125,16 @@ def test_a_part_that_cannot_be_imported_is_a_failure(tmp_path: Path, monkeypatch
 def test_a_safe_judgement_beside_a_doubt_cannot_be_made() -> None:
     with pytest.raises(ValueError, match="beside a doubt"):
         Judgement(Status.NOT_AFFECTED, doubts=(Doubt(DoubtKind.CUT_OFF, "log:1", "It ends here."),))
+
+
+def test_two_machines_mixed_without_a_name_are_not_taken_for_the_defect() -> None:
+    mixed = load(next(path for path in FIXTURES if path.stem == "people-05a-two-hosts-interleaved")).log
+    plain = re.sub(rb"(?m)^Jun .* kernel: ", b"", mixed)
+    assert _word(mixed) is Status.NOT_AFFECTED
+    assert _word(plain) is Status.UNKNOWN
+
+
+def test_the_stack_of_a_process_is_a_task_that_waits() -> None:
+    frames = b"blk_mq_freeze_queue_wait+0x8f/0xb0", b"del_gendisk+0x19c/0x220", b"virtblk_remove+0x29/0x80 [virtio_blk]"
+    (event,) = read_bytes(b"".join(b"[<0>] %s\n" % frame for frame in frames), "stack").events
+    assert (event.kind, event.function) == ("hung-task", "del_gendisk")

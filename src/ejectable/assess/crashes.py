@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ejectable.kernel.kernel import Kernel
     from ejectable.model import Frame
 
-__all__ = ["Build", "Reading", "Unreadable", "compare", "join", "judge", "read_all"]
+__all__ = ["Build", "Reading", "Unreadable", "compare", "follow_all", "join", "judge", "read_all"]
 
 ENOUGH = 3  # functions whose sizes must agree before two builds are called the same
 
@@ -137,6 +137,14 @@ def read_all(
         tuple(suspicious),
         tuple(others),
     )
+
+
+def follow_all(path: str, advisories: Mapping[str, "Advisory"]) -> Iterator[tuple[Event, Judgement]]:
+    """Each event of a log that grows, when it is complete, and what is said of it."""
+    from ejectable.crash.follow import follow
+
+    for event in follow(path, matters=partial(_matters, tuple(advisories))):
+        yield event, judge(event, advisories)
 
 
 def _logs(

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ejectable import host
+from ejectable.assess.confined import confined
 from ejectable.assess.disk import DiskModules, open_image
 from ejectable.assess.downgrade import downgrade_doubted
 from ejectable.assess.kernels import judge
 from ejectable.assess.verdicts import Verdicts
 from ejectable.intake.limits import Limits
+from ejectable.intake.seen import Seen
 from ejectable.model import Doubt, DoubtKind, KernelReport, worst
 
 if TYPE_CHECKING:
@@ -31,6 +33,15 @@ class Installed(msgspec.Struct, frozen=True):
 
     report: KernelReport
     notes: tuple[str, ...] = ()
+
+
+class _Read(msgspec.Struct, frozen=True):
+    """What a confined process gives back."""
+
+    found: Installed
+    doubts: tuple[Doubt, ...]  # about what the words rest on
+    seen: tuple[Seen, ...]
+    unseen: tuple[Doubt, ...]  # about everything that was looked at
 
 
 class Judge:
@@ -50,12 +61,22 @@ class Judge:
         key = (*sorted(self._advisories), "installed", str(self._root.path), path, *ids)
         if kept := self._verdicts.get(key, self._root):
             return Installed(kept)
+        names = tuple(self._advisories)
+        read = confined(
+            lambda: self._recorded(path, running), (self._root.outside(path),), self._limits, into=_Read, ids=names
+        )
+        for doubt in read.unseen:
+            self._root.note(doubt)
+        found = read.found
+        if not (read.doubts or found.notes):
+            self._verdicts.put(key, found.report, read.seen)
+        return msgspec.structs.replace(found, report=downgrade_doubted(found.report, read.doubts))
+
+    def _recorded(self, path: str, running: host.Running | None) -> "_Read":
+        """The image judged, with all that was looked at for it; this is what a confined process does."""
         with self._root.recording() as recording:
             found, doubts = self._read(path, running)
-        doubts += recording.changed
-        if not (doubts or found.notes):
-            self._verdicts.put(key, found.report, recording.seen)
-        return msgspec.structs.replace(found, report=downgrade_doubted(found.report, doubts))
+        return _Read(found, (*doubts, *recording.changed), recording.seen, recording.doubts)
 
     def _read(self, path: str, running: host.Running | None) -> tuple[Installed, tuple[Doubt, ...]]:
         """The image judged, and what was not seen of all that the words rest on."""

@@ -25,7 +25,7 @@ from ejectable.assess.downgrade import (
 from ejectable.assess.installed import Judge
 from ejectable.assess.kernels import status_of
 from ejectable.assess.verdicts import Verdicts
-from ejectable.errors import EjectableError
+from ejectable.errors import Denied, EjectableError
 from ejectable.host.bootloader.entry import image_of
 from ejectable.intake.limits import Limits
 from ejectable.model import SEVERITY, Doubt, DoubtKind, KernelReport
@@ -178,7 +178,7 @@ class _Search:
             found = self.judge.judge(path, running)
         except EjectableError as error:
             self.unread.append(unread(path, error))
-            if isinstance(error.__cause__, PermissionError):
+            if isinstance(error, Denied):
                 self.refused.append(path)
                 self.notes.append(f"{path} may not be read by this user.")
             else:

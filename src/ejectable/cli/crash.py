@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`ejectable crash`: is this crash the defect, and what was it?"""
 
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
 import click
 
 from ejectable.cli.options import Common, choose, command
 from ejectable.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from ejectable.advisories import Advisory
 
 __all__ = ["crash"]
 
@@ -16,8 +23,11 @@ __all__ = ["crash"]
         "journalctl -k -b -1 | ejectable crash -",
         "ejectable crash /sys/fs/pstore",
         "ejectable crash --kernel /boot/vmlinuz-6.8.0-31-generic vmcore-dmesg.txt",
+        "dmesg --follow | ejectable crash --follow",
+        "ejectable crash --follow --format jsonl /dev/kmsg",
         "ejectable crash --format json --jobs 4 consoles/ > events.json",
     ),
+    formats=("text", "json", "jsonl"),
     without=("no_cache",),
 )
 @click.argument(
@@ -34,8 +44,11 @@ __all__ = ["crash"]
     type=click.Path(readable=False),
     help="The kernel that crashed: its own code joins the verdict.",
 )
+@click.option(
+    "--follow", is_flag=True, help="Read on as the log grows (standard input, a file, /dev/kmsg); Ctrl-C ends it."
+)
 @click.option("--all", "--verbose", "everything", is_flag=True, help="Show every event in full.")
-def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everything: bool) -> int:
+def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everything: bool, follow: bool) -> int:
     """Is this crash the defect, and what was it?
 
     Reads every kernel message since 3.10 and blames a function; says whether it is a known unplug defect, how sure
@@ -46,17 +59,22 @@ def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everyth
     from ejectable.crash.inputs import sources
     from ejectable.model import EXIT_BAD_INPUT, EXIT_OK, exit_code
     from ejectable.report import document
-    from ejectable.report.crash import as_document, as_text
+    from ejectable.report.crash import as_document, as_text, event_document
 
     terminal = Terminal(common)
     advisories = choose(registry(), common.advisory)
+    if follow:
+        return common.leave(_follow(list(paths) or ["-"], advisories, terminal))
     found = sources(list(paths) or ["-"])
     total = sum(source.size for source in found) or None
     with terminal.progress("reading logs", total) as progress:
         reading = read_all(
             found, advisories, kernel=kernel, jobs=common.jobs, limits=common.limits, done=progress.advance
         )
-    if common.json:
+    if common.format == "jsonl":
+        for event, said in reading.pairs:
+            terminal.document(document.encode(event_document(event, said), indent=0))
+    elif common.json:
         terminal.document(document.encode(as_document(reading)))
     else:
         text = as_text(reading, colour=terminal.colour, width=terminal.width, everything=everything, quiet=common.quiet)
@@ -70,3 +88,33 @@ def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everyth
     if code == EXIT_BAD_INPUT and all(error.exit_code != EXIT_BAD_INPUT for error in reading.errors):
         code = max(error.exit_code for error in reading.errors)  # nothing is damaged: a file is not there, say
     return common.leave(code)
+
+
+def _follow(paths: list[str], advisories: Mapping[str, "Advisory"], terminal: Terminal) -> int:
+    """Show each event of a log that grows; the exit code is what they add up to when it ends, or Ctrl-C ends it."""
+    from ejectable.assess.crashes import Reading, follow_all
+    from ejectable.errors import WrongUsage
+    from ejectable.model import Event, Judgement, Status, exit_code
+    from ejectable.report import document
+    from ejectable.report.crash import as_document, as_text, event_document
+
+    if len(paths) != 1:
+        raise WrongUsage("--follow reads one log at a time.", hint="Run it once for each, or join them: tail -F A B |")
+    pairs: list[tuple[Event, Judgement]] = []
+    statuses = {Status.NOT_AFFECTED}
+    common = terminal.common
+    with suppress(KeyboardInterrupt):
+        for event, said in follow_all(paths[0], advisories):
+            statuses.add(said.status)
+            if common.format == "jsonl":
+                terminal.document(document.encode(event_document(event, said), indent=0))
+            elif common.json:
+                pairs.append((event, said))
+            else:
+                one = Reading((paths[0],), (event,), (said,))
+                text = as_text(one, colour=terminal.colour, width=terminal.width, quiet=common.quiet)
+                terminal.print(*text, *([] if common.quiet else [""]))
+    if common.json:
+        events, judgements = tuple(event for event, _ in pairs), tuple(said for _, said in pairs)
+        terminal.document(document.encode(as_document(Reading((paths[0],), events, judgements))))
+    return exit_code(statuses)

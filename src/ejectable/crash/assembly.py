@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ejectable.crash.context import Context
 from ejectable.crash.lines import Line
-from ejectable.crash.lost import BENIGN, LOST, PROC_STACK, is_enough, is_left_of_a_report, was_asked_for
+from ejectable.crash.lost import LOST, PROC_STACK, is_benign, is_enough, is_left_of_a_report, is_notable, was_asked_for
 from ejectable.crash.oops_pattern import Match
 from ejectable.crash.oops_patterns import CAUSED, CONSEQUENCE, find, speaks_of_a_crash
 from ejectable.crash.report import Report
@@ -57,6 +57,7 @@ class Assembly:
         self._hand_out = emit
         self._line = 0
         self._ended: dict[str, Report] = {}  # by caller, while their registers may be said again
+        self._let_go_at = 0  # the line behind which the last that has ended is handed out
         self._waited_for: tuple[str | None, ...] | None = None  # the network device that does not become free
         self._last_first: int | None = None  # the first of the chain that `last` belongs to
         self._benign = 0  # up to which line a trace is one that somebody asked for
@@ -74,13 +75,14 @@ class Assembly:
         text = line.text
         match = find(text)
         report = self.open.get(line.caller)
-        if self._ended and (match is not None or not self._is_said_again(line)):
+        again = bool(self._ended) and match is None and report is None and self._is_said_again(line)
+        if self._ended and not again and (match is not None or number > self._let_go_at):
             self._let_go(line, begins=match is not None)
         if match is not None:
             self._begin(match, line, report)
         elif report is not None:
             self._continue(report, text)
-        elif self._ended and self._is_said_again(line):
+        elif again:
             self._ended[line.caller].texts.append(text)
         elif self.open and (other := self._borrower(line)) is not None:
             self._continue(other, text)
@@ -100,20 +102,16 @@ class Assembly:
         if not over:
             self.last = self.first_oops = self._waited_for = None
 
-    def quiet(self) -> None:
-        """Nothing came for a while: what has ended is complete."""
-        for report in sorted(self._ended.values(), key=lambda one: one.number):
-            self._emit(report)
-        self._ended.clear()
-
     def _outside(self, text: str) -> None:
         """A line that belongs to no report."""
         self.context.see(text)
         if text.startswith("Linux version "):
             self.close(over=False)
-        elif BENIGN.search(text):
+        elif not is_notable(text):
+            return
+        elif is_benign(text):
             self._benign = self._line + BENIGN_WINDOW
-        elif self.suspicious is None and self._line > self._benign and speaks_of_a_crash(text):
+        elif self.last is None and self.suspicious is None and self._line > self._benign and speaks_of_a_crash(text):
             self.suspicious = (self._line, text)
 
     def _is_said_again(self, line: Line) -> bool:
@@ -293,6 +291,7 @@ class Assembly:
             if caller in self._ended:
                 self._emit(self._ended.pop(caller))
             self._ended[caller] = report
+            self._let_go_at = self._line + LINGER
         else:
             self._emit(report)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ejectable.crash.kernel_log import is_kernel_log
 
-__all__ = ["HOST_KEYS", "fields"]
+__all__ = ["HOST_KEYS", "fields", "is_document"]
 
 LARGEST = 64 << 20
 MOST_NODES = 2_000_000
@@ -24,13 +24,18 @@ HOST_KEYS = re.compile(
     r"|logStream(?:Name)?|source_?host|agent|beat",
     re.IGNORECASE,
 )
+DOCUMENT = re.compile(rb"\s{0,64}(?:\{\s{0,64}\"|\[\s{0,64}[{\"\[])")
 Path = tuple[str, ...]
+
+
+def is_document(data: bytes) -> bool:
+    """Whether it begins as JSON. A kernel's line begins with a bracket too, and with a number in it."""
+    return DOCUMENT.match(data) is not None
 
 
 def fields(data: bytes) -> list[tuple[str, bytes]]:
     """Each field that holds a log, by its path, and its text; none where it is no document, or one of lines."""
-    head = data[:64].lstrip()
-    if head[:1] not in (b"{", b"[") or head[1:2].isdigit() or head[1:2] == b" " or len(data) > LARGEST:
+    if not is_document(data) or len(data) > LARGEST:
         return []
     # Journals and dmesg --json have a line for each message: they are read line by line.
     known = data.count(b'"MESSAGE"') + data.count(b'"msg"')

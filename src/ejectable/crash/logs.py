@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from ejectable.crash.fields import is_document
 from ejectable.crash.kernel_log import SAMPLE, first_pattern, is_kernel_log, refuse
 from ejectable.crash.lines import clean, read
 from ejectable.crash.prefixes import learn
@@ -107,17 +108,13 @@ def read_stream(
         ):
             first += piece
         # Documents and text in 16 bits are read whole, as far as a person would pass them on.
-        while (is_wide(first) or first[:1] in (b"{", b"[")) and len(first) < LARGEST and (piece := stream.read(BLOCK)):
+        while (is_wide(first) or is_document(first)) and len(first) < LARGEST and (piece := stream.read(BLOCK)):
             first += piece
     except DamagedInput as error:
         damaged = error.message
     if not first and damaged:
         raise BadInput(damaged)
-    if (
-        damaged is None
-        and (len(first) < SAMPLE or is_wide(first) or first[:1] in (b"{", b"["))
-        and len(first) < LARGEST
-    ):
+    if damaged is None and (len(first) < SAMPLE or is_wide(first) or is_document(first)) and len(first) < LARGEST:
         return read_bytes(first, source, matters=matters)  # it has ended
     _must_not_be_binary(first[:SAMPLE], source)
     events = feeder.block(first)
@@ -167,7 +164,7 @@ def read_file(
     if size <= 2 * BLOCK:
         return read_bytes(_pread(descriptor, size, 0), source, matters=matters)
     samples = [_pread(descriptor, SAMPLE, 0)]
-    if size <= LARGEST and (is_wide(samples[0]) or samples[0][:1] in (b"{", b"[")):
+    if size <= LARGEST and (is_wide(samples[0]) or is_document(samples[0])):
         return read_bytes(_pread(descriptor, size, 0), source, matters=matters)
     _must_not_be_binary(samples[0], source)
     feeder = FileFeeder(source, descriptor, size, matters)

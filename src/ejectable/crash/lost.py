@@ -2,14 +2,16 @@
 """Reports whose beginning is not in the log: how what is left is known, and whether it is enough for an event."""
 
 import re
+from functools import lru_cache
 
 from ejectable.crash.blame import caller_of_wait
 from ejectable.crash.frames import frames_of
 from ejectable.crash.oops_pattern import Match, OopsPattern
+from ejectable.crash.oops_patterns import SUSPICIOUS
 from ejectable.crash.parsed_report import parse
 from ejectable.crash.report import REGISTER_LINES, Report
 
-__all__ = ["BENIGN", "LOST", "PROC_STACK", "is_enough", "is_left_of_a_report", "was_asked_for"]
+__all__ = ["LOST", "PROC_STACK", "is_benign", "is_enough", "is_left_of_a_report", "is_notable", "was_asked_for"]
 
 LOST = Match(OopsPattern("lost", re.compile(r"(?!)"), "other", "Oops in {f} (its beginning is missing)", trap=True), ())
 # `/proc/PID/stack`, which hides addresses (fs/proc/base.c: proc_pid_stack(), "[<0>] %pB").
@@ -22,6 +24,7 @@ BENIGN = re.compile(
     r"|warn_alloc|Show (?:Blocked State|backtrace|Regs|State|Memory)|Showing (?:all locks|busy workqueues)"
     r"|^Backtrace for |segfault at |^traps: |fault injection|FAULT_INJECTION|^Mem-Info:|kmemleak: "
 )
+NOTABLE = re.compile(f"{BENIGN.pattern}|{SUSPICIOUS.pattern}")
 ASKED_FOR = re.compile(
     r"warn_alloc\w{0,20}|oom_kill_process|dump_header|out_of_memory|__handle_sysrq|sysrq_\w{1,30}|write_sysrq_trigger"
     r"|should_fail\w{0,20}|fail_dump|show_state_filter"
@@ -32,6 +35,18 @@ SIGNS = re.compile(
 )
 
 
+@lru_cache(maxsize=4096)
+def is_notable(text: str) -> bool:
+    """Whether a line outside of any report is benign or speaks of a crash: one look for both, as most are neither."""
+    return NOTABLE.search(text) is not None
+
+
+def is_benign(text: str) -> bool:
+    """Whether a line heads a dump that somebody asked for, or of a failure that the kernel survives."""
+    return BENIGN.search(text) is not None
+
+
+@lru_cache(maxsize=4096)
 def is_left_of_a_report(text: str) -> bool:
     """Whether a line that stands outside of any report must come from one."""
     if "+0x" in text and frames_of(text):

@@ -21,7 +21,8 @@ LONGEST = 200  # characters of a prefix
 
 # Lines that begin so wherever they stand: what is in front of them is a prefix.
 ANCHOR = re.compile(
-    r"\[ {0,9}\d{1,9}\.\d{6}\]|BUG: |Oops: |RIP: [0O]{2}1|Call [Tt]race:|CPU: \d{1,4} (?:UID: \d{1,9} )?PID: "
+    r"\[ {0,9}\d{1,9}\.\d{6}\]|\[<[0-9a-f]{1,16}>\] |BUG: |Oops: "
+    r"|RIP: [0O]{2}1|Call [Tt]race:|CPU: \d{1,4} (?:UID: \d{1,9} )?PID: "
     r"|Code: (?:[0-9a-f]{2} |Unable|Bad)|RSP: 00|[RE][A-D]X: [0-9a-f]{8}|---\[ (?:end|cut here)|Modules linked in:"
     r"|Hardware name: |Workqueue: \w|#PF: |</?(?:TASK|IRQ)>|(?:\? )?[A-Za-z_][\w.]{2,60}\+0x[0-9a-f]{1,6}/0x[0-9a-f]"
     r"|(?:pc|lr|sp) : |Internal error: |Unable to handle|INFO: task |task:\S.{0,30} state:|Linux version \d"

@@ -118,10 +118,10 @@ class Reader:
         return sorted(self._handed_out(), key=lambda event: event.line)
 
     def quiet(self) -> list[Event]:
-        """Nothing came for a while: the events that have ended, without waiting for what may be said again."""
+        """Nothing came for a while: the events that are open, as they stand."""
         for assembly in self._hosts.values():
-            assembly.quiet()
-        return self._handed_out()
+            assembly.close()
+        return sorted(self._handed_out(), key=lambda event: event.line)
 
     @property
     def busy(self) -> bool:

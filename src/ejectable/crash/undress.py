@@ -33,6 +33,7 @@ OWN_BEGINNING = re.compile(
     r"|PGD |Workqueue: |---|(?:\? )?[A-Za-z_][\w.]{2,80}\+0x[0-9a-f]{1,6}/"
     r"|WARNING: |INFO: |Kernel |PKRU|DR\d: |R[SDB][IP]: )"
 )
+REPORTED = (b"+0x", b"RIP", b"Call", b"Oops", b"BUG", b"panic")  # a log without a report may stay folded
 NARROWEST, WIDEST = 20, 250
 MOJIBAKE = (
     ("\u00c2\u00a0", " "),
@@ -104,7 +105,7 @@ def _plain(piece: Piece) -> Piece:
             text = text.replace(wrong, right)
         data = text.encode()
     piece.data = data
-    if not NARROWEST <= len(data) <= LARGEST or not is_kernel_log(data):
+    if not NARROWEST <= len(data) <= LARGEST or not any(sign in data for sign in REPORTED) or not is_kernel_log(data):
         return piece
     lines = data.decode("utf-8", "surrogateescape").split("\n")
     numbers: Sequence[int] = range(1, len(lines) + 1)

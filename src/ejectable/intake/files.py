@@ -5,6 +5,7 @@ For a path that the user gave; below a folder that somebody else may change, use
 """
 
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +14,9 @@ from ejectable.errors import BadInput
 from ejectable.intake.directory import Directory, open_here
 from ejectable.intake.reasons import as_ours
 
-__all__ = ["is_directory", "is_file", "open_regular", "write_atomically"]
+__all__ = ["KMSG", "is_directory", "is_file", "open_growing", "open_regular", "write_atomically"]
+
+KMSG = "/dev/kmsg"  # the kernel's own log, a record for each read
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -32,6 +35,22 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         raise as_ours(error, name) from error
     os.set_blocking(descriptor, True)
     return os.fdopen(descriptor, "rb")
+
+
+def open_growing(path: str) -> BinaryIO:
+    """Open what grows while it is read: a regular file, a FIFO, or /dev/kmsg; reading it does not block.
+
+    Raises `BadInput` if it is something else, `Missing` if it is not there, `Denied` if it may not be read.
+    """
+    try:
+        about = Path(path).stat()
+        if path != KMSG and not stat.S_ISFIFO(about.st_mode):
+            return open_regular(path)
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
+    except BadInput:
+        raise
+    except (OSError, ValueError) as error:
+        raise as_ours(error, path) from error
 
 
 def is_directory(path: str | os.PathLike[str]) -> bool:

@@ -107,6 +107,10 @@ class Root:
                 return False
         return True
 
+    def note(self, doubt: Doubt) -> None:
+        """Leave a doubt that a confined process met below this root."""
+        self._doubt(doubt)
+
     # Reading
 
     def read(self, path: str, limit: int = DEFAULT_LIMIT, *, head: bool = False) -> bytes | None:

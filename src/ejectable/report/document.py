@@ -44,8 +44,8 @@ def build(
     }
 
 
-def encode(document: dict[str, Any]) -> bytes:
-    """The document as UTF-8 JSON, indented by two, with a newline at its end.
+def encode(document: dict[str, Any], *, indent: int = 2) -> bytes:
+    """The document as UTF-8 JSON, with a newline at its end; on one line with `indent` 0.
 
     Text that came from a file name or a log may hold lone surrogates, which no UTF-8 can carry: they become
     question marks.
@@ -55,7 +55,7 @@ def encode(document: dict[str, Any]) -> bytes:
         data = msgspec.json.encode(plain)
     except UnicodeEncodeError:
         data = msgspec.json.encode(_printable(plain))
-    return _escaped(msgspec.json.format(data, indent=2)) + b"\n"
+    return _escaped(msgspec.json.format(data, indent=indent)) + b"\n"
 
 
 def kernel(report: KernelReport, *, explain: bool = False) -> dict[str, Any]:

@@ -213,6 +213,10 @@ def _another_caller(event: Event, names: Sequence[str], everything: Sequence[str
 
 def _is_it(event: Event, below: Sequence[str], how: str, device: str | None) -> Recognition:
     """Address 0 was called from vp_del_vqs(): how sure is it, and on which way was it."""
+    mixed = tuple(doubt for doubt in event.doubts if doubt.kind is DoubtKind.AMBIGUOUS)
+    if mixed:
+        why = f"{how} and {CALLER} is in the trace, but lines of two tasks are mixed in the report"
+        return Recognition(Status.UNKNOWN, 0.0, why, device_kind=device, doubts=mixed)
     reasons = [how, f"the call was made by {CALLER}"]
     removal = next((name for name in below if REMOVAL.fullmatch(name)), None)
     probing = next((name for name in below if PROBE_PATH.fullmatch(name)), None)
