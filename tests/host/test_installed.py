@@ -172,6 +172,13 @@ def test_the_initramfs_of_a_kernel_whose_loaded_module_is_known_does_not_matter(
     assert run(["check", "--root", str(tree), "--quiet"]) == 0
 
 
+@pytest.mark.parametrize("release", ["6.1.0-50-clo", "garbage", "6.12.0"])
+def test_the_loaded_module_counts_whatever_the_release_is_called(release: str, tmp_path: Path) -> None:
+    tree = Machine(module=affected_module("fixed"), loaded=affected_module()).build(tmp_path / "tree")
+    (tree / "proc/sys/kernel/osrelease").write_text(f"{release}\n")
+    assert run(["check", "--root", str(tree), "--quiet"]) == 3
+
+
 def test_a_loaded_module_that_is_only_in_the_initramfs_is_read_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

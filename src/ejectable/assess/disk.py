@@ -53,7 +53,8 @@ class DiskModules:
         release = release or (running.release if running else None)
         if release is None or module != MODULE:
             return ModuleFiles()
-        wanted = running.module_build_id if running and release == running.release else None
+        # Whatever the release is called: of the kernel that runs, one build of the module is loaded.
+        wanted = running.module_build_id if running else None
         if not self.choices:
             self.choices = self._loaded(release, wanted) if wanted else self._booted(release)
         chosen = self.choices[self._choose] if self._choose < len(self.choices) else []

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from ejectable.errors import BadInput
-from ejectable.intake import is_file, open_regular, read_bounded
+from ejectable.errors import BadInput, Denied, Missing
+from ejectable.intake import open_regular, read_bounded
 
 __all__ = ["CSource", "Function", "read_source"]
 
@@ -88,9 +88,13 @@ class CSource:
 
 def read_source(path: Path) -> CSource | None:
     """The file, or `None` where there is none; raises `BadInput` for what is no text of a reasonable size."""
-    if not is_file(path):
+    try:
+        opened = open_regular(path)
+    except Denied:  # it may be there: that is another answer than "there is none"
+        raise
+    except (Missing, BadInput):
         return None
-    with open_regular(path) as stream:
+    with opened as stream:
         data = read_bounded(stream, MOST_SOURCE, name=str(path))
     if b"\0" in data:
         raise BadInput("C source was expected, and this is binary", path=str(path))
