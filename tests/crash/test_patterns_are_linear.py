@@ -77,11 +77,15 @@ def _patterns() -> dict[str, tuple[str, re.Pattern[Any]]]:
 PATTERNS = _patterns()
 
 
-def _took(pattern: re.Pattern[Any], line: str) -> float:
+def _took(pattern: re.Pattern[Any], line: str, rounds: int = 1) -> float:
+    """Seconds of this processor; the best of some rounds, as a busy machine has slow ones."""
     text: Any = line.encode() if isinstance(pattern.pattern, bytes) else line
-    start = time.process_time()
-    pattern.search(text)
-    return time.process_time() - start
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.process_time()
+        pattern.search(text)
+        best = min(best, time.process_time() - start)
+    return best
 
 
 def _worst(pattern: re.Pattern[Any], length: int) -> tuple[str, str]:
@@ -99,10 +103,11 @@ def test_the_time_grows_with_the_line_and_no_faster(where: str) -> None:
     longest = LOOKED_AT.get(module, LONGEST_LINE)
     begin, unit = _worst(pattern, min(SHORT, longest))
     line = (begin + unit * (longest // len(unit) + 1))[:longest]
-    assert _took(pattern, line) < 0.15, (begin, unit)
+    took = _took(pattern, line, 3)
+    assert took < 0.15, (begin, unit)
     if longest == LONGEST_LINE:
         # As many such lines as make a mebibyte: still so fast that a log of them is read.
-        assert _took(pattern, line) * (LARGE / longest) < 4.0, (begin, unit)
+        assert took * (LARGE / longest) < 4.0, (begin, unit)
 
 
 def test_there_are_patterns_to_be_timed() -> None:

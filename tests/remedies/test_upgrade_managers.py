@@ -111,7 +111,8 @@ def test_an_installation_that_would_remove_something_is_refused(apt: Box, tmp_pa
     apt.offer(tmp_path / "kernel.deb")
     _, plan, _ = fix(apt)
     assert plan["plan"][0]["state"] == "impossible"
-    assert "could not be decided: none of these packages holds a kernel image" in plan["plan"][0]["why"]
+    assert "could not be decided" in plan["plan"][0]["why"]
+    assert "holds no kernel" in plan["plan"][0]["why"]
     row = Row("apt")
     nothing_done(apt, row, apt.state(), "would also remove zstd")
     assert not row.wrong

@@ -163,7 +163,7 @@ def _after_printk(text: str, match: re.Match[str], host: str = "") -> Line | Non
     return Line(text[end:], time, caller, host)
 
 
-MONOTONIC = re.compile(r"([\w.-]{1,255}) (kernel(?=: )|[\w.@\\/-]{1,100}(?=\[\d{1,10}\]: ))(?:\[\d{1,10}\])?: ")
+MONOTONIC = re.compile(r"([\w.-]{1,255}+) (kernel(?=: )|[\w.@\\/-]{1,100}+(?=\[\d{1,10}\]: ))(?:\[\d{1,10}\])?: ")
 
 
 HOSTS = ("_HOSTNAME", "hostname", "host", "container_id", "instance")

@@ -44,15 +44,19 @@ def opening(allowed: Callable[[str], bool], limits: Limits = DEFAULT_LIMITS) -> 
             shutil.copyfileobj(file, copy)
         return descriptor
 
-    def checked(descriptor: int, path: str) -> int:
-        if not allowed(os.path.realpath(f"/proc/self/fd/{descriptor}")):
+    def checked(descriptor: int, path: str, named: Callable[[], str]) -> int:
+        if not allowed(_place(descriptor, named)):
             os.close(descriptor)
             raise Denied(f"{path}: it does not belong to what is judged.", hint="Name it on the command line.")
         return descriptor
 
     def opened(path: str) -> int:
         with open_regular(path) as file:
-            return checked(os.dup(file.fileno()), path)
+            return checked(os.dup(file.fileno()), path, lambda: path)
+
+    def opened_below(root: str, path: str) -> int:
+        tree = below(root)
+        return checked(tree.file(path)[0], path, lambda: os.path.join(root, tree.resolve(path).lstrip("/")))  # noqa: PTH118
 
     return {
         "open": opened,
@@ -60,10 +64,22 @@ def opening(allowed: Callable[[str], bool], limits: Limits = DEFAULT_LIMITS) -> 
         "is_file": is_file,
         "is_directory": is_directory,
         "top": lambda root: os.open(root, TOP),
-        "file": lambda root, path: checked(below(root).file(path)[0], path),
+        "file": opened_below,
         "node": lambda root, path: below(root).node(path),
         "folder": lambda root, path: below(root).folder(path),
         "resolve": lambda root, path: below(root).resolve(path),
         "target": lambda root, path: below(root).target(path),
         "dangling": lambda root, path: below(root).is_dangling(path),
     }
+
+
+def _place(descriptor: int, named: Callable[[], str]) -> str:
+    """Where an open file is, links resolved; empty where nothing tells. `named` gives a path that leads there."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115  (a magic link: it is read, not followed)
+    except OSError:  # no procfs here, as in a chroot without mounts: then by name, if that is still the same file
+        path = os.path.realpath(named())
+        try:
+            return path if os.path.samestat(os.stat(path), os.fstat(descriptor)) else ""  # noqa: PTH116
+        except OSError:
+            return ""
