@@ -12,6 +12,7 @@ from tests.attack.harness import Context, Kind, Transformation
 
 __all__ = ["TREES"]
 
+LARGEST = 256 << 20  # bytes; the tool reads no more of an image by default
 Step = Callable[[Path, Context], Path | None]
 OUTSIDE = "../" * 30 + "etc/passwd"
 IMAGE_NAMES = ("vmlinuz", "Image")
@@ -23,6 +24,11 @@ def _entries(top: Path) -> list[Path]:
 
 def _files(top: Path) -> list[Path]:
     return [path for path in _entries(top) if path.is_file() and not path.is_symlink()]
+
+
+def _readable(top: Path) -> list[Path]:
+    """The files that fit into memory: one may have been made huge before."""
+    return [path for path in _files(top) if path.stat().st_size < LARGEST]
 
 
 def _links(top: Path) -> list[Path]:
@@ -103,8 +109,7 @@ def _in_capitals(top: Path, _context: Context) -> Path:
 def _text(change: Callable[[bytes], bytes]) -> Callable[[Path, Context], Path]:
     def apply(top: Path, _context: Context) -> Path:
         for path in _files(top):
-            data = path.read_bytes()[:65536]
-            if path.stat().st_size < 65536 and data.isascii():
+            if path.stat().st_size < 65536 and (data := path.read_bytes()).isascii():
                 rewritten(path, change(data))
         return top
 
@@ -153,7 +158,7 @@ def _socket(path: Path) -> None:
 
 def _sparse(path: Path) -> None:
     with path.open("wb") as file:
-        file.truncate(1 << 36)
+        file.truncate(LARGEST * 4)
 
 
 def _folder_emptied(path: Path) -> None:
@@ -166,7 +171,7 @@ def _by_file(name: str) -> Step:
     step = next(step for step in FILES if step.name == name)
 
     def apply(top: Path, context: Context) -> Path | None:
-        found = [path for path in _files(top) if path.name.startswith(IMAGE_NAMES) or ".ko" in path.name]
+        found = [path for path in _readable(top) if path.name.startswith(IMAGE_NAMES) or ".ko" in path.name]
         if not found:
             return None
         step.apply(context.chance.choice(found), context)
@@ -179,7 +184,7 @@ def _by_file(name: str) -> Step:
 
 
 def _modules(top: Path) -> Iterator[Path]:
-    yield from (path for path in _files(top) if path.name.startswith("virtio_pci.ko"))
+    yield from (path for path in _readable(top) if path.name.startswith("virtio_pci.ko"))
 
 
 def _beside(place: str) -> Step:
