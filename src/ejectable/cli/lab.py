@@ -2,6 +2,7 @@
 """`ejectable lab`: what happens when it is really unplugged?"""
 
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
@@ -13,13 +14,24 @@ from ejectable.cli.terminal import Terminal
 __all__ = ["lab"]
 
 
-def _axis(name: str) -> WordList:
+def _axis(
+    name: str, metavar: str, description: str, *, default: str | None = None
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """The option of one axis of the matrix: a word, several with commas, or `all`; the words are completed."""
+
     def words() -> tuple[str, ...]:
         from ejectable.lab.case import AXES
 
         return AXES[name]
 
-    return WordList(words)
+    return click.option(
+        f"--{name}",
+        metavar=metavar,
+        type=WordList(words),
+        default=default,
+        show_default=default is not None,
+        help=description,
+    )
 
 
 def _leave(number: int, _: FrameType | None) -> NoReturn:
@@ -47,31 +59,16 @@ def _leave(number: int, _: FrameType | None) -> NoReturn:
     type=click.Path(readable=False),
     help="Modules that go before KERNEL's own: a directory, or a package.",
 )
-@click.option(
-    "--device",
-    metavar="D",
-    type=_axis("device"),
-    default="disk",
-    show_default=True,
-    help="disk, nic, scsi, rng, balloon, console, vsock.",
-)
-@click.option(
-    "--mode",
-    metavar="M",
-    type=_axis("mode"),
-    default="legacy",
-    show_default=True,
-    help="legacy, modern, transitional, forced-legacy.",
-)
-@click.option(
-    "--trigger",
-    metavar="T",
-    type=_axis("trigger"),
-    help="acpi-eject (x86-64's default), pcie-hotplug (arm64's), shpc, sysfs-remove, pci-unbind, virtio-unbind, "
+@_axis("device", "D", "disk, nic, scsi, rng, balloon, console, vsock.", default="disk")
+@_axis("mode", "M", "legacy, modern, transitional, forced-legacy.", default="legacy")
+@_axis(
+    "trigger",
+    "T",
+    "acpi-eject (x86-64's default), pcie-hotplug (arm64's), shpc, sysfs-remove, pci-unbind, virtio-unbind, "
     "module-unload, suspend.",
 )
-@click.option("--machine", metavar="Q", type=_axis("machine"), help="pc (x86-64's default), q35, virt (arm64).")
-@click.option("--panic-on-oops", metavar="P", type=_axis("panic-on-oops"), default="0", show_default=True, help="0, 1.")
+@_axis("machine", "Q", "pc (x86-64's default), q35, virt (arm64).")
+@_axis("panic-on-oops", "P", "0, 1.", default="0")
 @click.option(
     "--accel",
     metavar="A",
@@ -80,14 +77,7 @@ def _leave(number: int, _: FrameType | None) -> NoReturn:
     show_default=True,
     help="auto, kvm, tcg.",
 )
-@click.option(
-    "--io",
-    metavar="I",
-    type=_axis("io"),
-    default="idle",
-    show_default=True,
-    help="idle, busy: whether the device works meanwhile.",
-)
+@_axis("io", "I", "idle, busy: whether the device works meanwhile.", default="idle")
 @click.option(
     "--repeat",
     metavar="N",
