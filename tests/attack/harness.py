@@ -117,7 +117,10 @@ def attack(case: Case, folder: Path) -> Outcome:
     path = case.artefact.build(_new(folder / "given"), "affected")
     try:
         for step in case.steps:
-            changed = step.apply(path, context)
+            try:
+                changed = step.apply(path, context)
+            except (OSError, shutil.Error):  # the step before left nothing that this one can be done to
+                changed = None
             if changed is None:
                 return Outcome(case.name, fits=False)
             path = changed

@@ -58,7 +58,7 @@ def _without_links(top: Path, _context: Context) -> Path | None:
 
 def _dereferenced(top: Path, _context: Context) -> Path | None:
     """As `cp -rL` does it, within bounds: links to folders become copies, one level deep."""
-    links = [(link, link.resolve()) for link in _links(top)]
+    links = [(link, Path(os.path.realpath(link))) for link in _links(top)]
     if not links:
         return None
     for link, target in links:
