@@ -50,8 +50,15 @@ u64 bits(u64 *mask) { return _find_next_bit(mask, 128, 3) * 1000 + _find_next_bi
 void saturate(struct device *d) { refcount_warn_saturate(d, 3); note(3); }
 u64 clock(void) { u64 first = ktime_get(); return ktime_get() > first; }
 void stop(void) { __builtin_trap(); }
+struct ops { u64 owner; u64 (*remove)(struct device *); } driver = { 7, drain }, empty = { 0 };
+u64 through(struct ops *o, struct device *d) { return o->remove(d) + d[1].id; }
 """
-LAYOUTS = Layouts({"device": (32, {"id": (0, 8), "table": (8, 8), "lock": (16, 8), "other": (24, 8)})})
+LAYOUTS = Layouts(
+    {
+        "device": (32, {"id": (0, 8), "table": (8, 8), "lock": (16, 8), "other": (24, 8)}),
+        "ops": (16, {"owner": (0, 8), "remove": (8, 8)}),
+    }
+)
 BOUNDS = Bounds()
 every_compiler = pytest.mark.parametrize("compiler", COMPILERS)
 
@@ -164,11 +171,46 @@ def test_a_pair_of_runs_decides_and_anything_else_is_unknown(compiler: str) -> N
     assert bench.decide(affected=reads_null(control), fixed=ends(control), control=ends(null)).says is Status.UNKNOWN
 
 
+@every_compiler
+def test_a_function_is_found_through_the_object_that_points_to_it(compiler: str) -> None:
+    scene = _bench(compiler).scene()
+    assert scene.target("driver", "ops", "remove").name == "drain"
+    assert scene.pointed_to("driver", "ops", "owner") == 7
+    assert scene.pointed_to("empty", "ops", "remove") == 0
+    for table in ("empty", "nothing"):
+        with pytest.raises(Missing):
+            scene.target(table, "ops", "remove")
+
+
+@every_compiler
+def test_arrays_stand_in_a_row_and_private_parts_behind_their_object(compiler: str) -> None:
+    scene = _bench(compiler).scene()
+    first, second = scene.array("device", 2)
+    second.id = 5
+    table = scene.new("ops", remove=scene.callback("remove", 40))
+    assert scene.run("through", table, first).value == 45
+    outer, private = scene.with_private("ops", "device")
+    assert int(private) - int(outer) == 32
+
+
+def test_a_run_that_broke_off_is_a_doubt_beside_a_safe_word_and_none_beside_a_bad_one() -> None:
+    bench = _bench("x86_64-gcc", Bounds(instructions=500))
+    stuck = bench.scene(stubs={"status": 0xFF})
+    outcome = stuck.run("poll", stuck.new("device"))
+    safe = bench.decide(affected=reads_null(outcome), fixed=calls(outcome, "note"))
+    assert (safe.says, {doubt.kind for doubt in safe.doubts}) == (
+        Status.UNKNOWN, {DoubtKind.BOUND, DoubtKind.UNPARSED},
+    )  # fmt: skip
+    bad = bench.decide(affected=spins(outcome), fixed=ends(outcome))
+    assert (bad.says, bad.doubts) == (Status.AFFECTED, ())
+
+
 def test_a_bound_that_was_reached_is_a_doubt_beside_a_safe_word() -> None:
     bench = _bench("x86_64-gcc", Bounds(loads=0))
     scene = bench.scene()
     outcome = scene.run("null", scene.new("device", table=scene.pointers(1, 2)))
     decided = bench.decide(affected=reads_null(outcome), fixed=ends(outcome))
+    assert decided.says is Status.UNKNOWN
     assert [doubt.kind for doubt in decided.doubts] == [DoubtKind.BOUND]
 
 

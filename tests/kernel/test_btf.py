@@ -115,6 +115,23 @@ def test_bit_fields_are_read_in_both_encodings() -> None:
         assert [(m.name, m.bit_offset, m.bit_size, m.is_bitfield) for m in flags.members] == expected
 
 
+def test_structs_of_one_name_are_told_apart_by_their_members() -> None:
+    w = Writer()
+    integer = w.add(INT, "int", 4, 1 << 24 | 32)
+    for members in ((("a", integer, 0),), (("b", integer, 0), ("c", integer, 32)), (("a", integer, 0),)):
+        w.members(STRUCT, "controller", 8, *members)
+    w.members(STRUCT, "alone", 4, ("a", integer, 0))
+    types = load_btf(w.blob())
+    assert len(types.homonyms("controller")) == 2, "two that are laid out alike are one"
+    (one,) = types.homonyms("controller", ["c"])
+    found = types.member(one, "c")
+    assert found is not None
+    assert found.offset == 4
+    assert types.member(one, "a") is None
+    assert types.homonyms("controller", ["d"]) == types.homonyms("nothing") == ()
+    assert types.homonyms("alone") == ("alone",)
+
+
 def test_split_btf_goes_on_where_its_base_ends() -> None:
     base = load_btf(every_kind().blob())
     module = Writer(first_id=len(base), first_string=base.string_end)

@@ -14,7 +14,7 @@ from ejectable.experiment.observations import Observation
 from ejectable.experiment.scene import Scene
 from ejectable.kernel.machine import Bounds, Outcome, Stub
 from ejectable.kernel.program import Program, Types
-from ejectable.model import Doubt, DoubtKind, Status
+from ejectable.model import Doubt, DoubtKind, Status, earned
 
 __all__ = ["Bench", "Result"]
 
@@ -103,17 +103,17 @@ class Bench:
         outcomes = [outcome for seen in (affected, fixed, control) if seen is not None for outcome in seen.outcomes]
         word = Status.NOT_AFFECTED if absent else Status.FIXED
         doubts = tuple(self._doubts(outcomes))
-        return Result(word, fixed.detail, tuple(self._story), doubts, tuple(self._functions))
+        return Result(earned(word, doubts), fixed.detail, tuple(self._story), doubts, tuple(self._functions))
 
     def _doubts(self, outcomes: Sequence[Outcome]) -> list[Doubt]:
-        """What the runs did not show: a bound that was reached, code that could not be followed."""
+        """What the runs did not show: a bound that was reached, and all that stands behind where a run broke off."""
         found = []
         for outcome in dict.fromkeys(outcomes):
-            if outcome.bounds and outcome.exit != "budget":
+            if outcome.bounds:
                 bounds = ", ".join(outcome.bounds)
                 found.append(
                     Doubt(DoubtKind.BOUND, outcome.function, f"The run came to a bound of the machine: {bounds}.")
                 )
-            if outcome.exit == "left-image":
+            if outcome.exit != "returned":
                 found.append(Doubt(DoubtKind.UNPARSED, outcome.function, f"{outcome.story()}."))
         return found

@@ -179,14 +179,7 @@ class Scene:
 
         Raises `Missing` where there is no such object, or it points to no function.
         """
-        symbol = self.program.symbols.get(table)
-        if symbol is None:
-            raise Missing(f"{self.program.name} has no {table}.")
-        place = symbol.address + self.offset(struct, member)
-        try:
-            value = int.from_bytes(self.program.image.read(place, 8), "little")
-        except NotMapped as error:
-            raise Missing(f"{self.program.name}: {table} is not in the image.") from error
+        value = self.pointed_to(table, struct, member)
         found = self.program.symbols.at(value) if value else None
         if found is None or found[1]:
             raise Missing(f"{self.program.name}: {table}.{member} points to no function.")

@@ -2,9 +2,9 @@
 """What the kernel declares of itself: its types, its symbols, its configuration."""
 
 import re
-from collections.abc import Mapping
 
 from ejectable.kernel import Program, Types
+from ejectable.kernel.config import Config
 from ejectable.kernel.program import Member
 from ejectable.model import Evidence, EvidenceKind, Justification, Status
 
@@ -106,13 +106,13 @@ def symbols(program: Program) -> Evidence | None:
     )
 
 
-def absent(vmlinux: Program | None, options: Mapping[str, str] | None) -> Evidence | None:
+def absent(vmlinux: Program | None, options: Config | None) -> Evidence | None:
     """That there is no driver at all: not in the image, and the configuration builds no module of it.
 
     Each alone proves nothing: the driver may be a module, and a configuration may be another build's. The symbols of
     an image name every function that is not inlined; the driver's probe is called through a pointer.
     """
-    if vmlinux is None or not options or _value(options, DRIVER) != "n":
+    if vmlinux is None or not options or options.says(DRIVER, *MENUS) != "n":
         return None
     if vmlinux.symbols.function("start_kernel") is None or vmlinux.symbols.variants("virtio_pci_probe"):
         return None
@@ -120,14 +120,14 @@ def absent(vmlinux: Program | None, options: Mapping[str, str] | None) -> Eviden
     return Evidence(EvidenceKind.SYMBOLS, Status.NOT_AFFECTED, detail, claim=NO_DRIVER)
 
 
-def config(options: Mapping[str, str] | None, program: Program | None = None) -> Evidence | None:
+def config(options: Config | None, program: Program | None = None) -> Evidence | None:
     """CONFIG_VIRTIO_PCI and CONFIG_VIRTIO_PCI_LEGACY; `None` where there is no configuration.
 
     A configuration that switches off what is there in `program` belongs to another kernel.
     """
     if not options:
         return None
-    driver, legacy = (_value(options, name) for name in (DRIVER, LEGACY_DRIVER))
+    driver, legacy = (options.says(name, *MENUS) for name in (DRIVER, LEGACY_DRIVER))
     if program is not None and (driver == "n" or (legacy == "n" and drives_legacy(program))):
         off = DRIVER if driver == "n" else LEGACY_DRIVER
         detail = f"{off} is off in the configuration, and yet its code is there: it is another kernel's"
@@ -143,11 +143,3 @@ def config(options: Mapping[str, str] | None, program: Program | None = None) ->
     said = [f"{name}={value}" if value else f"{name} is not named" for name, value in
             ((DRIVER, driver), (LEGACY_DRIVER, legacy))]  # fmt: skip
     return Evidence(EvidenceKind.CONFIG, Status.UNKNOWN, ", ".join(said))
-
-
-def _value(options: Mapping[str, str], name: str) -> str | None:
-    """y, m or n; `None` where the configuration does not name the option and nothing shows that it reaches so far.
-
-    An option is left out where a condition of it is off; it is left out of a file that breaks off, too.
-    """
-    return options.get(name, "n" if any(options.get(menu) == "n" for menu in MENUS) else None)
