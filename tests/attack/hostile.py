@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["build"]
+__all__ = ["PLACES", "build"]
 
 RELEASE = "6.8.0-31-generic"
 # Where the tool looks, in root trees and in folders of logs and kernels.

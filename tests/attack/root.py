@@ -10,17 +10,16 @@ control character reach the terminal, no exit code be outside the contract.
 import argparse
 import collections
 import os
-import shutil
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from tests.attack.confined import Watched, watched
-from tests.attack.hostile import build
+from tests.attack.hostile import PLACES, build
 
 __all__ = ["ALLOWED", "commands", "race"]
 
@@ -51,16 +50,14 @@ def commands(tree: Path) -> list[list[str]]:
 
 
 @contextmanager
-def race(tree: Path, seed: int) -> Iterator[None]:
+def race(tree: Path) -> Iterator[None]:
     """Somebody who renames, replaces and removes below the tree while it is looked at."""
     stop = threading.Event()
-    aside = tree.with_name(f"{tree.name}-other")
-    build(aside, seed + 1)
 
     def meddle() -> None:
-        places = [path.relative_to(aside) for path in aside.rglob("*")][:400]
         while not stop.is_set():
-            for place in places:
+            for name in PLACES:
+                place = Path(name)
                 with suppress(OSError):
                     (tree / place).rename(tree / place.with_name("meddled"))
                 with suppress(OSError):
@@ -87,11 +84,7 @@ def _one(seed: int, users: Sequence[str | None]) -> list[Watched]:
             tree = build(Path(name) / "tree", seed)
             meddled = seed % 4 == 3
             for arguments in commands(tree):
-                if meddled:
-                    with race(tree, seed):
-                        found.append(watched(arguments, writable=[tree], allowed=ALLOWED, user=user))
-                    shutil.rmtree(tree.with_name("tree-other"), ignore_errors=True)
-                else:
+                with race(tree) if meddled else nullcontext():
                     found.append(watched(arguments, writable=[tree], allowed=ALLOWED, user=user))
     return found
 
