@@ -148,7 +148,7 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         return report(error)
     except MemoryError:
-        return report(Missing("There is not enough memory.", hint="Give it more, or lower --max-unpacked."))
+        return report(_no_memory())
     except OSError as error:
         if error.errno == errno.EPIPE:
             return _reader_went_away()
@@ -158,6 +158,8 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001  (the last wall: a traceback is no answer)
         if debug:
             traceback.print_exc()
+        if isinstance(error, ImportError | SystemError) and _memory_is_scarce():  # a library that could not be loaded
+            return report(_no_memory())
         return report(
             OurFault(
                 f"This is a bug in ejectable: {type(error).__name__}: {error}",
@@ -165,6 +167,17 @@ def run(arguments: Sequence[str]) -> int:
             )
         )
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _no_memory() -> EjectableError:
+    hint = "Give it more, or take the file, or a capture of this machine (ejectable collect), to another machine."
+    return Missing("There is not enough memory.", hint=hint)
+
+
+def _memory_is_scarce() -> bool:
+    from ejectable.confine import memory_is_scarce
+
+    return memory_is_scarce()
 
 
 def _documented(arguments: Sequence[str]) -> str | None:
