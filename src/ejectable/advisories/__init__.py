@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is known: one folder per known defect. A new defect is a new folder here, and nothing else.
 
-A folder holds `facts.toml`, and modules that are imported when they are used: `probe` (kernel → finding), `exposure`
-(finding and device → what unplugging it does), `signature` (event → recognised or not), `scenario` (for the lab). Its
-`__init__` names it: `ADVISORY = Advisory("CVE-...", "title", package=__name__)`.
+A folder holds `facts.toml` and a class with the parts that `advisory.Advisory` declares; its `__init__` makes the one
+object of it, `ADVISORY`. What is heavy in it is imported when it is used.
 """
 
 import importlib
@@ -13,9 +12,29 @@ from functools import cache
 from types import MappingProxyType
 
 from ejectable.advisories.advisory import Advisory
+from ejectable.advisories.code import CodeUnder
+from ejectable.advisories.exposure import Meeting, Reach, always, meets, race, spared, unsure
 from ejectable.advisories.facts import Facts
+from ejectable.advisories.remedy import Workaround
+from ejectable.advisories.scenario import Scenario
+from ejectable.advisories.signature import Signature
 
-__all__ = ["Advisory", "Facts", "registry"]
+__all__ = [
+    "Advisory",
+    "CodeUnder",
+    "Facts",
+    "Meeting",
+    "Reach",
+    "Scenario",
+    "Signature",
+    "Workaround",
+    "always",
+    "meets",
+    "race",
+    "registry",
+    "spared",
+    "unsure",
+]
 
 
 @cache

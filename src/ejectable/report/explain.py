@@ -59,6 +59,7 @@ def as_text(
 def _advisory(advisory: Advisory) -> dict[str, Any]:
     story = advisory.terms.story
     facts: dict[str, Any] = msgspec.to_builtins(advisory.facts)
+    del facts["topics"], facts["name"]  # the terms are topics of their own
     return {**facts, "story": None if story is None else msgspec.to_builtins(story)}
 
 
