@@ -62,15 +62,22 @@ class Bench:
         stubs: Mapping[str, Stub] | None = None,
         free: bool = False,
         program: Program | None = None,
+        bounds: Bounds | None = None,
     ) -> Scene:
-        """A fresh machine with nothing in it; see `Scene`."""
+        """A fresh machine with nothing in it; see `Scene`. `bounds` are this scene's own."""
         return Scene(
-            program or self.program, bounds=self.bounds, types=self._types, follow=follow, stubs=stubs, free=free
+            program or self.program,
+            bounds=bounds or self.bounds,
+            types=self._types,
+            follow=follow,
+            stubs=stubs,
+            free=free,
         )
 
     def has(self, function: str) -> bool:
-        """Whether the program has this function."""
-        return self.program.symbols.function(function) is not None
+        """Whether the program has this function, and does not only call it."""
+        found = self.program.symbols.function(function)
+        return found is not None and found.kind != "U"
 
     def elsewhere(self, function: str) -> Program | None:
         """The piece of the same kernel that has this function; `None` if none has it."""
