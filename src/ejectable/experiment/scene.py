@@ -274,8 +274,8 @@ class Scene:
                 memory.write(symbol.address, value.to_bytes(size, "little"))
         stubs: dict[str, Stub] = {
             **dict.fromkeys(("__alloc_percpu", "__alloc_percpu_gfp", "pcpu_alloc", "pcpu_alloc_noprof"), _percpu),
-            "_find_first_bit": lambda machine, arguments: _find_bit(machine, *arguments[:2], 0),
-            "_find_next_bit": lambda machine, arguments: _find_bit(machine, *arguments[:3]),
+            "_find_first_bit": lambda machine, arguments: _find_bit(machine, arguments[0], arguments[1], 0),
+            "_find_next_bit": lambda machine, arguments: _find_bit(machine, arguments[0], arguments[1], arguments[2]),
         }
         for name, stub in stubs.items():
             self.machine.stubs.setdefault(name, stub)
