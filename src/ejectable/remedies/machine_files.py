@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Looking at, writing and removing the files of a machine, below its root and by the descriptors of their folders.
+"""Reads, writes and removes files of a machine below its root, through the descriptors of their folders.
 
-What is in a user's folder is looked at and changed with that user's rights, also by root.
+What is in a user's folder is read and changed with that user's rights, also by root.
 """
 
 import os
