@@ -15,6 +15,7 @@ from ejectable.assess.kernels import judge_path
 from ejectable.errors import BadInput, Missing
 from ejectable.intake import Directory, Limits, open_regular, read_bounded
 from ejectable.model import EvidenceKind, Finding, KernelReport
+from ejectable.remedies.acting import acting_as, as_ourselves
 from ejectable.remedies.commands import Finished, run, which
 from ejectable.remedies.ownership import tree_writer
 from ejectable.remedies.source_tree import SourceTree, inside
@@ -38,7 +39,7 @@ class Built(msgspec.Struct, frozen=True):
     """A module that was built and judged."""
 
     release: str  # of the kernel that it is for
-    module: bytes  # without debugging information
+    module: bytes  # without debugging information, unless it was built for another user
     finding: Finding
 
     @property
@@ -55,15 +56,20 @@ def build(tree: SourceTree, headers: str, limits: Limits) -> Built:
     Raises `Missing` or `BadInput` with what is in the way; nothing is left behind.
     """
     top, config = _configuration(headers)
-    name = tree.fix.module
-    option = f"CONFIG_{name.upper()}"
+    option = f"CONFIG_{tree.fix.module.upper()}"
     if config.get(option) != "m":
         found = "built in" if config.get(option) == "y" else "switched off"
         raise BadInput(
-            f"{name} is {found} there, so no module replaces it ({option} is not m)",
+            f"{tree.fix.module} is {found} there, so no module replaces it ({option} is not m)",
             path=headers,
             hint="Build the whole kernel from the tree instead.",
         )
+    with acting_as(tree.owner):
+        return _built(tree, headers, top, config, limits)
+
+
+def _built(tree: SourceTree, headers: str, top: Path, config: dict[str, str], limits: Limits) -> Built:
+    name = f"{tree.fix.module}.ko"
     prefix, words = _make_words(config)
     with workspace("build") as aside:
         work = Path(aside.name)
@@ -74,21 +80,22 @@ def build(tree: SourceTree, headers: str, limits: Limits) -> Built:
             hint=TOOLS,
             env={"MAKEFLAGS": "", "KBUILD_MODPOST_WARN": ""},
         )
-        module = work / f"{name}.ko"
-        if not done.ok or not module.is_file():
+        if not done.ok or not aside.lstat(name):
             raise BadInput(
-                f"{name}.ko could not be built against {headers}: {_first_error(done)}",
+                f"{name} could not be built against {headers}: {_first_error(done)}",
                 path=tree.given,
                 hint=f"Do the headers belong to this tree? A compiler is needed too. {TOOLS}",
             )
-        report = _judge(module, tree.fix.advisory, limits)
+        module = aside.read(name, MAX_MODULE)
+        report = _judge(module, tree, limits)
         release = report.release or ""
         if not re.fullmatch(r"\w[\w.+~-]{0,63}", release):
             raise BadInput("the module that was built does not say which kernel it is for", path=headers)
-        if which(f"{prefix}strip"):
-            run([f"{prefix}strip", "--strip-debug", str(module)], timeout_s=60)
-        with open_regular(module) as file:
-            return Built(release, read_bounded(file, MAX_MODULE, name=module.name), report.findings[0])
+        # What is kept of a user's build is what was judged: whoever built it could change it in between.
+        if tree.owner is None and which(f"{prefix}strip"):
+            run([f"{prefix}strip", "--strip-debug", str(work / name)], timeout_s=60)
+            module = aside.read(name, MAX_MODULE)
+        return Built(release, module, report.findings[0])
 
 
 def _configuration(headers: str) -> tuple[Path, dict[str, str]]:
@@ -157,11 +164,14 @@ def _objects(tree: SourceTree, config: dict[str, str]) -> list[str]:
     return list(dict.fromkeys(found or [*tree.fix.objects, *optional]))
 
 
-def _judge(module: Path, advisory: str, limits: Limits) -> KernelReport:
-    judged = judge_path(str(module), (advisory,), limits)
+def _judge(module: bytes, tree: SourceTree, limits: Limits) -> KernelReport:
+    name = f"{tree.fix.module}.ko"
+    with as_ourselves(), workspace("module") as aside:
+        aside.write(name, module, lasting=False)
+        judged = judge_path(f"{aside.name}/{name}", (tree.fix.advisory,), limits)
     if not judged.kernels:
         said = judged.unreadable[0].error if judged.unreadable else "there is no kernel code in it"
-        raise BadInput(f"the module that was built cannot be read: {said}", path=module.name)
+        raise BadInput(f"the module that was built cannot be read: {said}", path=name)
     return judged.kernels[0]
 
 

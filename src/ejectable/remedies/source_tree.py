@@ -9,6 +9,7 @@ import msgspec
 
 from ejectable.advisories.source_fix import SourceFix, SourceReading
 from ejectable.errors import BadInput, Missing
+from ejectable.remedies.acting import Owner, acting_as, owner_of
 
 __all__ = ["SourceTree", "inside", "open_tree"]
 
@@ -22,6 +23,7 @@ class SourceTree(msgspec.Struct, frozen=True):
     top: Path
     reading: SourceReading
     fix: SourceFix
+    owner: Owner | None = None  # as whom root works in it
 
     @property
     def common(self) -> Path:
@@ -37,7 +39,8 @@ class SourceTree(msgspec.Struct, frozen=True):
 
         Raises `BadInput` where the condition is not understood.
         """
-        return self.fix.repaired(self.reading, self.top)
+        with acting_as(self.owner):
+            return self.fix.repaired(self.reading, self.top)
 
     def diff(self, text: str) -> tuple[str, ...]:
         """The lines of a unified diff from what is there to `text`, which `patch -p1` and `git apply` take."""
@@ -49,14 +52,20 @@ class SourceTree(msgspec.Struct, frozen=True):
 
 
 def open_tree(given: str, fix: SourceFix) -> SourceTree:
-    """The tree at a path. Raises `Missing` (not there, not readable) or `BadInput` (not a kernel, a trap)."""
+    """The tree at a path, read with its owner's rights.
+
+    Raises `Missing` (not there, not readable), `Denied` (root, and several users share it) or `BadInput` (not a kernel,
+    a trap).
+    """
     try:
         top = Path(given).resolve(strict=True)
         if not top.is_dir():
             raise BadInput("expected the folder of a kernel source tree, found a file", path=given)
-        for name in fix.files:
-            inside(top, f"{fix.folder}/{name}")
-        reading = fix.read(top)
+        owner = owner_of(top, fix.folder, ".git")
+        with acting_as(owner):
+            for name in fix.files:
+                inside(top, f"{fix.folder}/{name}")
+            reading = fix.read(top)
     except PermissionError as error:
         raise Missing(f"{error.filename or given}: may not be read by this user.", hint="Whose tree is it?") from error
     except (OSError, ValueError, RuntimeError) as error:
@@ -69,7 +78,7 @@ def open_tree(given: str, fix: SourceFix) -> SourceTree:
             path=given,
             hint="Give the folder that holds `drivers` and `include`.",
         )
-    return SourceTree(given, top, reading, fix)
+    return SourceTree(given, top, reading, fix, owner)
 
 
 def inside(top: Path, name: str) -> Path:
