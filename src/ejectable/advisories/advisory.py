@@ -2,12 +2,12 @@
 """One known defect, as the rest of the house sees it: nothing of its folder is imported before it is used."""
 
 import importlib
-import importlib.resources
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ejectable.advisories.facts import Facts, load_facts
 from ejectable.advisories.terms import Terms, load_terms
+from ejectable.confine import data_of
 from ejectable.model import Device, Finding
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Advisory:
     @cached_property
     def terms(self) -> Terms:
         """The defect's story and its terms, in words."""
-        return load_terms(importlib.resources.files(self._package).joinpath("terms.toml").read_bytes())
+        return load_terms(data_of(self._package, "terms.toml"))
 
     def probe(self, kernel: "Kernel") -> Finding:
         """What this defect's evidence says of one kernel. Does not raise for a kernel that is damaged: it says so."""

@@ -4,9 +4,9 @@
 Nothing here decides: versions support or contradict what was found in the code.
 """
 
-import importlib.resources
-
 import msgspec
+
+from ejectable.confine import data_of
 
 __all__ = ["Commit", "Facts", "FixedPackage", "LookAlike", "Reference", "Release", "load_facts"]
 
@@ -88,5 +88,4 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load_facts(package: str) -> Facts:
     """The facts of the advisory in `package`."""
-    text = importlib.resources.files(package).joinpath("facts.toml").read_bytes()
-    return msgspec.toml.decode(text, type=Facts)
+    return msgspec.toml.decode(data_of(package, "facts.toml"), type=Facts)
