@@ -54,7 +54,11 @@ def test_a_schema_is_valid_and_strict_and_its_id_is_a_uri(name: str) -> None:
 
 @pytest.mark.parametrize("name", document.DOCUMENTS)
 def test_an_error_is_a_document_of_the_schema_that_promises_nothing(name: str) -> None:
-    answer = json.loads(document.encode(document.failed(name, WrongUsage("No\nsuch\x1b thing.", hint="Look again."))))
+    answer = json.loads(
+        document.encode(
+            document.failed(document.document_of(name), WrongUsage("No\nsuch\x1b thing.", hint="Look again."))
+        )
+    )
     jsonschema.validate(answer, json.loads(document.schema(name)), format_checker=jsonschema.FormatChecker())
     assert (answer["status"], answer["next_steps"]) == ("unknown", ["Look again."])
     assert [(one["path"], one["exit_code"]) for one in answer["errors"]] == [(None, 64)]

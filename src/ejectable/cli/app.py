@@ -218,9 +218,9 @@ def _report(error: EjectableError, *, command: str | None) -> int:
     """Say what failed, on standard error; and in the document of `command`, where one was asked for."""
     complain(error.message, error.hint)
     if command is not None:
-        from ejectable.report.document import DOCUMENTS, encode, failed
+        from ejectable.report.document import DOCUMENTS, document_of, encode, failed
 
         if command in DOCUMENTS:
             with suppress(OSError, ValueError):
-                Terminal(Common()).document(encode(failed(command, error)))
+                Terminal(Common()).document(encode(failed(document_of(command), error)))
     return error.exit_code

@@ -20,9 +20,22 @@ from ejectable.errors import EjectableError, WrongUsage
 from ejectable.model import Status
 from ejectable.report.text import UNPRINTABLE, clean
 
-__all__ = ["DOCUMENTS", "VERSION", "Document", "InputError", "Tool", "encode", "failed", "join", "schema", "tag"]
+__all__ = [
+    "DOCUMENTS",
+    "VERSION",
+    "Document",
+    "InputError",
+    "Tool",
+    "document_of",
+    "encode",
+    "failed",
+    "join",
+    "schema",
+    "tag",
+]
 
 T = TypeVar("T", bound=msgspec.Struct)
+D = TypeVar("D", bound="Document")
 
 # The number at the end of "ejectable/kernel/1". It rises when a key changes its meaning or goes away; never when
 # one is added.
@@ -84,10 +97,10 @@ def join(kind: type[T], *parts: msgspec.Struct, **more: Any) -> T:
     return kind(**(values | more))
 
 
-def failed(command: str, error: EjectableError) -> Document:
+def failed(kind: type[D], error: EjectableError) -> D:
     """The document of a command that ended with this error: `unknown`, with nothing else in it."""
     line = clean(error.message).replace("\n", " ") or "It failed."
-    return _kind(command)(
+    return kind(
         status=Status.UNKNOWN,
         summary=line,
         next_steps=(error.hint,) if error.hint else (),
@@ -114,7 +127,7 @@ def schema(name: str) -> str:
     name = re.sub(r"^ejectable/([a-z]+)/\d+$", r"\1", name)
     if name not in DOCUMENTS:
         raise WrongUsage(f"There is no schema named {name!r}.", hint=f"There are: {', '.join(DOCUMENTS)}.")
-    kind = _kind(name)
+    kind = document_of(name)
     (top,), parts = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
     parts = {part: _strict(body) for part, body in parts.items()}
     whole = {
@@ -126,7 +139,8 @@ def schema(name: str) -> str:
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
-def _kind(command: str) -> type[Document]:
+def document_of(command: str) -> type[Document]:
+    """The type of the document that this command prints."""
     found: type[Document] = getattr(
         importlib.import_module(f"ejectable.report.{command}"), f"{command.title()}Document"
     )
