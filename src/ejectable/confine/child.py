@@ -13,7 +13,7 @@ import msgspec
 from ejectable import errors
 from ejectable.confine import fences, seccomp
 from ejectable.confine.imports import TRY, Absent, NeedsImport
-from ejectable.confine.wire import HEAD, LONGEST_REPLY, LONGEST_REQUEST, Answer, Fence, Reply, encoded
+from ejectable.confine.wire import HEAD, LONGEST_REPLY, LONGEST_REQUEST, Answer, Fence, Reply, encoded, name_of
 from ejectable.errors import EjectableError, OurFault
 
 __all__ = ["DEBUG", "ask", "confined", "data_of", "error_of", "live"]
@@ -141,7 +141,7 @@ def _answers(work: Callable[[], Iterable[object]]) -> Iterator[Answer]:
     except MemoryError:
         yield Answer(error="Ended", message="The process that read it ran out of memory.", hint=TRY)
     except EjectableError as error:
-        yield Answer(error=type(error).__name__, message=error.message, hint=error.hint)
+        yield Answer(error=name_of(error), message=error.message, hint=error.hint)
     except GeneratorExit:
         raise
     except BaseException as error:  # noqa: BLE001  (whatever it is: nobody above this knows it)

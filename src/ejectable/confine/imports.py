@@ -19,7 +19,7 @@ from ejectable.errors import Ended
 
 __all__ = ["TRY", "Absent", "NeedsImport", "bring_in", "code_of", "load"]
 
-TRY = "Give it more memory, or judge the same file on another machine."
+TRY = "Is there too little memory? Give it more, or read the same file on another machine."
 # A child may be in the hands of whoever made the bytes: it names modules of ours, of the libraries that read bytes,
 # and of the standard library without those that do something when they are imported.
 OURS = frozenset(

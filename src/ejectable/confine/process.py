@@ -15,13 +15,14 @@ import msgspec
 
 from ejectable.confine.child import live
 from ejectable.confine.imports import TRY, Absent, code_of
-from ejectable.confine.wire import HEAD, LONGEST_REQUEST, Answer, Fence, Outside, Reply
+from ejectable.confine.wire import HEAD, LONGEST_REQUEST, Answer, Fence, Outside, Reply, name_of
 from ejectable.errors import Denied, EjectableError, Ended
 
 __all__ = ["Process", "step"]
 
 OUR_PACKAGE = "ejectable"
-PIECE = 1 << 16
+PIECE = 1 << 16  # bytes: what a pipe holds (pipe(7)), which no child here can change
+READS = 4  # one after the other: what was written is heard, and a child that writes on does not keep us
 
 
 class Process:
@@ -29,12 +30,12 @@ class Process:
 
     def __init__(self, work: Callable[[], Iterable[object]], *, outside: Outside, fence: Fence, absent: Absent) -> None:
         self.left = fence.seconds  # that it may still take; None where nobody counts
-        self.heard = 0  # bytes
         self._fence = fence
         self._outside: Outside = {"module": code_of, "data": _data_of, "alive": self._alive, **outside}
         self._buffer = bytearray()
         self._over = False  # nothing comes any more
         self._late = False
+        self._too_much = False
         self.answers, to_answers = os.pipe()
         self.requests, to_requests = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._asks = True
@@ -70,14 +71,15 @@ class Process:
 
     def hear(self) -> list[Answer]:
         """The answers that are there; sets `over` at the end, and where one is no answer or too long."""
-        while not self._over:
+        for _ in range(READS):
+            if self._over:
+                break
             try:
                 piece = os.read(self.answers, PIECE)
             except BlockingIOError:
                 break
             self._buffer += piece
-            self.heard += len(piece)
-            self._over = not piece or len(self._buffer) > HEAD + self._fence.answer
+            self._over = not piece
         return self._whole()
 
     @property
@@ -91,7 +93,7 @@ class Process:
         while len(self._buffer) - at >= HEAD:
             size = int.from_bytes(self._buffer[at : at + HEAD], "big")
             if size > self._fence.answer:
-                self._over = True
+                self._over = self._too_much = True
                 break
             if len(self._buffer) - at - HEAD < size:
                 break
@@ -139,6 +141,8 @@ class Process:
         """How a child ended that gave no answer, as a sentence."""
         if self._late:
             return f"The process that read it was stopped after {self._fence.seconds:g} seconds."
+        if self._too_much:
+            return f"The process that read it gave more than {self._fence.answer >> 20} MiB at once, and was stopped."
         code = os.waitstatus_to_exitcode(status)
         if code == -signal.SIGXCPU:
             return f"The process that read it was stopped after {self._fence.cpu} seconds of computing."
@@ -162,14 +166,14 @@ def step(processes: Sequence[Process]) -> list[tuple[Process, list[Answer]]]:
     left = min((process.left for process in processes if process.left is not None), default=None)
     ready = poll.poll(None if left is None else max(left, 0) * 1000)
     found = []
-    for descriptor, _ in ready:
-        process = of[descriptor]
-        if descriptor == process.answers:
-            answers = process.hear()
-            if answers or process.over:
-                found.append((process, answers))
-        else:
+    # Requests first: whoever serves one may want to hear what was answered before it.
+    for descriptor, process in ((descriptor, of[descriptor]) for descriptor, _ in ready):
+        if descriptor != process.answers:
             process.serve()
+    for process in {of[descriptor]: None for descriptor, _ in ready}:
+        answers = process.hear()
+        if answers or process.over:
+            found.append((process, answers))
     took = time.monotonic() - began
     listed = [process for process, _ in found]
     found += [(process, []) for process in processes if process.took(took) and process not in listed]
@@ -188,7 +192,7 @@ def _done(asked: bytes, outside: Outside) -> Reply | int:
             return Reply(value=answer)
         return Reply(value=os.fsencode(answer)) if isinstance(answer, str) else answer
     except EjectableError as error:
-        return Reply(error=type(error).__name__, message=error.message, hint=error.hint)
+        return Reply(error=name_of(error), message=error.message, hint=error.hint)
     except OSError as error:
         return Reply(number=error.errno or errno.EIO, message=error.strerror or "")
     except (ValueError, TypeError):  # no request, or no path

@@ -6,6 +6,9 @@ from typing import Any
 
 import msgspec
 
+from ejectable import errors
+from ejectable.errors import EjectableError
+
 __all__ = [
     "HEAD",
     "LONGEST_REPLY",
@@ -16,6 +19,7 @@ __all__ = [
     "Reply",
     "decoded",
     "encoded",
+    "name_of",
 ]
 
 # What the parent does for the child, by name. Arguments are texts; a number that comes back is a descriptor, which is
@@ -23,8 +27,9 @@ __all__ = [
 Outside = Mapping[str, Callable[..., int | str | bool]]
 LONGEST_REQUEST = LONGEST_REPLY = 1 << 14  # bytes: a path
 HEAD = 4  # bytes in front of each answer: how long it is, big-endian
-# Lone surrogates, by which Python spells bytes that are no UTF-8, travel as characters for private use.
-THERE = {0xDC80 + byte: 0x10_DC80 + byte for byte in range(0x80)}
+# Lone surrogates, by which Python spells bytes that are no UTF-8 and JSON whatever it likes, travel as characters for
+# private use.
+THERE = {lone: 0x10_0000 + lone for lone in range(0xD800, 0xE000)}
 BACK = {there: here for here, there in THERE.items()}
 
 
@@ -59,6 +64,12 @@ class Reply(msgspec.Struct, frozen=True):
     number: int = 0  # of a system call's error
     message: str = ""
     hint: str | None = None
+
+
+def name_of(error: EjectableError) -> str:
+    """The class of an error, or the nearest above it that stands in `ejectable.errors`."""
+    kinds = (kind for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind)
+    return str(next(kinds).__name__)
 
 
 def encoded(value: object) -> Answer:

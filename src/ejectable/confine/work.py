@@ -112,18 +112,19 @@ def share(
     into: Any,
     outside: Outside | None = None,
     fence: Callable[[int], Fence],
+    again: Callable[[int], bool],
 ) -> Iterator[Done[T]]:
     """What comes of each of `count` pieces of work, in order; `work` gets a number from 0.
 
     Up to `jobs` children take one after the other. One that dies takes what it was at with it, and another goes on
     behind it. `fence` tells the fence of a piece: of a child that has many, that of its first; the clock starts anew
-    with each.
+    with each. `again` tells whether a piece can begin again, where it turns out to need a library.
     """
     if confined():
         for number in range(count):
             yield _here(work, number)
         return
-    shared = _Shared(work, count, into, outside or {}, fence)
+    shared = _Shared(work, count, into, outside or {}, fence, again)
     try:
         for number in range(count):
             while number not in shared.done:
@@ -155,14 +156,16 @@ class _Worker:
 class _Shared(Generic[T]):
     """Pieces of work, the children that do them, and what came of it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  (called once)
         self,
         work: Callable[[int], Iterable[T]],
         count: int,
         into: Any,
         outside: Outside,
         fence: Callable[[int], Fence],
+        again: Callable[[int], bool],
     ) -> None:
+        self._may_begin_again = again
         self.done: dict[int, Done[T]] = {}
         self._work = work
         self._into = into
@@ -183,6 +186,8 @@ class _Shared(Generic[T]):
             worker = next(worker for worker in self._workers if worker.process is process)
             if self._takes(worker, answers):
                 self._leave(worker)
+        if self._heard > MOST_SHARED:
+            self._stop()
 
     def end(self) -> None:
         """Leave nobody behind."""
@@ -227,7 +232,6 @@ class _Shared(Generic[T]):
         for answer in answers:
             self._heard += len(answer.value)
             if self._heard > MOST_SHARED:
-                self._stop()
                 return False
             if answer.end:
                 worker.number = None
@@ -250,8 +254,9 @@ class _Shared(Generic[T]):
         assert worker.number is not None
         number, worker.number = worker.number, None
         self._starts[number] = self._starts.get(number, 0) + 1
-        if self._starts[number] > MOST_STARTS:
-            self.done[number] = Done([], Ended("The confined process asked for one module after the other.", hint=TRY))
+        if self._starts[number] > MOST_STARTS or not self._may_begin_again(number):
+            why = f"The confined process lacks {needs}, which could not be loaded in time."
+            self.done[number] = Done(worker.given, Ended(why, hint=TRY))
             return
         try:
             bring_in(needs, self._absent)
