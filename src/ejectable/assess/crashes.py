@@ -3,11 +3,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from ejectable.advisories import registry
 from ejectable.assess.logs import Unreadable, follow_log, read_logs
 from ejectable.crash.blame import named
 from ejectable.crash.inputs import Source
@@ -92,8 +91,8 @@ def read_all(
     others: list[Unreadable] = []
     for source, logs, ended in read_logs(
         found,
-        partial(judge, advisories=advisories),
-        partial(_matters, tuple(advisories)),
+        partial(_judgements, advisories=advisories),
+        partial(_matters, advisories=advisories),
         jobs=jobs,
         limits=limits,
         done=done,
@@ -153,7 +152,7 @@ def follow_all(path: str, advisories: Mapping[str, "Advisory"]) -> Iterator[tupl
     """Each event of a log that grows, when it is complete, and what is said of it. Raises `Ended` where its process
     came to a bad end.
     """
-    return follow_log(path, partial(judge, advisories=advisories), partial(_matters, tuple(advisories)))
+    return follow_log(path, partial(judge, advisories=advisories), partial(_matters, advisories=advisories))
 
 
 def _with_kernel(
@@ -183,13 +182,16 @@ def _with_kernel(
     return (best,), [join(said, best) if said.advisory else said for said in judgements]
 
 
-def judge(event: Event, advisories: Mapping[str, "Advisory"]) -> Judgement:
-    """What the advisories say of an event: the worst of them, and of those that say the same the one that says most."""
+def judge(event: Event, advisories: Mapping[str, "Advisory"], beside: Sequence[Event] = ()) -> Judgement:
+    """What the advisories say of an event: the worst of them, and of those that say the same the one that says most.
+
+    `beside` are the other events of the same log: a deadlock shows as two tasks.
+    """
     found: list[Recognition] = []
     for advisory in advisories.values():
-        signature = _signature(advisory)
-        if signature is not None:
-            found.append(signature.recognise(event))
+        said = advisory.recognise(event, beside)
+        if said is not None:
+            found.append(said)
     if not found:
         return Judgement(Status.NOT_AFFECTED)
     status = worst(one.status for one in found)
@@ -207,20 +209,14 @@ def judge(event: Event, advisories: Mapping[str, "Advisory"]) -> Judgement:
     )
 
 
-def _matters(advisories: tuple[str, ...], event: Event) -> bool:
-    """Whether one of the advisories of these ids says something of an event: so that no bound leaves it out."""
-    known = registry()
-    return judge(event, {name: known[name] for name in advisories}).status not in SAFE
+def _judgements(events: Sequence[Event], advisories: Mapping[str, "Advisory"]) -> tuple[Judgement, ...]:
+    """What is said of each event of one log."""
+    return tuple(judge(event, advisories, events) for event in events)
 
 
-def _signature(advisory: "Advisory") -> Any:
-    """The advisory's signature, or `None` where its folder has none. A part that cannot be imported is a failure."""
-    try:
-        return advisory.part("signature")
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.endswith(".signature"):
-            return None
-        raise
+def _matters(event: Event, advisories: Mapping[str, "Advisory"]) -> bool:
+    """Whether one of the advisories says something of an event: so that no bound leaves it out."""
+    return judge(event, advisories).status not in SAFE
 
 
 def compare(event: Event, kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> Build:

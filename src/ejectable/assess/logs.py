@@ -69,7 +69,7 @@ def sources(paths: Iterable[str]) -> list[Source]:
 
 def read_logs(
     found: Sequence[Source],
-    judged: Callable[[Event], Judgement],
+    judged: Callable[[Sequence[Event]], tuple[Judgement, ...]],
     matters: Callable[[Event], bool],
     *,
     jobs: int,
@@ -78,7 +78,7 @@ def read_logs(
 ) -> Iterator[tuple[Source, list[ReadLog], EjectableError | None]]:
     """Of each source in order: the logs that it held, and how its reading ended if not well.
 
-    `judged` says what is to be said of an event, `matters` whether it must be given though a bound is reached. `done`
+    `judged` says what is to be said of each event of a log, `matters` whether it must be given though a bound is reached. `done`
     gets the bytes read.
     """
     if any(_flows(source) for source in found):
@@ -92,7 +92,7 @@ def read_logs(
         progress = _Progress() if alone and done else None
         for name, log in read_each(found[number], threads=threads, limits=limits, progress=progress, matters=matters):
             if isinstance(log, Log):
-                yield _Wire(name, log, tuple(judged(event) for event in log.events))
+                yield _Wire(name, log, judged(log.events))
             else:
                 yield _Wire(name, None, unreadable=_unreadable(name, log))
 
