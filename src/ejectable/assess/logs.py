@@ -78,8 +78,8 @@ def read_logs(
 ) -> Iterator[tuple[Source, list[ReadLog], EjectableError | None]]:
     """Of each source in order: the logs that it held, and how its reading ended if not well.
 
-    `judged` says what is to be said of each event of a log, `matters` whether it must be given though a bound is reached. `done`
-    gets the bytes read.
+    `judged` says what is to be said of each event of a log, `matters` whether one must be given though a bound is
+    reached. `done` gets the bytes read.
     """
     if any(_flows(source) for source in found):
         for name in LIBRARIES:
