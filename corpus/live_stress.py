@@ -28,7 +28,7 @@ import msgspec
 from corpus.archive import cache_folder
 from corpus.kernels import small_kernel
 from corpus.live_modules import for_small
-from ejectable import read_events
+from ejectable import read_logs
 from ejectable.lab.busybox import busybox
 from ejectable.lab.initramfs import Initramfs
 
@@ -173,7 +173,7 @@ def strain(processors: int, seconds: int) -> Strained:
         plugged = next(count)
         log = cache_folder() / f"live-stress-{processors}.log"
         log.write_bytes(said)
-        events = tuple(f"{event.kind}: {event.title}" for event in read_events(log))
+        events = tuple(f"{event.kind}: {event.title}" for event in read_logs(log).events)
     text = said.decode("utf-8", "replace")
     done = tuple(re.findall(r"STRESS: ((?:loaded|taken).*\S)", text))
     return Strained(processors, seconds, done, plugged, events, "STRESS: ends" in text)

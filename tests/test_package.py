@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ejectable.report import document
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "ejectable"
 SHARED = (
@@ -41,7 +43,7 @@ def test_the_wheel_holds_all_that_lies_beside_the_code(built: Path) -> None:
     assert beside
     missing = {str(Path("ejectable") / path.relative_to(PACKAGE)) for path in beside} - held
     assert not missing
-    for wanted in ("py.typed", "report/schemas/check.json", "lab/init.sh", "advisories/cve_2024_42134/facts.toml"):
+    for wanted in ("py.typed", "lab/init.sh", "advisories/cve_2024_42134/facts.toml"):
         assert f"ejectable/{wanted}" in held
     assert all(any(name.endswith(f".data/data/{shared}") for name in held) for shared in SHARED)
     assert not any(name.startswith(("tests/", "corpus/")) for name in held)
@@ -79,7 +81,7 @@ def test_what_was_installed_starts_and_finds_its_data(built: Path, tmp_path: Pat
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert version.stdout.startswith("ejectable ")
     schema = subprocess.run([program, "schema", "check"], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert schema.stdout == (PACKAGE / "report/schemas/check.json").read_text(encoding="utf-8")
+    assert schema.stdout == document.schema("check")
     where = subprocess.run(
         [str(python), "-c", "import ejectable; print(ejectable.__file__)"],
         capture_output=True,

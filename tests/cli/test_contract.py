@@ -17,7 +17,7 @@ from tests.host.trees import NEWER, boot_image
 
 CONTRACT = ("check", "kernel", "crash", "lab", "fix", "explain")
 CRASHES = Path(__file__).parent.parent / "crash" / "fixtures"
-ENVELOPE = ["schema", "tool", "generated", "status", "summary", "next_steps"]
+ENVELOPE = ["schema", "tool", "generated", "status", "summary", "next_steps", "errors"]
 COMMON = {
     "--format",
     "--advisory",
@@ -52,7 +52,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_command_of_the_contract_is_there() -> None:
     assert set(CONTRACT) <= set(COMMANDS)
-    assert set(CONTRACT) <= set(document.schema_names())
+    assert set(CONTRACT) <= set(document.DOCUMENTS)
 
 
 @pytest.mark.parametrize("name", CONTRACT)
@@ -139,3 +139,27 @@ def test_json_stays_clean_whatever_is_said_on_standard_error() -> None:
     done = _run("crash", "--format", "json", str(CRASHES / "healthy-serial.txt"), "/nowhere/console.log")
     assert json.loads(done.stdout)["unreadable"]
     assert "/nowhere/console.log" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("kernel",), 64),
+        (("kernel", "/nowhere"), 69),
+        (("check", "--root", "/nowhere"), 69),
+        (("check", "--no-such-option"), 64),
+        (("crash", "/nowhere"), 69),
+        (("lab", "/nowhere"), 69),
+        (("fix", "--root", "/nowhere"), 69),
+        (("fix", "nothing"), 64),
+        (("explain", "nothing"), 64),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_a_document_is_printed_whatever_happens(arguments: tuple[str, ...], code: int) -> None:
+    done = _run(*arguments, "--format", "json")
+    answer = json.loads(done.stdout)
+    jsonschema.validate(answer, json.loads(document.schema(arguments[0])), format_checker=jsonschema.FormatChecker())
+    assert (done.returncode, answer["status"]) == (code, "unknown")
+    assert [error["exit_code"] for error in answer["errors"]] == [code]
+    assert done.stderr.startswith("ejectable: ")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from corpus.modules import Module
 from ejectable.assess import kernels
@@ -65,6 +66,28 @@ def test_a_kernel_is_judged_in_there(module: Path, monkeypatch: pytest.MonkeyPat
     (report,) = judge_path(str(module), IDS, DEFAULT_LIMITS).kernels
     assert report.findings[0].status is Status.AFFECTED
     assert starts == [1], "what a module needs is imported before, not found out"
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("kib", [40_000, 55_000, 62_000, 70_000, 80_000, 100_000])
+@pytest.mark.parametrize("packed", ["module", "zstd"])
+def test_with_too_little_memory_the_answer_is_unknown_and_names_the_way_out(
+    kib: int, packed: str, module: Path, tmp_path: Path
+) -> None:
+    """Under 50 to 100 MB the libraries cannot be loaded, or not unpack what they are given: `ulimit -v`."""
+    path = module
+    if packed == "zstd":
+        path = tmp_path / "vmlinuz"
+        path.write_bytes(zstandard.ZstdCompressor().compress(b"\x7fELF" + bytes(96 << 20)))
+    command = ["prlimit", f"--as={kib << 10}", sys.executable, "-m", "ejectable", "kernel", "--no-cache", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if packed == "module" and kib > 80_000:
+        assert done.returncode == 2, done.stderr
+        return
+    assert done.returncode == 3, done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    assert "memory" in said
+    assert "another machine" in said
 
 
 @pytest.mark.kernels

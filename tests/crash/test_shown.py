@@ -95,9 +95,9 @@ def test_the_command_to_paste_names_the_kernel_that_crashed() -> None:
 
 def test_the_document_has_an_event_for_each_and_the_status() -> None:
     document = as_document(_reading(load(BY_NAME["defect-disk-acpi-eject-printk"]).log))
-    assert document["status"] == "affected"
-    assert [event["advisory"] for event in document["events"]] == ["CVE-2024-42134", None]
-    assert document["events"][1]["follows"] == document["events"][0]["line"]
+    assert document.status == "affected"
+    assert [event.advisory for event in document.events] == ["CVE-2024-42134", None]
+    assert document.events[1].follows == document.events[0].line
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Judging in a confined child: what the parent prepares, which files it opens, and what it makes of a child's death."""
 
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from ejectable.advisories import registry
-from ejectable.confine import Fence, run
+from ejectable.confine import Fence, load, run
 from ejectable.errors import Ended
 from ejectable.intake.limits import GIB, Limits
 from ejectable.intake.outside import opening
@@ -32,20 +31,19 @@ KERNELS = frozenset(("boot", "modules"))
 def confined(work: Callable[[], T], paths: Sequence[str], limits: Limits, *, into: type[T], ids: Sequence[str]) -> T:
     """What `work` returns, which reads the files and folders at `paths`; raises `Ended` where its process died."""
     for name in USUAL:
-        importlib.import_module(name)
+        load(name)
     for name in ids:
-        advisory = registry()[name]
-        _ = advisory.facts, advisory.part("probe")  # files of ours, which nobody can read in there
+        registry()[name].prepare()
     fence = Fence(memory=2 * GIB + 3 * limits.in_memory)
     return run(work, into=into, outside=opening(_belongs(paths), limits), fence=fence)
 
 
 def undecided(path: str, ids: Sequence[str], ended: Ended) -> KernelReport:
     """The report of a kernel whose reading ended without an answer: `unknown`, with that as the doubt."""
-    detail = ended.message
-    doubt = Doubt(DoubtKind.UNREADABLE, path, detail)
+    doubt = Doubt(DoubtKind.UNREADABLE, path, ended.message)
+    reason = f"{ended.message} {ended.hint or ''}".strip()
     findings = tuple(
-        Finding(name, Status.UNKNOWN, None, detail, (), conflict=False, doubts=(doubt,)) for name in ids
+        Finding(name, Status.UNKNOWN, None, reason, (), conflict=False, doubts=(doubt,)) for name in ids
     )  # fmt: skip
     return KernelReport(path, None, None, None, None, None, "unknown", None, findings)
 

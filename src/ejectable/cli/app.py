@@ -12,14 +12,17 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import click
 from click.shell_completion import get_completion_class, shell_complete
 
-from ejectable.cli.terminal import complain
+from ejectable.cli.options import Common
+from ejectable.cli.terminal import Terminal, complain
 from ejectable.errors import Denied, EjectableError, Missing, OurFault, WrongUsage
 
 __all__ = ["COMMANDS", "app", "load", "run"]
@@ -123,6 +126,7 @@ app = _LazyGroup(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code is the contract's."""
     debug = "--debug" in arguments
+    report = partial(_report, command=_documented(arguments))
     try:
         if instruction := os.environ.get(COMPLETION):
             return EXIT_OK if shell_complete(app, {}, PROGRAM, COMPLETION, instruction) == 0 else EXIT_USAGE
@@ -134,7 +138,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return left.exit_code
     except click.ClickException as error:
-        return _wrong_usage(error)
+        return _wrong_usage(error, report)
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED  # who pressed the keys knows why it ended
     except BrokenPipeError:
@@ -142,19 +146,21 @@ def run(arguments: Sequence[str]) -> int:
     except EjectableError as error:
         if debug:
             traceback.print_exc()
-        return _report(error)
+        return report(error)
     except MemoryError:
-        return _report(Missing("There is not enough memory.", hint="Give it more, or lower --max-unpacked."))
+        return report(_no_memory())
     except OSError as error:
         if error.errno == errno.EPIPE:
             return _reader_went_away()
         if debug:
             traceback.print_exc()
-        return _report(_refused(error))
+        return report(_refused(error))
     except Exception as error:  # noqa: BLE001  (the last wall: a traceback is no answer)
         if debug:
             traceback.print_exc()
-        return _report(
+        if isinstance(error, ImportError | SystemError) and _memory_is_scarce():  # a library that could not be loaded
+            return report(_no_memory())
+        return report(
             OurFault(
                 f"This is a bug in ejectable: {type(error).__name__}: {error}",
                 hint="Run the same command with --debug and report what it prints.",
@@ -163,15 +169,33 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else EXIT_OK
 
 
-def _wrong_usage(error: click.ClickException) -> int:
+def _no_memory() -> EjectableError:
+    hint = "Give it more, or take the file, or a capture of this machine (ejectable collect), to another machine."
+    return Missing("There is not enough memory.", hint=hint)
+
+
+def _memory_is_scarce() -> bool:
+    from ejectable.confine import memory_is_scarce
+
+    return memory_is_scarce()
+
+
+def _documented(arguments: Sequence[str]) -> str | None:
+    """The command whose document is due even if it fails: `--format json` was asked for."""
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    asked = "--format=json" in arguments or ("--format", "json") in pairwise(arguments)
+    return command if asked and command in COMMANDS else None
+
+
+def _wrong_usage(error: click.ClickException, report: Callable[[EjectableError], int]) -> int:
     """Say what is wrong with the command line: the sentence, and the way to the help."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         with suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(f"{error.format_message()}\n")  # the help: nothing in it is from outside
-    else:
-        context = getattr(error, "ctx", None)
-        complain(error.format_message(), f"Try `{context.command_path} --help`." if context else None)
-    return EXIT_USAGE
+        return EXIT_USAGE
+    context = getattr(error, "ctx", None)
+    hint = f"Try `{context.command_path} --help`." if context else None
+    return report(WrongUsage(error.format_message(), hint=hint))
 
 
 def _refused(error: OSError) -> EjectableError:
@@ -190,6 +214,13 @@ def _reader_went_away() -> int:
     return 128 + signal.SIGPIPE
 
 
-def _report(error: EjectableError) -> int:
+def _report(error: EjectableError, *, command: str | None) -> int:
+    """Say what failed, on standard error; and in the document of `command`, where one was asked for."""
     complain(error.message, error.hint)
+    if command is not None:
+        from ejectable.report.document import DOCUMENTS, document_of, encode, failed
+
+        if command in DOCUMENTS:
+            with suppress(OSError, ValueError):
+                Terminal(Common()).document(encode(failed(document_of(command), error)))
     return error.exit_code

@@ -5,7 +5,7 @@ import os
 
 import click
 
-from ejectable.cli.options import Common, choose, command
+from ejectable.cli.options import Common, command
 from ejectable.cli.terminal import Terminal
 
 __all__ = ["check"]
@@ -38,7 +38,7 @@ def check(common: Common, *, roots: tuple[str, ...], verbose: bool, explain: boo
     It looks at every virtio device and how it is driven, at the code of the kernel that runs (found on disk by its
     build-id, or in memory as root), and at what the machine does after an Oops. It changes nothing.
     """
-    from ejectable.advisories import registry
+    from ejectable.advisories import choose
     from ejectable.assess.checked import check_roots, code_of
     from ejectable.assess.kernels import DEBUG
     from ejectable.assess.verdicts import Verdicts
@@ -48,7 +48,7 @@ def check(common: Common, *, roots: tuple[str, ...], verbose: bool, explain: boo
     if common.debug:
         os.environ[DEBUG] = "1"
     terminal = Terminal(common)
-    advisories = choose(registry(), common.advisory)
+    advisories = choose(common.advisory)
     # Without --explain the story of the run is not shown: a kept verdict will do, and holds it anyway.
     verdicts = Verdicts(enabled=common.cache)
     with terminal.progress("reading this machine", len(roots) if len(roots) > 1 else None) as progress:

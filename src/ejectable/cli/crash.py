@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ejectable.cli.options import Common, choose, command
+from ejectable.cli.options import Common, command
 from ejectable.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everyth
     Reads every kernel message since 3.10 and blames a function; says whether it is a known unplug defect, how sure
     that is, and why.
     """
-    from ejectable.advisories import registry
+    from ejectable.advisories import choose
     from ejectable.assess.crashes import read_all
     from ejectable.crash.inputs import sources
     from ejectable.model import EXIT_BAD_INPUT, EXIT_OK, exit_code
@@ -62,7 +62,7 @@ def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everyth
     from ejectable.report.crash import as_document, as_text, event_document
 
     terminal = Terminal(common)
-    advisories = choose(registry(), common.advisory)
+    advisories = choose(common.advisory)
     if follow:
         return common.leave(_follow(list(paths) or ["-"], advisories, terminal))
     found = sources(list(paths) or ["-"])

@@ -3,7 +3,7 @@
 
 import click
 
-from ejectable.cli.options import Common, choose, command
+from ejectable.cli.options import Common, command
 from ejectable.cli.terminal import Terminal
 
 __all__ = ["explain"]
@@ -42,14 +42,14 @@ def explain(common: Common, *, topic: tuple[str, ...]) -> int:
     A few plain sentences, and the command that shows it on this machine. Capitals do not matter, nor whether words are
     joined by blanks, hyphens or underscores. It looks at nothing and changes nothing.
     """
-    from ejectable.advisories import registry
+    from ejectable.advisories import choose
     from ejectable.model import EXIT_OK
     from ejectable.report import document
     from ejectable.report.explain import as_document, as_text
     from ejectable.report.topics import all_topics, find
 
     terminal = Terminal(common)
-    advisories = choose(registry(), common.advisory)
+    advisories = choose(common.advisory)
     topics = all_topics(advisories)
     found = find(" ".join(topic), topics) if topic else None
     advisory = advisories.get(found.name) if found else None

@@ -3,7 +3,7 @@
 
 import click
 
-from ejectable.cli.options import Common, choose, command
+from ejectable.cli.options import Common, command
 from ejectable.cli.terminal import Terminal
 from ejectable.errors import WrongUsage
 
@@ -89,7 +89,7 @@ def fix(
     costs, whether it is possible here, and the commands. What --apply does is recorded, and --undo takes it back.
     """
     from ejectable import host
-    from ejectable.advisories import registry
+    from ejectable.advisories import choose
     from ejectable.model import EXIT_OK, Status, exit_code
     from ejectable.remedies import REMEDIES, Request, Situation, execute, remediation
     from ejectable.report import document
@@ -110,7 +110,7 @@ def fix(
     with terminal.progress("reading this machine") as progress:
         situation = Situation(
             host.Root(root),
-            choose(registry(), common.advisory),
+            choose(common.advisory),
             limits=common.limits,
             offline=offline,
             cache=common.cache,

@@ -5,7 +5,7 @@ import os
 
 import click
 
-from ejectable.cli.options import Common, choose, command
+from ejectable.cli.options import Common, command
 from ejectable.cli.terminal import Terminal
 from ejectable.errors import WrongUsage
 
@@ -41,7 +41,7 @@ def kernel(common: Common, *, paths: tuple[str, ...], explain: bool) -> int:
     The kernel's own code is run, in a sandbox, against objects laid out by its own types; what it does then is the
     proof. No version number decides anything.
     """
-    from ejectable.advisories import registry
+    from ejectable.advisories import choose
     from ejectable.assess.kernels import DEBUG, judge_paths, status_of
     from ejectable.model import EXIT_BAD_INPUT, exit_code
     from ejectable.report import document
@@ -52,7 +52,7 @@ def kernel(common: Common, *, paths: tuple[str, ...], explain: bool) -> int:
     if common.debug:
         os.environ[DEBUG] = "1"
     terminal = Terminal(common)
-    ids = tuple(choose(registry(), common.advisory))
+    ids = tuple(choose(common.advisory))
     with terminal.progress("reading kernels", len(paths)) as progress:
         judged = list(
             judge_paths(paths, ids, common.limits, jobs=common.jobs, done=lambda path: progress.advance(label=path))

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from ejectable.cli.options import Common, WordList, choose, command
+from ejectable.cli.options import Common, WordList, command
 from ejectable.cli.terminal import Terminal
 
 __all__ = ["lab"]
@@ -135,7 +135,7 @@ def lab(
     Each of --device, --mode, --trigger, --machine, --panic-on-oops and --io takes a word, several with commas, or
     `all`: every combination is tried that QEMU and the kernel can do, the others are named.
     """
-    from ejectable.advisories import registry
+    from ejectable.advisories import choose
     from ejectable.cli.lab_table import LiveTable
     from ejectable.lab.request import Request, perform
     from ejectable.model import exit_code
@@ -163,7 +163,7 @@ def lab(
         evidence=evidence,
         boot_s=timeout,
         verdict=verdict,
-        advisories=tuple(choose(registry(), common.advisory)),
+        advisories=tuple(choose(common.advisory)),
         named=bool(common.advisory),
         jobs=common.jobs,
         limits=common.limits,

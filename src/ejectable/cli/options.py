@@ -14,8 +14,8 @@ pass the same options to each.
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import click
 import msgspec
@@ -25,9 +25,8 @@ from ejectable.errors import WrongUsage
 from ejectable.intake.limits import DEFAULT_LIMITS, Limits
 from ejectable.model import EXIT_AFFECTED, EXIT_OK, EXIT_UNKNOWN
 
-__all__ = ["Common", "WordList", "choose", "command", "size"]
+__all__ = ["Common", "WordList", "command", "size"]
 
-A = TypeVar("A")
 HELP = ["-h", "--help"]
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -161,19 +160,6 @@ def size(text: str) -> int:
     if not match or not int(match[1]):
         raise WrongUsage(f"{text!r} is not a size.", hint="Write a number of bytes, or one with K, M, G or T: 4G.")
     return int(match[1]) * UNITS[match[2]]
-
-
-def choose(offered: Mapping[str, A], wanted: tuple[str, ...]) -> dict[str, A]:
-    """The advisories that `--advisory` asks for (all where it is not given), by id; raises `WrongUsage`."""
-    if not wanted:
-        return dict(offered)
-    by_name = {name.upper(): name for name in offered}
-    chosen = {}
-    for name in wanted:
-        if name.upper() not in by_name:
-            raise WrongUsage(f"There is no advisory {name!r}.", hint=f"There are: {', '.join(sorted(offered))}.")
-        chosen[by_name[name.upper()]] = offered[by_name[name.upper()]]
-    return chosen
 
 
 def _limits(text: str) -> Limits:

@@ -11,7 +11,7 @@ __all__ = ["schema"]
 
 
 def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001  (click's)
-    return [name for name in document.schema_names() if name.startswith(incomplete)]
+    return [name for name in document.DOCUMENTS if name.startswith(incomplete)]
 
 
 @command(

@@ -8,5 +8,7 @@ its type. Whatever it wants to open it asks the parent for, which decides. See d
 """
 
 from ejectable.confine.child import Fence, Outside, ask, confined, run
+from ejectable.confine.imports import load
+from ejectable.confine.scarce import memory_is_scarce
 
-__all__ = ["Fence", "Outside", "ask", "confined", "run"]
+__all__ = ["Fence", "Outside", "ask", "confined", "load", "memory_is_scarce", "run"]

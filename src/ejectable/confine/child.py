@@ -17,7 +17,7 @@ import msgspec
 
 from ejectable import errors
 from ejectable.confine import fences, seccomp
-from ejectable.confine.imports import Absent, NeedsImport, bring_in
+from ejectable.confine.imports import TRY, Absent, NeedsImport, bring_in
 from ejectable.errors import EjectableError, Ended, OurFault
 
 __all__ = ["Fence", "Outside", "ask", "confined", "run"]
@@ -173,9 +173,6 @@ def _once(work: Callable[[], object], outside: Outside, fence: Fence, absent: Ab
         return msgspec.msgpack.decode(data, type=_Answer)
     except ValueError:
         raise Ended(_how(status, fence, late=late), hint=TRY) from None
-
-
-TRY = "Is there enough memory? The same file may be judged on another machine: ejectable kernel FILE."
 
 
 def _how(status: int, fence: Fence, *, late: bool) -> str:

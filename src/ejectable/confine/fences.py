@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What takes a process's power away besides seccomp: limits, user, capabilities, Landlock. Each alone stops much."""
+"""Restrictions on a process besides seccomp: limits, user, capabilities, Landlock. Each alone stops much."""
 
 import contextlib
 import ctypes

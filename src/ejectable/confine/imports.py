@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__all__ = ["Absent", "NeedsImport", "bring_in"]
+from ejectable.confine.scarce import memory_is_scarce
+from ejectable.errors import Ended
+
+__all__ = ["TRY", "Absent", "NeedsImport", "bring_in", "load"]
+
+TRY = "Give it more memory, or judge the same file on another machine."
 
 # A child may be in the hands of whoever made the bytes: it names modules of ours, of the libraries that read bytes,
 # and of the standard library without those that do something when they are imported.
@@ -44,12 +49,24 @@ class Absent(set[str]):
         raise NeedsImport(name)
 
 
+def load(name: str) -> None:
+    """Import a module. Raises `Ended` where there is too little memory for it, which each library says differently."""
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        if isinstance(error, MemoryError) or memory_is_scarce():
+            raise Ended(f"There is too little memory to load {name.partition('.')[0]}.", hint=TRY) from error
+        raise
+
+
 def bring_in(name: str, absent: Absent) -> None:
-    """Import a module for the next child, or note that there is none."""
+    """Import a module for the next child, or note that there is none. Raises `Ended` for want of memory."""
     top = name.partition(".")[0]
     if top in OURS or (top in sys.stdlib_module_names and top not in ACTIVE):
         try:
-            importlib.import_module(name)
+            load(name)
+        except Ended:
+            raise
         except Exception:  # noqa: BLE001  (whatever keeps it from being imported here kept it from there)
             absent.add(name)
         return

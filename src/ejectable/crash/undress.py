@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A log as somebody passed it on, made lines of a log again: encodings, escapes, folded, reversed, one long line.
+"""Undoes what was done to a log on its way: encodings, escapes, folding, reversed order, one long line.
 
 Each step looks whether the text is dressed so, and takes that off; a log that is not dressed goes through unchanged.
 Steps that change the lines keep the number of the line that each one comes from.

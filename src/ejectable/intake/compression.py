@@ -18,7 +18,16 @@ from typing import Protocol
 from ejectable.errors import DamagedInput
 from ejectable.intake.blocks import LZ4_FRAME_MAGIC, LZ4_LEGACY_MAGIC, LZO_MAGIC, lz4_legacy_blocks, lzo_blocks
 
-__all__ = ["LZMA_MEMORY", "ZSTD_STEP", "ZSTD_WINDOW", "Compression", "Source", "decompress", "sniff"]
+__all__ = [
+    "LZMA_MEMORY",
+    "ZSTD_STEP",
+    "ZSTD_WINDOW",
+    "Compression",
+    "Source",
+    "decompress",
+    "no_memory",
+    "sniff",
+]
 
 # The kernel's build asks for dictionaries of at most 128 MiB (zstd -22 --ultra; xz: 32 MiB, scripts/xz_wrap.sh).
 # A header that asks for more would make the decoder allocate it at once, before a byte is checked.
@@ -81,12 +90,20 @@ def decompress(
             path=name,
             hint="If the file is to be trusted, raise the limit with --max-unpacked.",
         ) from None
-    except ImportError:  # our own fault, and no damage
+    except (ImportError, MemoryError):  # our own fault, or this machine's, and no damage
         raise
     except Exception as error:
-        # Each library has an exception tree of its own, some raise plain RuntimeError or MemoryError.
+        # Each library has an exception tree of its own, some raise plain RuntimeError.
+        no_memory(error)
         raise DamagedInput(f"damaged or cut-off {compression} stream ({error})", path=name) from error
     return unpacked
+
+
+def no_memory(error: Exception) -> None:
+    """Raise `MemoryError` where a library says in words of its own that it got no memory."""
+    # ZSTD_getErrorString: "Allocation error : not enough memory"; LZ4F_getErrorName: "ERROR_allocation_failed".
+    if "llocation error" in str(error) or "allocation_failed" in str(error):
+        raise MemoryError from error
 
 
 class Source:

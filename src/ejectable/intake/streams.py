@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from ejectable.errors import DamagedInput
 from ejectable.intake.blocks import LZ4_LEGACY_MAGIC, Pieces, lz4_legacy_blocks, lzo_blocks
-from ejectable.intake.compression import LZMA_MEMORY, ZSTD_STEP, ZSTD_WINDOW, Compression, sniff
+from ejectable.intake.compression import LZMA_MEMORY, ZSTD_STEP, ZSTD_WINDOW, Compression, no_memory, sniff
 
 __all__ = ["beyond", "open_decompressed"]
 
@@ -84,10 +84,11 @@ class _Unpacker(io.RawIOBase):
             except StopIteration as end:
                 self.leftover = end.value or b""
                 return 0
-            except ImportError:  # our own fault, and no damage
+            except (ImportError, MemoryError):  # our own fault, or this machine's, and no damage
                 raise
             except Exception as error:
-                # Each library has an exception tree of its own, some raise plain RuntimeError or MemoryError.
+                # Each library has an exception tree of its own, some raise plain RuntimeError.
+                no_memory(error)
                 raise DamagedInput(f"damaged or cut-off {self._compression} stream ({error})", path=self._name) from (
                     error
                 )

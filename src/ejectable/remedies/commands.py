@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Other programs, run without a shell, within a time, with bounded output and an environment of our own.
+"""Runs other programs without a shell, within a time, with bounded output and an allow-listed environment.
 
 As root, only programs are run that nobody but root may replace, and of the environment that we were called with only
 what is named here reaches them: a kept HOME, LD_PRELOAD or GIT_DIR is somebody else's.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Looking at, writing and removing the files of a machine, below its root and by the descriptors of their folders."""
+"""Reads, writes and removes files of a machine below its root, through the descriptors of their folders."""
 
 import os
 from collections.abc import Iterator, Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Build just virtio_pci.ko out of a source tree against a kernel's headers, in a folder of our own, and judge it.
+"""Builds virtio_pci.ko from a source tree against a kernel's headers, in a private folder, and judges it.
 
 The tree's own Makefiles are not used: only the names of the objects are read from them. The Makefiles of the headers
 are: whoever names them with --build trusts them, as one does who builds any module.

@@ -3,14 +3,18 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
 
 from ejectable.assess.checked import Checked, status_of
-from ejectable.model import SAFE, SEVERITY, Assessment, Device, Host, KernelReport, Outcome, Status, worst
-from ejectable.report import document
+from ejectable.model import SAFE, SEVERITY, Assessment, Device, Doubt, Host, KernelReport, Outcome, Status, worst
+from ejectable.report.document import Document, InputError, join, tag
+from ejectable.report.kernel import told
 from ejectable.report.text import MARKS, bullets, clean, columns, paint, wrap
 
-__all__ = ["as_document", "as_text", "summary"]
+__all__ = ["CheckDocument", "as_document", "as_text", "summary"]
 
 SCREEN = 24  # lines; the prompt takes one of them
 MOST_OF_WHY = 3  # lines
@@ -28,45 +32,62 @@ NOTHING = Assessment(
 ORDER = ("would_oops", "unknown", "safe")
 
 
-def as_document(checked: Sequence[Checked], *, explain: bool = False) -> dict[str, Any]:
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several roots."""
+
+    status: Status
+    summary: str
+    next_steps: tuple[str, ...]
+    root: str
+    host: Host
+    kernel: KernelReport | None
+    devices: tuple[Device, ...]
+    outcome: Outcome
+    notes: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+
+
+class CheckDocument(Document, frozen=True, kw_only=True, tag=tag("check")):
+    """`ejectable check`: would this machine crash if a device were unplugged now?"""
+
+    root: Annotated[str | None, Meta(description="Which tree was looked at: / is this machine.")] = None
+    host: Host = NOTHING.host
+    kernel: KernelReport | None = None
+    devices: tuple[Device, ...] = ()
+    outcome: Outcome = NOTHING.outcome
+    notes: Annotated[tuple[str, ...], Meta(description="What limits this answer, and what would add to it.")] = ()
+    doubts: Annotated[tuple[Doubt, ...], Meta(description="What was not seen of the machine.")] = ()
+    machines: Annotated[
+        tuple[Machine, ...], Meta(description="With several --root: each, in order; the other keys are the worst's.")
+    ] = ()
+
+
+def as_document(checked: Sequence[Checked], *, explain: bool = False) -> CheckDocument:
     """The document of `ejectable check`: of one root, or of the worst of several with all of them in `machines`."""
-    told = _worst(checked)
-    body = _body(told, explain=explain)
-    errors = [
-        {"path": one.error.path, "error": one.error.error, "hint": one.error.hint, "exit_code": one.error.exit_code}
-        for one in checked
-        if one.error
-    ]
-    if len(checked) > 1:
-        body["machines"] = [
-            {"status": status_of([one]), "summary": _summary(one), "next_steps": _steps(one)}
-            | _body(one, explain=explain)
-            for one in checked
-        ]
-    return document.build(
-        "check",
+    machines = [_entry(one, explain=explain) for one in checked]
+    worst_one = machines[checked.index(_worst(checked))]
+    return join(
+        CheckDocument,
+        worst_one,
         status=status_of(checked),
         summary=summary(checked),
-        next_steps=_steps(told),
-        body={**body, "errors": errors},
+        errors=tuple(join(InputError, one.error) for one in checked if one.error),
+        machines=tuple(machines) if len(machines) > 1 else (),
     )
 
 
-def _body(one: Checked, *, explain: bool) -> dict[str, Any]:
-    """The keys that are one machine's."""
+def _entry(one: Checked, *, explain: bool) -> Machine:
     assessment = one.assessment or NOTHING
     report = assessment.kernel
-    return {
-        "root": one.root,
-        "host": assessment.host,
-        "kernel": None
-        if report is None
-        else {**document.kernel(report, explain=explain), "source": report.source, "running": report.running},
-        "devices": assessment.devices,
-        "outcome": assessment.outcome,
-        "notes": assessment.notes,
-        "doubts": assessment.doubts,
-    }
+    return join(
+        Machine,
+        assessment,
+        status=status_of([one]),
+        summary=_summary(one),
+        next_steps=_steps(one),
+        root=one.root,
+        kernel=None if report is None else told(report, explain=explain),
+    )
 
 
 def summary(checked: Sequence[Checked]) -> str:

@@ -3,21 +3,23 @@
 
 import re
 from collections.abc import Sized
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from ejectable.assess.crashes import Build, Reading
 from ejectable.crash.blame import named
 from ejectable.crash.cause import tells_trigger
-from ejectable.model import Event, Frame, Judgement, Status
-from ejectable.report import document
+from ejectable.model import Doubt, Event, Finding, Frame, Judgement, Status
+from ejectable.report.document import Document, InputError, join, tag
 from ejectable.report.text import MARKS, bullets, clean, columns, paint, wrap
 
-__all__ = ["as_document", "as_text", "confidence_word", "event_document", "next_steps", "summary"]
+__all__ = ["CrashDocument", "as_document", "as_text", "confidence_word", "event_document", "next_steps", "summary"]
 
 SHOWN_EVENTS = 6
 SHOWN_FRAMES = 7
+NAMED = 100  # of the files that are no logs
 CERTAIN, LIKELY = 0.9, 0.7
 TRIGGERS = {
     "acpi-eject": "while the platform ejected the device (ACPI)",
@@ -198,35 +200,73 @@ def _image(reading: Reading) -> str:
     return f"/boot/vmlinuz-{release}" if tame else "/boot/vmlinuz-$(uname -r)"
 
 
-def as_document(reading: Reading) -> dict[str, Any]:
-    """The JSON document."""
-    body: dict[str, Any] = {"events": [event_document(event, said) for event, said in reading.pairs]}
-    body["sources"] = list(reading.sources)
-    body["left_out"] = reading.left_out
-    body["unreadable"] = [{"source": e.source, "message": e.message, "hint": e.hint} for e in reading.errors]
-    body["not_logs"] = [one.source for one in reading.others[:100]]
-    body["not_logs_count"] = len(reading.others)
-    body["kernels"] = [
-        {
-            "path": build.path,
-            "release": build.release,
-            "sizes_agree": build.agree,
-            "sizes_differ": build.differ,
-            "same_build": build.same,
-            "findings": document.findings(build.findings),
-        }
-        for build in reading.builds
-    ]
-    return document.build(
-        "crash", status=reading.status, summary=summary(reading), next_steps=next_steps(reading), body=body
+class JudgedEvent(Event, frozen=True, kw_only=True):
+    """One thing that went wrong, and what is said of it."""
+
+    status: Annotated[Status, Meta(description="affected: it is the crash of `advisory`; unknown: it may be one.")]
+    advisory: str | None
+    confidence: Annotated[float, Meta(ge=0, le=1)]
+    why: str
+    known_as: Annotated[str | None, Meta(description="Another known defect that it is.")]
+    known_fix: Annotated[str | None, Meta(description="What repairs the defect named in known_as.")]
+
+
+class ComparedKernel(msgspec.Struct, frozen=True):
+    """With --kernel: the kernel held against the trace."""
+
+    path: str
+    release: str | None
+    sizes_agree: int
+    sizes_differ: int
+    same_build: bool | None
+    findings: tuple[Finding, ...]
+
+
+class UnreadSource(msgspec.Struct, frozen=True):
+    """A log that could not be read."""
+
+    source: str
+    message: str
+    hint: str | None
+
+
+class CrashDocument(Document, frozen=True, kw_only=True, tag=tag("crash")):
+    """`ejectable crash`: is this crash the defect, and what was it?"""
+
+    events: tuple[JudgedEvent, ...] = ()
+    sources: tuple[str, ...] = ()
+    left_out: Annotated[int, Meta(ge=0, description="Repetitions of events that are listed.")] = 0
+    unreadable: tuple[UnreadSource, ...] = ()
+    not_logs: Annotated[tuple[str, ...], Meta(description="Files that are no kernel logs; the first hundred.")] = ()
+    not_logs_count: Annotated[int, Meta(ge=0)] = 0
+    kernels: tuple[ComparedKernel, ...] = ()
+    doubts: Annotated[tuple[Doubt, ...], Meta(description="What speaks of a crash that could not be read.")] = ()
+
+
+def as_document(reading: Reading) -> CrashDocument:
+    """The document of `ejectable crash`."""
+    return CrashDocument(
+        status=reading.status,
+        summary=summary(reading),
+        next_steps=tuple(next_steps(reading)),
+        errors=tuple(InputError(one.source, one.message, one.hint, one.exit_code) for one in reading.errors),
+        events=tuple(event_document(event, said) for event, said in reading.pairs),
+        sources=reading.sources,
+        left_out=reading.left_out,
+        unreadable=tuple(join(UnreadSource, error) for error in reading.errors),
+        not_logs=tuple(one.source for one in reading.others[:NAMED]),
+        not_logs_count=len(reading.others),
+        kernels=tuple(
+            ComparedKernel(build.path, build.release, build.agree, build.differ, build.same, build.findings)
+            for build in reading.builds
+        ),
+        doubts=reading.suspicious,
     )
 
 
-def event_document(event: Event, said: Judgement) -> dict[str, Any]:
-    """One event with what is said of it, as JSON's values."""
-    keys: dict[str, Any] = msgspec.to_builtins(event)
-    doubts = dict.fromkeys((*event.doubts, *said.doubts))
-    return {**keys, **msgspec.to_builtins(said), "doubts": [msgspec.to_builtins(doubt) for doubt in doubts]}
+def event_document(event: Event, said: Judgement) -> JudgedEvent:
+    """One event with what is said of it."""
+    return join(JudgedEvent, event, said, doubts=tuple(dict.fromkeys((*event.doubts, *said.doubts))))
 
 
 def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = False, quiet: bool = False) -> list[str]:

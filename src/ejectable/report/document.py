@@ -1,50 +1,114 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The JSON document that every command prints: one envelope, key order as docs/json.md gives it.
 
-Its schemas are shipped beside this module, in `schemas/<command>.json`; `ejectable schema NAME` prints them.
+A document is a struct, and its JSON Schema (`ejectable schema NAME`) is generated from that: the struct of a command is
+`<Command>Document` in `ejectable.report.<command>`, and this module has what they share.
 """
 
 import datetime as dt
+import importlib
 import json
 import os
 import re
-from collections.abc import Sequence
-from importlib import resources
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from ejectable import __version__
-from ejectable.errors import WrongUsage
-from ejectable.model import Finding, KernelReport, Status
-from ejectable.report.text import UNPRINTABLE
+from ejectable.errors import EjectableError, WrongUsage
+from ejectable.model import Status
+from ejectable.report.text import UNPRINTABLE, clean
 
-__all__ = ["VERSION", "build", "encode", "findings", "kernel", "schema", "schema_names"]
+__all__ = [
+    "DOCUMENTS",
+    "VERSION",
+    "Document",
+    "InputError",
+    "Tool",
+    "document_of",
+    "encode",
+    "failed",
+    "join",
+    "schema",
+    "tag",
+]
+
+T = TypeVar("T", bound=msgspec.Struct)
+D = TypeVar("D", bound="Document")
 
 # The number at the end of "ejectable/kernel/1". It rises when a key changes its meaning or goes away; never when
 # one is added.
 VERSION = 1
 
-
-def build(
-    command: str, *, status: Status, summary: str, next_steps: Sequence[str], body: dict[str, Any]
-) -> dict[str, Any]:
-    """The document of `command`: the envelope, then the keys of `body` in their order.
-
-    `body` holds whatever msgspec can encode: structs of `ejectable.model`, sequences, dictionaries, plain values.
-    """
-    return {
-        "schema": f"ejectable/{command}/{VERSION}",
-        "tool": {"name": "ejectable", "version": __version__},
-        "generated": _now(),
-        "status": str(status),
-        "summary": summary,
-        "next_steps": list(next_steps),
-        **body,
-    }
+# The commands that print a document.
+DOCUMENTS = ("check", "crash", "explain", "fix", "kernel", "lab")
 
 
-def encode(document: dict[str, Any], *, indent: int = 2) -> bytes:
+def _now() -> str:
+    """RFC 3339, in UTC. SOURCE_DATE_EPOCH fixes it (https://reproducible-builds.org/specs/source-date-epoch/)."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
+    # Eleven digits reach beyond the year 5000; more would not be a time.
+    seconds = int(fixed) if re.fullmatch(r"\d{1,11}", fixed) else None
+    if seconds is None:
+        moment = dt.datetime.now(dt.UTC)
+    else:
+        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    return moment.replace(microsecond=0).isoformat().replace("+00:00", "Z")
+
+
+def tag(command: str) -> str:
+    """The value of `schema` in the documents of this command: "ejectable/kernel/1"."""
+    return f"ejectable/{command}/{VERSION}"
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """Who made the document."""
+
+    name: str = "ejectable"
+    version: str = __version__
+
+
+class InputError(msgspec.Struct, frozen=True):
+    """Something that was asked for and could not be done or read."""
+
+    path: str | None
+    error: str
+    hint: Annotated[str | None, Meta(description="What helps.")]
+    exit_code: Annotated[int, Meta(description="What the command would return if there were nothing else: 64 to 70.")]
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema"):
+    """The envelope; each key that a subclass adds has a value for when nothing could be said."""
+
+    tool: Tool = Tool()
+    generated: Annotated[str, Meta(extra_json_schema={"format": "date-time"})] = msgspec.field(default_factory=_now)
+    status: Annotated[Status, Meta(description="What it all adds up to.")]
+    summary: Annotated[str, Meta(description="One line for a person.", min_length=1, pattern="^[^\\n]*$")]
+    next_steps: tuple[str, ...] = ()
+    errors: Annotated[tuple[InputError, ...], Meta(description="What could not be done or read.")] = ()
+
+
+def join(kind: type[T], *parts: msgspec.Struct, **more: Any) -> T:
+    """A `kind` with the fields of all `parts` that it has, the later ones first, and with `more`."""
+    values: dict[str, Any] = {}
+    for part in parts:
+        values |= {name: getattr(part, name) for name in part.__struct_fields__ if name in kind.__struct_fields__}
+    return kind(**(values | more))
+
+
+def failed(kind: type[D], error: EjectableError) -> D:
+    """The document of a command that ended with this error: `unknown`, with nothing else in it."""
+    line = clean(error.message).replace("\n", " ") or "It failed."
+    return kind(
+        status=Status.UNKNOWN,
+        summary=line,
+        next_steps=(error.hint,) if error.hint else (),
+        errors=(InputError(getattr(error, "path", None), error.message, error.hint, error.exit_code),),
+    )
+
+
+def encode(document: Any, *, indent: int = 2) -> bytes:
     """The document as UTF-8 JSON, with a newline at its end; on one line with `indent` 0.
 
     Text that came from a file name or a log may hold lone surrogates, which no UTF-8 can carry: they become
@@ -58,65 +122,40 @@ def encode(document: dict[str, Any], *, indent: int = 2) -> bytes:
     return _escaped(msgspec.json.format(data, indent=indent)) + b"\n"
 
 
-def kernel(report: KernelReport, *, explain: bool = False) -> dict[str, Any]:
-    """One element of `kernels`, without the keys that only `check` has."""
-    return {
-        "path": report.path,
-        "member": report.member,
-        "release": report.release,
-        "banner": report.banner,
-        "arch": report.arch,
-        "build_id": report.build_id,
-        "format": report.format,
-        "virtio_pci": report.virtio_pci,
-        "findings": findings(report.findings, explain=explain),
-    }
-
-
-def findings(items: Sequence[Finding], *, explain: bool = False) -> list[dict[str, Any]]:
-    """The FINDINGs of a kernel; `explanation` is there only when it was asked for."""
-    found = []
-    for item in items:
-        one: dict[str, Any] = {
-            "advisory": item.advisory,
-            "status": item.status,
-            "justification": item.justification,
-            "reason": item.reason,
-            "evidence": [{"kind": e.kind, "says": e.says, "detail": e.detail} for e in item.evidence],
-            "conflict": item.conflict,
-            "doubts": [{"kind": d.kind, "where": d.where, "detail": d.detail} for d in item.doubts],
-            "may": item.may,
-        }
-        if explain:
-            one["explanation"] = list(item.explanation)
-        found.append(one)
-    return found
-
-
-def schema_names() -> tuple[str, ...]:
-    """The documents that have a schema, sorted."""
-    folder = resources.files("ejectable.report") / "schemas"
-    return tuple(sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json")))
-
-
 def schema(name: str) -> str:
     """The JSON Schema (draft 2020-12) of the document of this command; raises `WrongUsage`."""
     name = re.sub(r"^ejectable/([a-z]+)/\d+$", r"\1", name)
-    if name not in schema_names():
-        raise WrongUsage(f"There is no schema named {name!r}.", hint=f"There are: {', '.join(schema_names())}.")
-    return (resources.files("ejectable.report") / "schemas" / f"{name}.json").read_text(encoding="utf-8")
+    if name not in DOCUMENTS:
+        raise WrongUsage(f"There is no schema named {name!r}.", hint=f"There are: {', '.join(DOCUMENTS)}.")
+    kind = document_of(name)
+    (top,), parts = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    parts = {part: _strict(body) for part, body in parts.items()}
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:ejectable:{name}:{VERSION}",
+        **parts.pop(top["$ref"].rpartition("/")[2]),
+        "$defs": parts,
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
-def _now() -> str:
-    """RFC 3339, in UTC. SOURCE_DATE_EPOCH fixes it (https://reproducible-builds.org/specs/source-date-epoch/)."""
-    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
-    # Eleven digits reach beyond the year 5000; more would not be a time.
-    seconds = int(fixed) if re.fullmatch(r"\d{1,11}", fixed) else None
-    if seconds is None:
-        moment = dt.datetime.now(dt.UTC)
-    else:
-        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
-    return moment.replace(microsecond=0).isoformat().replace("+00:00", "Z")
+def document_of(command: str) -> type[Document]:
+    """The type of the document that this command prints."""
+    found: type[Document] = getattr(
+        importlib.import_module(f"ejectable.report.{command}"), f"{command.title()}Document"
+    )
+    return found
+
+
+def _strict(body: dict[str, Any]) -> dict[str, Any]:
+    """A struct's schema as its documents are: every key is there, always, and no other one."""
+    if "properties" not in body:
+        return body
+    keys = {
+        name: {word: value for word, value in one.items() if word != "default"}
+        for name, one in body["properties"].items()
+    }
+    return {**body, "properties": keys, "required": list(keys), "additionalProperties": False}
 
 
 def _escaped(data: bytes) -> bytes:

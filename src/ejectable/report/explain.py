@@ -2,39 +2,59 @@
 """The answer of `ejectable explain`: a topic, an advisory's whole story, or the list of topics."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from ejectable.advisories import Advisory
 from ejectable.advisories.facts import Facts
-from ejectable.advisories.terms import Topic
+from ejectable.advisories.terms import Story, Topic
 from ejectable.model import Status
-from ejectable.report import document
+from ejectable.report.document import Document, join, tag
 from ejectable.report.text import bullets, columns, paint, wrap
 
-__all__ = ["as_document", "as_text"]
+__all__ = ["ExplainDocument", "as_document", "as_text"]
 
 RANK = ("fixed", "not_affected", "unknown")
 
 
-def as_document(topics: Sequence[Topic], topic: Topic | None, advisory: Advisory | None) -> dict[str, Any]:
+class Explained(Facts, frozen=True, kw_only=True):
+    """What is known of a defect; each fact names its source."""
+
+    story: Annotated[Story | None, Meta(description="The same in words, a paragraph each.")]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One line of the list of topics."""
+
+    name: str
+    group: str
+    brief: str
+
+
+class ExplainDocument(Document, frozen=True, kw_only=True, tag=tag("explain")):
+    """`ejectable explain`: what does this word or advisory mean? Its status is `unknown`: nothing was looked at."""
+
+    topic: Annotated[Topic | None, Meta(description="What was asked for; null for the list.")] = None
+    advisory: Annotated[Explained | None, Meta(description="Where the topic is an advisory; else null.")] = None
+    topics: Annotated[tuple[Entry, ...], Meta(description="Every topic; empty where one was asked for.")] = ()
+
+
+def as_document(topics: Sequence[Topic], topic: Topic | None, advisory: Advisory | None) -> ExplainDocument:
     """The document. Its status is always `unknown`: nothing was looked at, and a safe word would be a claim."""
     if topic is None:
         summary = f"{len(topics)} topics; `ejectable explain TOPIC` explains one."
         steps: Sequence[str] = ()
     else:
         summary, steps = f"{topic.name}: {topic.brief}", _next_steps(topic, advisory)
-    return document.build(
-        "explain",
+    return ExplainDocument(
         status=Status.UNKNOWN,
         summary=summary,
-        next_steps=steps,
-        body={
-            "topic": None if topic is None else msgspec.to_builtins(topic),
-            "advisory": None if advisory is None else _advisory(advisory),
-            "topics": [{"name": one.name, "group": one.group, "brief": one.brief} for one in topics if topic is None],
-        },
+        next_steps=tuple(steps),
+        topic=topic,
+        advisory=None if advisory is None else join(Explained, advisory.facts, story=advisory.terms.story),
+        topics=tuple(join(Entry, one) for one in topics) if topic is None else (),
     )
 
 
@@ -54,12 +74,6 @@ def as_text(
     if topic.related:
         lines += ["", *wrap(f"See also: {', '.join(topic.related)}", width=width, rest="  ")]
     return lines
-
-
-def _advisory(advisory: Advisory) -> dict[str, Any]:
-    story = advisory.terms.story
-    facts: dict[str, Any] = msgspec.to_builtins(advisory.facts)
-    return {**facts, "story": None if story is None else msgspec.to_builtins(story)}
 
 
 def _next_steps(topic: Topic, advisory: Advisory | None) -> Sequence[str]:

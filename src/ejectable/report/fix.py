@@ -2,15 +2,16 @@
 """The answer of `ejectable fix`: the plan, best remedy first, or what was done; as text or as a document."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from ejectable.model import Applied, Remedy, Status
-from ejectable.report import document
+from ejectable.report.document import Document, join, tag
 from ejectable.report.text import MARKS, bullets, clean, paint, wrap
 
-__all__ = ["Answer", "as_document", "as_text"]
+__all__ = ["Answer", "FixDocument", "as_document", "as_text"]
 
 WORDS = {"done": "DONE", "recommended": "RECOMMENDED", "possible": "possible", "impossible": "not possible"}
 COLOURS = {"done": "fixed", "recommended": "bold", "possible": "safe", "impossible": "dim"}
@@ -61,19 +62,17 @@ class Answer(msgspec.Struct, frozen=True):
         )
 
 
-def as_document(answer: Answer) -> dict[str, Any]:
+class FixDocument(Document, frozen=True, kw_only=True, tag=tag("fix")):
+    """`ejectable fix`: what do I do about it, and is it done?"""
+
+    plan: Annotated[tuple[Remedy, ...], Meta(description="The best first; empty after --apply and --undo.")] = ()
+    applied: Annotated[Applied | None, Meta(description="What --apply or --undo did; null for a plan.")] = None
+    notes: Annotated[tuple[str, ...], Meta(description="What else is worth knowing.")] = ()
+
+
+def as_document(answer: Answer) -> FixDocument:
     """The document of `ejectable fix`."""
-    return document.build(
-        "fix",
-        status=answer.status,
-        summary=answer.headline,
-        next_steps=answer.next_steps,
-        body={
-            "plan": [msgspec.to_builtins(line) for line in answer.plan],
-            "applied": None if answer.applied is None else msgspec.to_builtins(answer.applied),
-            "notes": list(answer.notes),
-        },
-    )
+    return join(FixDocument, answer, summary=answer.headline, next_steps=answer.next_steps)
 
 
 def as_text(answer: Answer, *, colour: bool, width: int, verbose: bool, quiet: bool) -> list[str]:

@@ -2,14 +2,17 @@
 """The answer of `ejectable kernel`, as text and as a document."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, structs
 
 from ejectable.assess.kernels import Judged, status_of
 from ejectable.model import EvidenceKind, Finding, KernelReport, Status, worst
-from ejectable.report import document
+from ejectable.report.document import Document, InputError, join, tag
 from ejectable.report.text import MARKS, bullets, clean, paint, wrap
 
-__all__ = ["as_document", "as_text", "next_steps", "status", "summary"]
+__all__ = ["KernelDocument", "as_document", "as_text", "next_steps", "status", "summary", "told"]
 
 WORDS = {
     Status.AFFECTED: "carries the defect",
@@ -72,22 +75,40 @@ def _would_help(report: KernelReport) -> bool:
     )
 
 
-def as_document(judged: Sequence[Judged], *, explain: bool = False) -> dict[str, Any]:
-    """The document of `ejectable kernel`."""
-    return document.build(
-        "kernel",
+class UnreadInput(msgspec.Struct, frozen=True):
+    """An input that could not be judged."""
+
+    path: str
+    error: str
+    exit_code: int
+
+
+class KernelDocument(Document, frozen=True, kw_only=True, tag=tag("kernel")):
+    """`ejectable kernel`: does this kernel carry the defect?"""
+
+    kernels: tuple[KernelReport, ...] = ()
+    unreadable: Annotated[tuple[UnreadInput, ...], Meta(description="As `errors`, without the hints.")] = ()
+
+
+def as_document(judged: Sequence[Judged], *, explain: bool = False) -> KernelDocument:
+    """The document of `ejectable kernel`; with `explain`, the stories of the runs are in it."""
+    lost = [error for one in judged for error in one.unreadable]
+    return KernelDocument(
         status=status(judged),
         summary=summary(judged),
         next_steps=next_steps(judged),
-        body={
-            "kernels": [document.kernel(report, explain=explain) for one in judged for report in one.kernels],
-            "unreadable": [
-                {"path": error.path, "error": error.error, "exit_code": error.exit_code}
-                for one in judged
-                for error in one.unreadable
-            ],
-        },
+        errors=tuple(join(InputError, error) for error in lost),
+        kernels=tuple(told(report, explain=explain) for one in judged for report in one.kernels),
+        unreadable=tuple(join(UnreadInput, error) for error in lost),
     )
+
+
+def told(report: KernelReport, *, explain: bool) -> KernelReport:
+    """The report as a document shows it: the story of a run is long, and there only when it was asked for."""
+    if explain:
+        return report
+    findings = tuple(structs.replace(finding, explanation=()) for finding in report.findings)
+    return structs.replace(report, findings=findings)
 
 
 def as_text(judged: Sequence[Judged], *, colour: bool, width: int, explain: bool, quiet: bool) -> list[str]:

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The answer of `ejectable lab`, as text and as a document."""
 
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from ejectable.assess.proof import Proof
-from ejectable.model import Run
-from ejectable.report import document
+from ejectable.model import Claim, KernelReport, Run, Status
+from ejectable.report.document import Document, join, tag
+from ejectable.report.kernel import told
 from ejectable.report.text import bullets, clean, columns, paint, wrap
 
-__all__ = ["HEADINGS", "as_document", "as_text", "cells"]
+__all__ = ["HEADINGS", "LabDocument", "as_document", "as_text", "cells"]
 
 HEADINGS = ("machine", "device", "mode", "trigger", "panic_on_oops", "result", "boot", "verdict")
 _COLOUR = {"survived": "fixed", "oops": "affected", "panic": "affected"}  # others are `unknown`
@@ -31,30 +33,54 @@ def cells(run: Run) -> tuple[str, ...]:
     return (run.machine, run.device, run.mode, trigger, str(run.panic_on_oops), _result(run), *seconds)
 
 
-def as_document(answer: Proof) -> dict[str, Any]:
+class Skipped(msgspec.Struct, frozen=True):
+    """A case that was not run."""
+
+    case: str
+    reason: str
+
+
+class Accelerator(msgspec.Struct, frozen=True):
+    """What ran the guests."""
+
+    name: str
+    why: str
+
+
+class Predicted(msgspec.Struct, frozen=True):
+    """What `ejectable kernel` says of the same kernel."""
+
+    status: Status
+    agrees: bool | None
+    reason: str
+    kernel: KernelReport | None
+
+
+class LabDocument(Document, frozen=True, kw_only=True, tag=tag("lab")):
+    """`ejectable lab`: what happens when it is really unplugged?"""
+
+    runs: tuple[Run, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    accelerator: Accelerator | None = None
+    claims: tuple[Claim, ...] = ()
+    prediction: Predicted | None = None
+    evidence: Annotated[str | None, Meta(description="The folder of transcripts.")] = None
+    notes: tuple[str, ...] = ()
+
+
+def as_document(answer: Proof) -> LabDocument:
     """The document of `ejectable lab`."""
     prediction = answer.prediction
-    return document.build(
-        "lab",
+    kernel = None if prediction is None or prediction.kernel is None else told(prediction.kernel, explain=False)
+    return join(
+        LabDocument,
+        answer,
         status=answer.status,
         summary=answer.summary,
-        next_steps=answer.next_steps,
-        body={
-            "runs": [msgspec.to_builtins(run) for run in answer.runs],
-            "skipped": [{"case": case, "reason": reason} for case, reason in answer.skipped],
-            "accelerator": {"name": answer.accelerator, "why": answer.accelerator_why},
-            "claims": [msgspec.to_builtins(claim) for claim in answer.claims],
-            "prediction": None
-            if prediction is None
-            else {
-                "status": prediction.status,
-                "agrees": prediction.agrees,
-                "reason": prediction.reason,
-                "kernel": None if prediction.kernel is None else document.kernel(prediction.kernel),
-            },
-            "evidence": answer.evidence,
-            "notes": list(answer.notes),
-        },
+        next_steps=tuple(answer.next_steps),
+        skipped=tuple(Skipped(case, reason) for case, reason in answer.skipped),
+        accelerator=Accelerator(answer.accelerator, answer.accelerator_why),
+        prediction=None if prediction is None else join(Predicted, prediction, kernel=kernel),
     )
 
 

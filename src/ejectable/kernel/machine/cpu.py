@@ -4,6 +4,7 @@
 Calling conventions: System V psABI for x86-64, section 3.2.3; AAPCS64, section 6.4. The kernel keeps to them.
 """
 
+import errno
 import mmap
 import re
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ RETURN_THUNKS = ("__x86_return_thunk", "zen_return_thunk", "retbleed_return_thun
 # Registers in the order of their numbers in x86-64 instructions.
 ENCODED = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 TRANSLATED = 16 << 20  # bytes for translated code: a run of one function takes some hundred KiB
+MORE = 4 << 20  # what else Unicorn takes when it is opened
 
 
 class CPU(msgspec.Struct, frozen=True):
@@ -112,10 +114,12 @@ class CPU(msgspec.Struct, frozen=True):
 
 
 def _may_translate() -> None:
-    """Ask for a page that is writable and executable: Unicorn would end the process where it gets none."""
+    """Ask for what Unicorn will: it would end the process where it gets no memory to translate code into."""
     try:
-        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+        mmap.mmap(-1, TRANSLATED + MORE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError from error
         raise Missing(
             "This process may have no memory that is writable and executable (under systemd: MemoryDenyWriteExecute).",
             hint="Judge the kernel's file, or a capture of this machine, where that is allowed.",

@@ -75,7 +75,7 @@ def _guarded(action: Any) -> Any:
     """Run `action`, and report whatever the library throws at damaged input as such."""
     try:
         return action()
-    except BadInput:
+    except (BadInput, MemoryError):
         raise
     except RecursionError as error:
         raise DamagedInput("DWARF: it leads in a circle") from error

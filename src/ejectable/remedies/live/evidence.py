@@ -6,11 +6,10 @@ from contextlib import closing
 
 import msgspec
 
-from ejectable.advisories.cve_2024_42134 import live
-from ejectable.advisories.cve_2024_42134.experiment import FUNCTION
-from ejectable.advisories.cve_2024_42134.live_part import LIVE
-from ejectable.advisories.cve_2024_42134.probe import judge_program
+from ejectable.advisories.cve_2024_42134 import ADVISORY, live
+from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result
 from ejectable.advisories.live_part import Resolved, resolve
+from ejectable.advisories.probe import judge_program
 from ejectable.assess.memory import open_memory
 from ejectable.errors import Missing
 from ejectable.kernel.code import indirect_calls
@@ -55,12 +54,12 @@ def prove(situation: Situation) -> Proof:
 
 def _faulty(memory: live.Memory) -> tuple[Resolved, list[str]]:
     """Affected by executed proof, and three sources that agree on where the member is."""
-    evidence, result = judge_program(memory.program)
-    if result.says is not Status.AFFECTED or result.slot is None:
+    evidence, result = judge_program(ADVISORY, memory.program)
+    if result.says is not Status.AFFECTED or not isinstance(result, Result) or result.slot is None:
         raise Missing(f"The running kernel was not proven to be affected: {result.detail}.", hint="There is no need.")
     types = memory.program.types
     assert types is not None  # Memory has asked for them
-    hook, is_avq = resolve(LIVE, types), memory.offset("virtio_pci_device", "is_avq")
+    hook, is_avq = resolve(ADVISORY.live_part, types), memory.offset("virtio_pci_device", "is_avq")
     if is_avq != result.slot:
         raise Missing(
             f"The kernel's types put is_avq at {is_avq:#x}, and the code that was run reads it at "

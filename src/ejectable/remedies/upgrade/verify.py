@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Is the fix really in it? The kernel of a package, or of a file on disk, read and judged by its code.
+"""Verifies that the fix is in a kernel, of a package or a file on disk, by reading and judging its code.
 
 A good word counts only where the code itself was run or read: neither a version nor a changelog nor the absence of a
 module that may be in another package says anything here.
