@@ -101,6 +101,8 @@ def affected_module(advisory: str, release: str = HEADERS) -> Path:
             assert fix in text, f"{edited} of Debian's source has no {fix!r}"
             # The kernel itself exports these already.
             text = re.sub(r"^EXPORT_SYMBOL\w*\(.*\);\n", "", text, flags=re.MULTILINE)
+            if "MODULE_LICENSE" not in text:
+                text += '\n#include <linux/module.h>\nMODULE_LICENSE("GPL");\n'
             (work / edited).write_text(text.replace(fix, before))
             objects = " ".join(file.replace(".c", ".o") for file in files if file.endswith(".c"))
             several = f"{name}-y := {objects}\n" if len(files) > 1 else ""

@@ -36,7 +36,7 @@ __all__ = ["Cut", "page"]
 TARGET = Path("docs/live-power-cuts.md")
 STORY = Path(__file__).with_name("power_cuts.sh")
 NEWER = "6.1.0-56-cloud-amd64"
-MORE = ("initramfs-tools", "linux-base", "grub2-common", "e2fsprogs")
+MORE = ("initramfs-tools", "linux-base", "grub2-common", "e2fsprogs", "linux-compiler-gcc-12-x86")
 STORY_S, BOOT_S = 5400.0, 900.0
 
 

@@ -52,6 +52,7 @@ def test_apply_builds_loads_and_verifies_and_undo_brings_the_danger_back(
     done = apply(tree)
     assert done.verified
     assert "mitigated" in done.why
+    assert [step for step in done.next_steps if "power on" in step and "kexec" in step and "hibernation" in step]
     assert situation(tree).kernel_status is Status.MITIGATED
     boot = (tree / "proc/sys/kernel/random/boot_id").read_text().strip()
     assert (tree / MARK).read_text() == f"{boot} {RELEASE} 0\n"
