@@ -143,7 +143,7 @@ static noinline bool ejectable_put(unsigned long *table, size_t size, u32 index,
 	size_t slot;
 
 	for (slot = index; slot < size; slot++) {
-		found = table[slot];
+		found = ejectable_follow((unsigned long)&table[slot]);
 		if (!found || ejectable_follow(found + looked_up.key) != owner)
 			continue;
 		if (slot == index)
