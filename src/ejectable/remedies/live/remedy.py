@@ -75,7 +75,9 @@ class Live(Remediation):
         status = situation.kernel_status
         if status is Status.MITIGATED:
             why = "The module is loaded and guards legacy devices, those too that are plugged later: read in memory."
-            return Remedy(self.name, "done", why, (), verified=True, cost="nothing", details=(*_told(situation), UNCOVERED))
+            return Remedy(
+                self.name, "done", why, (), verified=True, cost="nothing", details=(*_told(situation), UNCOVERED)
+            )
         if status is Status.UNKNOWN:
             return self.impossible(
                 f"The module is loaded; whether it guards every device could not be seen: {_reason(situation)}",
