@@ -32,6 +32,7 @@ __all__ = [
     "Finding",
     "Frame",
     "GuestEvent",
+    "HeldLock",
     "Host",
     "Judgement",
     "Justification",
@@ -42,6 +43,7 @@ __all__ = [
     "Run",
     "RunResult",
     "Status",
+    "Task",
     "Trigger",
     "earned",
     "exit_code",
@@ -294,6 +296,22 @@ class Frame(msgspec.Struct, frozen=True):
     reliable: bool  # False for a frame marked `?`
 
 
+class Task(msgspec.Struct, frozen=True):
+    """A task of a log, by its name and number."""
+
+    name: str
+    pid: int
+
+
+class HeldLock(msgspec.Struct, frozen=True):
+    """A lock that a task holds, or begins to wait for, as lockdep lists it."""
+
+    task: Task
+    name: str  # "&dev->mutex"
+    address: str | None  # of the lock; the same lock has the same one
+    at: str | None  # the function that took it
+
+
 class Event(msgspec.Struct, frozen=True):
     """One thing that went wrong, read from a log."""
 
@@ -329,6 +347,9 @@ class Event(msgspec.Struct, frozen=True):
     hardware: str | None = None
     device: str | None = None  # which one it was about, as far as the log tells
     host: str | None = None  # who said it, where the log names somebody
+    waits_for: str | None = None  # of a task that hangs, in words, as far as its trace tells
+    owner: Task | None = None  # who is said to hold what it waits for
+    locks: tuple[HeldLock, ...] = ()  # that tasks hold, where lockdep lists them in the report
     ends_log: bool = False  # nothing stands behind the report: what the kernel did next is not told
     beginning_lost: bool = False  # the report's first lines are not in the log
     trace_headed: bool = True  # the line was read under which the trace begins: no frame above the first is missing

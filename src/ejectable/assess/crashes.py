@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ejectable.advisories import registry
+from ejectable.assess.misread import put_right, symbols
 from ejectable.crash.blame import named
 from ejectable.crash.inputs import Source, read_each
 from ejectable.crash.kernel_log import NoLog
@@ -210,7 +211,29 @@ def _with_kernel(
 
 
 def judge(event: Event, advisories: Mapping[str, "Advisory"]) -> Judgement:
-    """What the advisories say of an event: the worst of them, and of those that say the same the one that says most."""
+    """What the advisories say of an event; `unknown` where one would say more if a name was only typed wrong."""
+    said = _judge(event, advisories)
+    if said.status not in SAFE or not event.trace:
+        return said
+    known = dict.fromkeys(
+        name for advisory in advisories.values() if _signature(advisory) for name in symbols(advisory)
+    )
+    right, replaced = put_right(event, known)
+    if not replaced:
+        return said
+    then = _judge(right, advisories)
+    if then.status in SAFE and then.known_as in (None, said.known_as):
+        return said
+    wrong, name = next(iter(replaced.items()))
+    why = f"“{wrong}” may be {name}, typed or read wrong; it would be {then.advisory or then.known_as or 'undecided'}"
+    if then.status in SAFE:
+        return msgspec.structs.replace(said, why=f"{said.why}; {why} then")
+    doubt = Doubt(DoubtKind.AMBIGUOUS, f"{event.source}:{event.line}", f"{why} then.")
+    return Judgement(Status.UNKNOWN, why=f"{why} then", doubts=(*event.doubts, doubt))
+
+
+def _judge(event: Event, advisories: Mapping[str, "Advisory"]) -> Judgement:
+    """The worst of what the advisories say; of those that say the same, the one that says most."""
     found: list[Recognition] = []
     for advisory in advisories.values():
         signature = _signature(advisory)

@@ -13,6 +13,8 @@ from ejectable.crash.blame import named
 from ejectable.crash.cause import tells_trigger
 from ejectable.model import Doubt, Event, Finding, Frame, Judgement, Status
 from ejectable.report.document import Document, InputError, join, tag
+from ejectable.report.hangs import REMOVALS, Hangs, hangs, is_stuck_detach, steps, stuck
+from ejectable.report.hangs import lines as hang_lines
 from ejectable.report.text import MARKS, bullets, clean, columns, paint, wrap
 
 __all__ = ["CrashDocument", "as_document", "as_text", "confidence_word", "event_document", "next_steps", "summary"]
@@ -65,22 +67,9 @@ WHAT_FOLLOWS = {
     "end": "The log ends here: whether the kernel panicked or went on is not told. If it went on, the locks that the "
     "thread held are never released: do not keep it in production.",
 }
-WAITS = ("hung-task", "soft-lockup", "rcu-stall")
-STUCK = [
-    (
-        "A device is being taken away, and what takes it away waits. Is its back end still answering (storage, fabric, "
-        "the host's process for it)? Requests that nobody completes hold it for ever."
-    ),
-    (
-        "Who still uses it? Mounts (findmnt), swap (swapon), device mapper and RAID (dmsetup ls, /proc/mdstat), "
-        "processes (fuser -vm)."
-    ),
-    "See all that waits: echo w > /proc/sysrq-trigger, then give the new log to ejectable crash.",
-]
 TRAPS = frozenset(
     ("null-call", "null-deref", "paging-fault", "gpf", "bug", "double-fault", "divide-error", "undefined-instruction")
 )
-REMOVALS = frozenset(("acpi-eject", "pcie-hotplug", "sysfs-remove", "driver-unbind", "module-unload"))
 TRIGGER_NOTE = {
     "acpi-eject": "the platform asked to eject it",
     "pcie-hotplug": "the hotplug controller asked for it",
@@ -115,6 +104,12 @@ def summary(reading: Reading) -> str:
     if not count:
         logs = "the log" if len(reading.sources) == 1 and not reading.others else _counted(reading.sources, "log")
         return f"No crash in {logs}." + _others(reading)
+    if (deadlocks := hangs(reading.events).deadlocks) and len(reading.sources) == 1:
+        names = " and ".join(f"{task.name} (pid {task.pid})" for task in deadlocks[0])
+        return clean(f"Not a known unplug defect, but a deadlock: {names} wait for each other.")
+    if detach := next(filter(is_stuck_detach, reading.events), None):
+        trigger = TRIGGERS.get(detach.trigger or "", "")
+        return clean(f"Not a known unplug defect, but {stuck(detach)} {trigger}".rstrip() + ".")
     named = next((said.known_as for said in reading.judgements if said.known_as), None)
     first = next((event for event in reading.events if event.kind != "warning"), reading.events[0])
     events = "one event" if count == 1 else f"{count} events"
@@ -180,8 +175,8 @@ def next_steps(reading: Reading) -> list[str]:
         ]
     if any(event.kind == "other" and "hardware" in event.title.lower() for event in reading.events):
         return ["Have the hardware checked: this is its report, not a defect of the software."]
-    if any(event.kind in WAITS and event.trigger in REMOVALS for event in reading.events):
-        return STUCK
+    if (detach := next(filter(is_stuck_detach, reading.events), None)) is not None:
+        return steps(detach, hangs(reading.events))
     fixes = dict.fromkeys(said.known_fix for said in reading.judgements if said.known_fix)
     if fixes:
         return [fix for fix in fixes if fix]
@@ -240,6 +235,7 @@ class CrashDocument(Document, frozen=True, kw_only=True, tag=tag("crash")):
     not_logs: Annotated[tuple[str, ...], Meta(description="Files that are no kernel logs; the first hundred.")] = ()
     not_logs_count: Annotated[int, Meta(ge=0)] = 0
     kernels: tuple[ComparedKernel, ...] = ()
+    hangs: Annotated[Hangs, Meta(description="The tasks that wait, and those that wait for each other.")] = Hangs()
     doubts: Annotated[tuple[Doubt, ...], Meta(description="What speaks of a crash that could not be read.")] = ()
 
 
@@ -261,6 +257,7 @@ def as_document(reading: Reading) -> CrashDocument:
             for build in reading.builds
         ),
         doubts=reading.suspicious,
+        hangs=hangs(reading.events),
     )
 
 
@@ -289,6 +286,11 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
     others = [event for event in reading.events if event not in detailed]
     if len(reading.sources) > 1 and reading.events:
         lines += ["", *columns([("Logs", "Hosts", "What"), *_rows(reading)])]
+    waiting = hangs(reading.events)
+    if len(waiting.tasks) > 1 or waiting.deadlocks or any(one.holders for one in waiting.tasks):
+        lines += ["", paint("What waits", "bold", colour=colour)]
+        for text in hang_lines(waiting):
+            lines += wrap(clean(text), width=width, first="  - ", rest="    ")
     if others:
         lines += ["", paint("Also in the log", "bold", colour=colour)]
         for event in others[:SHOWN_EVENTS]:
@@ -321,6 +323,7 @@ def _event(event: Event, said: Judgement, reading: Reading, *, colour: bool, wid
         ("Where", where),
         ("Kernel", " ".join(word for word in (event.kernel, event.arch) if word) or "not said"),
         ("Process", _process(event)),
+        ("Waits", _waits(event)),
         ("Device", event.device or ""),
         ("Tainted", "; ".join(event.taint)),
         ("Why", said.why),
@@ -398,6 +401,13 @@ def _story(event: Event) -> str:
         words += f" from {event.function}" if event.kind == "null-call" else f", in {event.function}"
     trigger = TRIGGERS.get(event.trigger or "")
     return clean(f"{words} {trigger}" if trigger else words)
+
+
+def _waits(event: Event) -> str:
+    if not event.waits_for:
+        return ""
+    held = f"; held by {event.owner.name} (pid {event.owner.pid})" if event.owner else ""
+    return f"for {event.waits_for}{held}"
 
 
 def _process(event: Event) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from ejectable.advisories.cve_2024_42134.look_alikes import look_alike
 from ejectable.advisories.recognition import Recognition
+from ejectable.advisories.resemblance import resembles
 from ejectable.model import Doubt, DoubtKind, Event, Status, earned
 
 __all__ = ["ID", "recognise"]
@@ -204,7 +205,7 @@ def _another_caller(event: Event, names: Sequence[str], everything: Sequence[str
     if names[0] == "vp_del_vq" and CALLER not in names:  # which nobody else calls
         nearly = names[0]
     if nearly is not None:
-        return unknown(f"{nearly} may be {CALLER} with one character wrong")
+        return unknown(f"{nearly} may be {CALLER}, typed or read wrong")
     if CALLER not in names and any(pattern.fullmatch(names[0]) for pattern in (REMOVAL, PROBE_PATH, WAY)):
         return unknown(f"the kernel called address 0 from {names[0]}; the frame above it may be lost")
     unread = [doubt for doubt in event.doubts if doubt.kind is not DoubtKind.CUT_OFF or _top_lost(event)]
@@ -249,14 +250,8 @@ def _is_it(event: Event, below: Sequence[str], how: str, device: str | None) -> 
 
 
 def _nearly(name: str) -> bool:
-    """Whether a name is vp_del_vqs with one character wrong, lost or too many. vp_del_vq() is a function of its own."""
-    if len(name) > 4 and name != CALLER and CALLER.endswith(name):
-        return True  # behind a blank that was an underscore
-    if name in (CALLER, "vp_del_vq") or not len(CALLER) - 1 <= len(name) <= len(CALLER) + 1:
-        return False
-    at = next((at for at, (one, other) in enumerate(zip(name, CALLER, strict=False)) if one != other), len(name))
-    rests = (name[at:], CALLER[at:])
-    return rests[0][1:] == rests[1][1:] or rests[0] == rests[1][1:] or rests[0][1:] == rests[1]
+    """Whether a name may be vp_del_vqs, typed or read wrong."""
+    return resembles(name, CALLER)
 
 
 def _kcfi(event: Event) -> bool | None:
