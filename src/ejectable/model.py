@@ -18,6 +18,7 @@ __all__ = [
     "EXIT_UNKNOWN",
     "SAFE",
     "SEVERITY",
+    "UNPLUG",
     "Applied",
     "Arch",
     "Assessment",
@@ -25,10 +26,12 @@ __all__ = [
     "Device",
     "Doubt",
     "DoubtKind",
+    "Effect",
     "Event",
     "EventKind",
     "Evidence",
     "EvidenceKind",
+    "Exposure",
     "Finding",
     "Frame",
     "GuestEvent",
@@ -37,6 +40,8 @@ __all__ = [
     "Judgement",
     "Justification",
     "KernelReport",
+    "Likelihood",
+    "Operation",
     "Outcome",
     "Phase",
     "Remedy",
@@ -192,6 +197,52 @@ class Finding(msgspec.Struct, frozen=True):
         )
 
 
+class Operation(StrEnum):
+    """What takes a device away from its driver, or from the machine."""
+
+    ACPI_EJECT = "acpi-eject"
+    PCIE_HOTPLUG = "pcie-hotplug"
+    SHPC = "shpc"
+    SURPRISE_REMOVAL = "surprise-removal"
+    SYSFS_REMOVE = "sysfs-remove"
+    DRIVER_UNBIND = "driver-unbind"
+    MODULE_UNLOAD = "module-unload"
+    SUSPEND = "suspend"
+    SHUTDOWN = "shutdown"
+    RESET = "reset"
+    SRIOV_DISABLE = "sriov-disable"
+
+
+# Those that a person calls unplugging: the device is gone afterwards.
+UNPLUG = (
+    Operation.ACPI_EJECT, Operation.PCIE_HOTPLUG, Operation.SHPC, Operation.SURPRISE_REMOVAL, Operation.SYSFS_REMOVE
+)  # fmt: skip
+
+
+class Effect(StrEnum):
+    """What a defect does to the machine, from the worst on."""
+
+    CORRUPTION = "corruption"
+    OOPS = "oops"
+    HANG = "hang"
+    LEAK = "leak"
+    WARNING = "warning"
+
+
+Likelihood = Literal["always", "race"]
+
+
+class Exposure(msgspec.Struct, frozen=True):
+    """What one operation on a device meets: a defect of its kernel."""
+
+    advisory: str
+    operation: Operation
+    effect: Effect
+    likelihood: Likelihood
+    status: Status  # affected: it meets the defect; a safe word: the kernel does not have it; else unknown
+    reason: str
+
+
 class KernelReport(msgspec.Struct, frozen=True):
     """One kernel and what was found in it."""
 
@@ -206,10 +257,12 @@ class KernelReport(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
     source: str | None = None  # `check` only: where its code was read
     running: bool | None = None  # `check` only
+    # Where each module is that an advisory asked about.
+    modules: dict[str, Literal["builtin", "module", "absent"] | None] = {}
 
 
 class Device(msgspec.Struct, frozen=True):
-    """One virtio device of a machine, and what unplugging it would do."""
+    """One device of a machine, and what taking it away would do."""
 
     name: str  # virtio1
     transport: str  # pci, mmio, ccw, vdpa
@@ -222,6 +275,10 @@ class Device(msgspec.Struct, frozen=True):
     unplug: Literal["would_oops", "safe", "unknown"]
     reason: str
     doubts: tuple[Doubt, ...] = ()  # what was not seen of how it is driven
+    bus: str = "virtio"  # its own, as sysfs calls it: virtio, pci, nvme, scsi, xen, vmbus
+    exposures: tuple[Exposure, ...] = ()
+    # What sysfs shows of it beyond that, by the attribute's name there: {"features": "0110...", "sriov_numvfs": "1"}.
+    attributes: dict[str, str] = {}
 
 
 class Host(msgspec.Struct, frozen=True):

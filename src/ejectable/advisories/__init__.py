@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is known: one folder per known defect. A new defect is a new folder here, and nothing else.
 
-A folder holds `facts.toml`, and modules that are imported when they are used: `probe` (kernel → finding), `exposure`
-(finding and device → what unplugging it does), `signature` (event → recognised or not), `scenario` (for the lab). Its
-`__init__` names it: `ADVISORY = Advisory("CVE-...", "title", package=__name__)`.
+A folder holds `facts.toml` and a class with the parts that `advisory.Advisory` declares; its `__init__` makes the one
+object of it, `ADVISORY`. What is heavy in it is imported when it is used.
 """
 
 import importlib
@@ -13,10 +12,31 @@ from functools import cache
 from types import MappingProxyType
 
 from ejectable.advisories.advisory import Advisory
+from ejectable.advisories.code import CodeUnder
+from ejectable.advisories.exposure import Meeting, Reach, always, meets, race, spared, unsure
 from ejectable.advisories.facts import Facts
+from ejectable.advisories.remedy import Workaround
+from ejectable.advisories.scenario import Scenario
+from ejectable.advisories.signature import Signature
 from ejectable.errors import WrongUsage
 
-__all__ = ["Advisory", "Facts", "choose", "registry"]
+__all__ = [
+    "Advisory",
+    "CodeUnder",
+    "Facts",
+    "Meeting",
+    "Reach",
+    "Scenario",
+    "Signature",
+    "Workaround",
+    "always",
+    "choose",
+    "meets",
+    "race",
+    "registry",
+    "spared",
+    "unsure",
+]
 
 
 @cache
@@ -30,7 +50,7 @@ def registry() -> Mapping[str, Advisory]:
 def choose(wanted: Sequence[str]) -> Mapping[str, Advisory]:
     """The advisories of these names, by id; all of them where none is named. Raises `WrongUsage`.
 
-    A name is an id or the beginning of a title, in any case.
+    A name is an id, a short name or the beginning of a title, in any case.
     """
     if not wanted:
         return registry()
@@ -38,9 +58,9 @@ def choose(wanted: Sequence[str]) -> Mapping[str, Advisory]:
 
 
 def _named(name: str) -> Advisory:
-    by_id = {advisory.id.casefold(): advisory for advisory in registry().values()}
+    by_name = {one.casefold(): advisory for advisory in registry().values() for one in advisory.names}
     begun = [advisory for advisory in registry().values() if advisory.title.casefold().startswith(name.casefold())]
-    if found := by_id.get(name.casefold()):
+    if found := by_name.get(name.casefold()):
         return found
     if name and len(begun) == 1:
         return begun[0]

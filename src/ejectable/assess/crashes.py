@@ -4,7 +4,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -115,7 +115,7 @@ def read_all(
         left_out += result.left_out
         for event in result.events:
             events.append(event)
-            judgements.append(judge(event, advisories))
+            judgements.append(judge(event, advisories, result.events))
         if result.suspicious is not None:
             suspicious.append(result.suspicious)
     if not names and others and not errors:
@@ -210,18 +210,21 @@ def _with_kernel(
     return (best,), [join(said, best) if said.advisory else said for said in judgements]
 
 
-def judge(event: Event, advisories: Mapping[str, "Advisory"]) -> Judgement:
-    """What the advisories say of an event; `unknown` where one would say more if a name was only typed wrong."""
-    said = _judge(event, advisories)
+def judge(event: Event, advisories: Mapping[str, "Advisory"], beside: Sequence[Event] = ()) -> Judgement:
+    """What the advisories say of an event; `unknown` where one would say more if a name was only typed wrong.
+
+    `beside` are the other events of the same log: a deadlock shows as two tasks.
+    """
+    said = _judge(event, advisories, beside)
     if said.status not in SAFE or not event.trace:
         return said
     known = dict.fromkeys(
-        name for advisory in advisories.values() if _signature(advisory) for name in symbols(advisory)
+        name for advisory in advisories.values() if advisory.signature is not None for name in symbols(advisory)
     )
     right, replaced = put_right(event, known)
     if not replaced:
         return said
-    then = _judge(right, advisories)
+    then = _judge(right, advisories, beside)
     if then.status in SAFE and then.known_as in (None, said.known_as):
         return said
     wrong, name = next(iter(replaced.items()))
@@ -232,13 +235,13 @@ def judge(event: Event, advisories: Mapping[str, "Advisory"]) -> Judgement:
     return Judgement(Status.UNKNOWN, why=f"{why} then", doubts=(*event.doubts, doubt))
 
 
-def _judge(event: Event, advisories: Mapping[str, "Advisory"]) -> Judgement:
+def _judge(event: Event, advisories: Mapping[str, "Advisory"], beside: Sequence[Event]) -> Judgement:
     """The worst of what the advisories say; of those that say the same, the one that says most."""
     found: list[Recognition] = []
     for advisory in advisories.values():
-        signature = _signature(advisory)
-        if signature is not None:
-            found.append(signature.recognise(event))
+        said = advisory.recognise(event, beside)
+        if said is not None:
+            found.append(said)
     if not found:
         return Judgement(Status.NOT_AFFECTED)
     status = worst(one.status for one in found)
@@ -260,16 +263,6 @@ def _matters(advisories: tuple[str, ...], event: Event) -> bool:
     """Whether one of the advisories of these ids says something of an event: so that no bound leaves it out."""
     known = registry()
     return judge(event, {name: known[name] for name in advisories}).status not in SAFE
-
-
-def _signature(advisory: "Advisory") -> Any:
-    """The advisory's signature, or `None` where its folder has none. A part that cannot be imported is a failure."""
-    try:
-        return advisory.part("signature")
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.endswith(".signature"):
-            return None
-        raise
 
 
 def compare(event: Event, kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> Build:

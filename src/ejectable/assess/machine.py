@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ejectable import host
+from ejectable.advisories.exposure import expose
 from ejectable.assess.kernels import status_of
 from ejectable.assess.running_kernel import RunningKernel
 from ejectable.assess.steps import next_steps
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["assess", "nouns"]
 
 MOST_DOUBTS = 3  # in the notes; the document has all of them
-WORST = ("would_oops", "unknown", "safe")
 
 
 def assess(facts: host.Facts, running_kernel: RunningKernel, advisories: Mapping[str, "Advisory"]) -> Assessment:
@@ -73,8 +73,8 @@ def _exposed(device: Device, running_kernel: RunningKernel, advisories: Mapping[
             for name, finding in findings.items()
             if finding.status is Status.AFFECTED
         } | {name: finding for name, finding in findings.items() if finding.status is not Status.AFFECTED}
-    said = [advisory.expose(findings.get(name, _nothing(name)), device) for name, advisory in advisories.items()]
-    return min(said, key=lambda one: WORST.index(one.unplug), default=device)
+    said = [advisory.exposures(device, findings.get(name, _nothing(name))) for name, advisory in advisories.items()]
+    return expose(device, [one for one in said if one is not None]) if advisories else device
 
 
 def _nothing(name: str) -> Finding:

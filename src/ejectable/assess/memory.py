@@ -110,10 +110,7 @@ def repaired(  # noqa: PLR0917  (called once, by running_kernel)
 
 def _alive(advisory: "Advisory | None") -> Any:
     """The part of the advisory that knows how its devices are repaired; `None` where it has none."""
-    try:
-        return advisory.part("live") if advisory else None
-    except ModuleNotFoundError:
-        return None
+    return advisory.live if advisory else None
 
 
 def _undecided(finding: Finding, module: str, why: str) -> Finding:

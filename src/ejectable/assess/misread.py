@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ejectable.advisories.resemblance import closest
+from ejectable.advisories.signature import Signature
 from ejectable.crash.frames import base
 from ejectable.model import Event
 
@@ -40,9 +41,10 @@ def put_right(event: Event, known: Iterable[str]) -> tuple[Event, dict[str, str]
 
 def symbols(advisory: "Advisory") -> tuple[str, ...]:
     """The functions that an advisory's crash, or one that looks like it, is known by."""
-    facts = advisory.facts
-    patterns = [facts.function]
-    for row in facts.look_alikes:
+    patterns = list(advisory.code.functions)
+    if isinstance(signature := advisory.signature, Signature):
+        patterns += [signature.at, *signature.needs]
+    for row in advisory.facts.look_alikes:
         patterns += [row.at, *row.needs]
     return _literals(tuple(patterns))
 

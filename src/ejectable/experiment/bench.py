@@ -14,7 +14,7 @@ from ejectable.experiment.observations import Observation
 from ejectable.experiment.scene import Scene
 from ejectable.kernel.machine import Bounds, Outcome, Stub
 from ejectable.kernel.program import Program, Types
-from ejectable.model import Doubt, DoubtKind, Status, earned
+from ejectable.model import Doubt, DoubtKind, Justification, Status, earned
 
 __all__ = ["Bench", "Result"]
 
@@ -28,7 +28,13 @@ class Result(msgspec.Struct, frozen=True):
     detail: str
     story: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
-    functions: tuple[str, ...] = ()  # that were run
+    functions: tuple[str, ...] = ()  # that were run, or whose answers decided
+    claim: str | None = None  # what was seen, as one word that the advisory defines
+    justification: Justification | None = None  # beside `not_affected`
+
+    def __post_init__(self) -> None:
+        """Refuse a safe word beside a doubt."""
+        assert earned(self.says, self.doubts) is self.says, self.doubts
 
 
 class Bench:

@@ -123,11 +123,7 @@ def _of_removal(event: Event, marks: Sequence[Mark]) -> bool:
 def _advisory(event: Event) -> str | None:
     """The advisory whose signature the event has, or `None`."""
     for advisory in registry().values():
-        try:
-            signature = advisory.part("signature")
-        except ModuleNotFoundError:  # its crash has none
-            continue
-        named: str | None = signature.recognise(event).advisory
-        if named is not None:
-            return named
+        said = advisory.recognise(event)
+        if said is not None and said.advisory is not None:
+            return said.advisory
     return None

@@ -9,8 +9,6 @@ device is the list of queues.
 from collections.abc import Callable
 from functools import cached_property
 
-import msgspec
-
 from ejectable.advisories.cve_2024_42134.declarations import member_at
 from ejectable.kernel import Program, Types
 from ejectable.kernel.machine import Bounds as MachineBounds
@@ -44,7 +42,7 @@ def calls_null(fault: Fault) -> bool:
     return (fault.access == "fetch" and fault.address < PAGE) or (fault.access == "read" and fault.address >= HASH)
 
 
-class Bounds(msgspec.Struct, frozen=True):
+class Bounds(MachineBounds, frozen=True):
     """How much is tried for one kernel. Whatever comes to one of these keeps a safe word from being said."""
 
     repairs: int = 40  # places where a run follows a null pointer and is given an object
@@ -52,7 +50,6 @@ class Bounds(msgspec.Struct, frozen=True):
     conditions: int = 64  # values that a run read and that are changed
     numbers: int = 64  # that the code compares something with
     runs: int = 1200  # with one value changed
-    machine: MachineBounds = MachineBounds()
 
 
 DEFAULT = Bounds()
@@ -67,7 +64,7 @@ class Scene:
         self.reached: dict[str, None] = {}  # what ran out, one phrase each: less was seen than there is
         self.followed: list[tuple[Symbol, tuple[int, ...]]] = []
         self.met: dict[int, Symbol] = {}  # all that were ever followed, or called as the legacy probe's, by address
-        self.machine = Machine(program, step_into=self._step_into, stubs=self._stubs(), bounds=bounds.machine)
+        self.machine = Machine(program, step_into=self._step_into, stubs=self._stubs(), bounds=bounds)
         types = program.types
         struct = types.struct("virtio_pci_device") if types else None
         # Without the kernel's own types (a module alone has only its part of them) the inner structs are missing.

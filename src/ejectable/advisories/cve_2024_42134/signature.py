@@ -15,14 +15,14 @@ hash in R10 and calls the check that stands 16 bytes in front of the callee, her
 import re
 from collections.abc import Sequence
 
-from ejectable.advisories.cve_2024_42134.look_alikes import look_alike
+from ejectable.advisories.facts import LookAlike
+from ejectable.advisories.look_alikes import look_alike
 from ejectable.advisories.recognition import Recognition
 from ejectable.advisories.resemblance import resembles
 from ejectable.model import Doubt, DoubtKind, Event, Status, earned
 
-__all__ = ["ID", "recognise"]
+__all__ = ["NullCall"]
 
-ID = "CVE-2024-42134"
 CALLER = "vp_del_vqs"
 
 # What takes a virtio device away from its driver, or freezes it: the bus' own functions, which stand below every
@@ -89,7 +89,18 @@ KINDS = {
 FAULTS = frozenset(("null-deref", "paging-fault"))
 
 
-def recognise(event: Event) -> Recognition:
+class NullCall:
+    """The signature; `look_alikes` are other defects whose crash may be taken for this one."""
+
+    def __init__(self, look_alikes: Sequence[LookAlike] = ()) -> None:
+        self._look_alikes = look_alikes
+
+    def recognise(self, event: Event, beside: Sequence[Event] = ()) -> Recognition:  # noqa: ARG002  (the protocol's)
+        """What it says of one event."""
+        return _recognise(event, self._look_alikes)
+
+
+def _recognise(event: Event, look_alikes: Sequence[LookAlike]) -> Recognition:
     """Judge one event.
 
     Two things must be seen: that address 0 was called, and that vp_del_vqs() called it. Where either cannot be seen,
@@ -104,7 +115,7 @@ def recognise(event: Event) -> Recognition:
     if called is None:
         return _unless_elsewhere(event, names, everything, how, device)
     if not called:
-        other = look_alike(event, [_base(frame.function) for frame in event.trace if frame.reliable])
+        other = look_alike(event, [_base(frame.function) for frame in event.trace if frame.reliable], look_alikes)
         # A fault where the defect is at home, in a report that is not whole, may be the defect's.
         where = _base((event.ip or "").partition("+")[0])
         home = any(name == CALLER or _nearly(name) for name in (where, *everything)) and event.kind in (
@@ -246,7 +257,7 @@ def _is_it(event: Event, below: Sequence[str], how: str, device: str | None) -> 
         confidence -= 0.25
         reasons.append(contradiction)
     sure = round(max(0.1, min(confidence, 0.98)), 2)
-    return Recognition(Status.AFFECTED, sure, ", ".join(reasons), advisory=ID, device_kind=device)
+    return Recognition(Status.AFFECTED, sure, ", ".join(reasons), device_kind=device)
 
 
 def _nearly(name: str) -> bool:

@@ -6,9 +6,9 @@ from contextlib import closing
 
 import msgspec
 
-from ejectable.advisories.cve_2024_42134 import live
-from ejectable.advisories.cve_2024_42134.experiment import FUNCTION
-from ejectable.advisories.cve_2024_42134.probe import judge_program
+from ejectable.advisories.cve_2024_42134 import ADVISORY, live
+from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result
+from ejectable.advisories.probe import judge_program
 from ejectable.assess.memory import open_memory
 from ejectable.errors import Missing
 from ejectable.kernel.code import indirect_calls
@@ -53,8 +53,8 @@ def prove(situation: Situation) -> Proof:
 
 def _faulty(memory: live.Memory) -> tuple[Layout, list[str]]:
     """Affected by executed proof, and three sources that agree on where the member is."""
-    evidence, result = judge_program(memory.program)
-    if result.says is not Status.AFFECTED or result.slot is None:
+    evidence, result = judge_program(ADVISORY, memory.program)
+    if result.says is not Status.AFFECTED or not isinstance(result, Result) or result.slot is None:
         raise Missing(f"The running kernel was not proven to be affected: {result.detail}.", hint="There is no need.")
     types = memory.program.types
     assert types is not None  # Memory has asked for them
