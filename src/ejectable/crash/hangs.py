@@ -15,36 +15,39 @@ from ejectable.model import Event, HeldLock, Task
 
 __all__ = ["Wait", "blocked_on", "circles", "holds", "owner", "waits", "waits_for"]
 
+FROZEN = "requests of a disk that are in flight (its queue is frozen)"
 DISK = "a read or write of a disk"
 # What a task waits for, by the innermost function that tells; the first that matches.
 REASONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
-        (r"blk_mq_freeze_queue\w*|blk_freeze_queue\w*", "requests of a disk that are in flight (its queue is frozen)"),
-        (r"blk_mq_get_tag|__?sbitmap_queue_get\w*", "a request of a disk to complete: all its tags are taken"),
-        (r"blk_execute_rq\w*|scsi_execute\w*|nvme_submit_sync\w*", "the answer to a command for a disk"),
-        (r"jbd2_\w*|xlog_\w*|xfs_log_\w*", "the journal of a file system"),
-        (r"virtnet_send_command\w*|virtqueue_\w*wait\w*", "an answer from a virtio device"),
-        (r"netdev_wait_allrefs\w*", "references to a network device"),
-        (r"rtnl_lock\w*|rtnetlink_rcv\w*", "the lock of the network's configuration (rtnl)"),
-        (r"synchronize_(?:rcu|srcu|net|sched)\w*|__synchronize_srcu|rcu_barrier", "RCU"),
-        (r"__?flush_work\w*|(?:flush|drain)_workqueue|__cancel_work\w*|cancel_\w{0,8}work_sync", "a work to end"),
-        (r"kthread_stop\w*|kthread_park", "a kernel thread to end"),
+        (r"blk_mq_freeze_queue\w{0,30}|blk_freeze_queue\w{0,30}", FROZEN),
+        (r"blk_mq_get_tag|__?sbitmap_queue_get\w{0,30}", "a request of a disk to complete: all its tags are taken"),
+        (r"blk_execute_rq\w{0,30}|scsi_execute\w{0,30}|nvme_submit_sync\w{0,30}", "the answer to a command for a disk"),
+        (r"jbd2_\w{0,30}|xlog_\w{0,30}|xfs_log_\w{0,30}", "the journal of a file system"),
+        (r"virtnet_send_command\w{0,30}|virtqueue_\w{0,30}wait\w{0,30}", "an answer from a virtio device"),
+        (r"netdev_wait_allrefs\w{0,30}", "references to a network device"),
+        (r"rtnl_lock\w{0,30}|rtnetlink_rcv\w{0,30}", "the lock of the network's configuration (rtnl)"),
+        (r"synchronize_(?:rcu|srcu|net|sched)\w{0,30}|__synchronize_srcu|rcu_barrier", "RCU"),
+        (r"__?flush_work\w{0,30}|(?:flush|drain)_workqueue|_{0,2}cancel_\w{0,8}work\w{0,5}", "a work to end"),
+        (r"kthread_stop\w{0,30}|kthread_park", "a kernel thread to end"),
         (r"pci_lock_rescan_remove", "the lock of PCI's rescan and removal"),
         (r"__?synchronize_irq|synchronize_hardirq|disable_irq", "a handler of interrupts to end"),
-        (r"io_schedule\w*|(?:folio|page|wait_on)_\w*(?:bit|writeback|page)\w*|bit_wait_io", DISK),
-        (r"(?:rwsem_|percpu_)?down_write\w*", "a read-write semaphore (to write)"),
-        (r"(?:rwsem_|percpu_)?down_read\w*|percpu_rwsem_wait", "a read-write semaphore (to read)"),
-        (r"_*(?:ww_|rt_)?mutex_lock\w*|__mutex\w*", "a mutex"),
-        (r"_*down(?:_(?:interruptible|killable|timeout|common))?", "a semaphore"),
-        (r"\w*wait_for_(?:common|completion)\w*", "somebody to say that it is done (a completion)"),
-        (r"do_wait|wait_task_\w*|kernel_wait4", "a child process to end"),
+        (r"io_schedule\w{0,30}|(?:folio|page|wait_on)_\w{0,30}(?:bit|writeback|page)\w{0,30}|bit_wait_io", DISK),
+        (r"(?:rwsem_|percpu_)?down_write\w{0,30}", "a read-write semaphore (to write)"),
+        (r"(?:rwsem_|percpu_)?down_read\w{0,30}|percpu_rwsem_wait", "a read-write semaphore (to read)"),
+        (r"_{0,2}(?:ww_|rt_)?mutex_lock\w{0,30}|__mutex\w{0,30}", "a mutex"),
+        (r"_{0,2}down(?:_(?:interruptible|killable|timeout|common))?", "a semaphore"),
+        (r"_{0,2}wait_for_(?:common|completion)\w{0,30}", "somebody to say that it is done (a completion)"),
+        (r"do_wait|wait_task_\w{0,30}|kernel_wait4", "a child process to end"),
     )
 )  # fmt: skip
 # Functions that only say that somebody waits, above the one that tells why.
 ABOVE = re.compile(
-    r"(?:__)?schedule(?:_timeout\w*|_preempt_disabled|_hrtimeout\w*|d)?|context_switch|__switch_to|do_wait_intr\w*|bit_wait"
-    r"|__wait_on_bit\w*|out_of_line_wait\w*|wait_woken|prepare_to_wait\w*|rwbase_\w*|__rt_mutex_slowlock\w*|rt_slowlock\w*"
+    r"(?:__)?schedule(?:_timeout\w{0,30}|_preempt_disabled|_hrtimeout\w{0,30}|d)?|context_switch|__switch_to"
+    r"|do_wait_intr\w{0,30}|bit_wait"
+    r"|__wait_on_bit\w{0,30}|out_of_line_wait\w{0,30}|wait_woken|prepare_to_wait\w{0,30}|rwbase_\w{0,30}"
+    r"|__rt_mutex_slowlock\w{0,30}|rt_slowlock\w{0,30}"
 )
 DEEPEST = 14  # frames from the innermost that are looked at
 
