@@ -398,7 +398,7 @@ class Judgement(msgspec.Struct, frozen=True):
     confidence: float = 0.0  # 0..1
     why: str = ""
     known_as: str | None = None  # another known defect that it is
-    known_fix: str | None = None  # what repairs that one, as a sentence
+    known_fix: str | None = None  # what repairs the defect that it is, as a sentence
     doubts: tuple[Doubt, ...] = ()  # what keeps it from being called something else
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ejectable.advisories import registry
+from ejectable.advisories.first_good import first_good
 from ejectable.assess.misread import put_right, symbols
 from ejectable.crash.blame import named
 from ejectable.crash.inputs import Source, read_each
@@ -248,13 +249,14 @@ def _judge(event: Event, advisories: Mapping[str, "Advisory"], beside: Sequence[
     chosen = max(
         (one for one in found if one.status is status), key=lambda one: (one.confidence, one.known_as is not None)
     )
+    own = advisories.get(chosen.advisory or "")
     return Judgement(
         status,
         advisory=chosen.advisory,
         confidence=chosen.confidence,
         why=chosen.why,
         known_as=chosen.known_as,
-        known_fix=chosen.fix,
+        known_fix=chosen.fix if own is None else first_good(own.facts, event.kernel),
         doubts=chosen.doubts,
     )
 

@@ -21,6 +21,7 @@ __all__ = ["CrashDocument", "as_document", "as_text", "confidence_word", "event_
 
 SHOWN_EVENTS = 6
 SHOWN_FRAMES = 7
+SHOWN_HOSTS = 20
 NAMED = 100  # of the files that are no logs
 CERTAIN, LIKELY = 0.9, 0.7
 TRIGGERS = {
@@ -158,8 +159,10 @@ def table(reading: Reading) -> dict[tuple[str, Status], tuple[set[str], set[str]
 def next_steps(reading: Reading) -> list[str]:
     """What to do now."""
     if reading.status is Status.AFFECTED:
+        fixes = dict.fromkeys(said.known_fix for said in reading.judgements if said.advisory and said.known_fix)
         return [
-            "Do not unplug another virtio device from this machine; restart it, for it is not to be trusted now.",
+            "Take no other such device away from this machine; restart it, for it is not to be trusted now.",
+            *(fix for fix in fixes if fix),
             f"Ask whether the kernel has the defect: ejectable kernel {_image(reading)}",
             "See what can be done, from a live repair to an upgrade: ejectable fix",
         ]
@@ -203,7 +206,7 @@ class JudgedEvent(Event, frozen=True, kw_only=True):
     confidence: Annotated[float, Meta(ge=0, le=1)]
     why: str
     known_as: Annotated[str | None, Meta(description="Another known defect that it is.")]
-    known_fix: Annotated[str | None, Meta(description="What repairs the defect named in known_as.")]
+    known_fix: Annotated[str | None, Meta(description="What repairs the defect that it is.")]
 
 
 class ComparedKernel(msgspec.Struct, frozen=True):
@@ -279,13 +282,15 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
         reading.pairs,
         key=lambda pair: (pair[1].advisory is None, pair[1].status is not Status.UNKNOWN),
     )
-    shown = order[: len(order) if everything else 1]
+    many = len(reading.sources) > 1
+    shown = order if everything else order[: 0 if many else 1]
     detailed = [event for event, _ in shown]
     for event, said in shown:
         lines += ["", *_event(event, said, reading, colour=colour, width=width, everything=everything)]
     others = [event for event in reading.events if event not in detailed]
-    if len(reading.sources) > 1 and reading.events:
+    if many and reading.events:
         lines += ["", *columns([("Logs", "Hosts", "What"), *_rows(reading)])]
+        lines += ["", *_by_host(reading)]
     waiting = hangs(reading.events)
     if len(waiting.tasks) > 1 or waiting.deadlocks or any(one.holders for one in waiting.tasks):
         lines += ["", paint("What waits", "bold", colour=colour)]
@@ -308,6 +313,24 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
     return lines
 
 
+def _by_host(reading: Reading) -> list[str]:
+    """One line for each host, or log where none is named: its events, the worst first."""
+    hosts: dict[str, list[tuple[Event, Judgement]]] = {}
+    for event, said in reading.pairs:
+        hosts.setdefault(event.host or event.source, []).append((event, said))
+    rows = []
+    for host, pairs in sorted(hosts.items(), key=lambda one: min(_rank(said) for _, said in one[1])):
+        event, said = min(pairs, key=lambda pair: _rank(pair[1]))
+        rows.append((clean(host), str(len(pairs)), clean(said.advisory or said.known_as or event.title)))
+    more = [f"... and {len(rows) - SHOWN_HOSTS} more: --all shows every event"] if len(rows) > SHOWN_HOSTS else []
+    return [*columns([("Host", "Events", "Worst"), *rows[:SHOWN_HOSTS]]), *more]
+
+
+def _rank(said: Judgement) -> tuple[int, bool, float]:
+    order = [Status.AFFECTED, Status.UNKNOWN]
+    return (order.index(said.status) if said.status in order else 2, said.known_as is None, -said.confidence)
+
+
 def _rows(reading: Reading) -> list[tuple[str, str, str]]:
     return [
         (str(len(logs)), str(len(hosts)), f"{clean(name)}: {status}")
@@ -326,7 +349,7 @@ def _event(event: Event, said: Judgement, reading: Reading, *, colour: bool, wid
         ("Waits", _waits(event)),
         ("Device", event.device or ""),
         ("Tainted", "; ".join(event.taint)),
-        ("Why", said.why),
+        ("Why", said.why if said.status is not Status.NOT_AFFECTED or said.known_as or event.kind in TRAPS else ""),
         ("Report", ", ".join(w for w, on in (("cut off", event.truncated), ("garbled", event.corrupted)) if on)),
     ]
     lines = []

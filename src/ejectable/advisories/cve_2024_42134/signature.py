@@ -282,9 +282,16 @@ def _kcfi(event: Event) -> bool | None:
     if found := X86_CHECK.search(event.code):
         # Where the two do not agree, one of them was not read right.
         return True if int(found["offset"], 16) - 256 + (1 << 64) == address else None
-    if event.arch == "x86_64" and not X86_CODE.fullmatch(event.code.strip()):
+    if event.arch != "aarch64" and not _shows_the_trap(event.code):
         return None
     return any((int(word, 16) & LDUR_MASK) == LDUR_W16 for word in ARM64_TRAP.findall(event.code))
+
+
+def _shows_the_trap(code: str) -> bool:
+    """Whether a `Code:` line of x86-64 is whole where the check would be: before the marked byte, and behind it."""
+    words = code.split()
+    marked = next((at for at, word in enumerate(words) if word.startswith("<")), None)
+    return marked is not None and marked >= 6 and len(words) - marked >= 5 and bool(X86_CODE.fullmatch(code.strip()))
 
 
 def _fineibt(event: Event) -> bool | None:
