@@ -39,7 +39,9 @@ ALLOWED = frozenset(
 def commands(tree: Path) -> list[list[str]]:
     """Every command that can be pointed at a tree."""
     top = str(tree)
-    kernel = next((str(path) for path in (tree / "boot").glob("vmlinuz*")), top) if (tree / "boot").is_dir() else top
+    # A link that is named on the command line is followed, wherever it leads: that is the user's word, not the tree's.
+    images = [str(path) for path in sorted((tree / "boot").glob("vmlinuz*")) if not path.is_symlink()]
+    kernel = images[0] if images else top
     return [
         ["check", "--root", top],
         ["check", "--root", top, "--format", "json", "--verbose"],
