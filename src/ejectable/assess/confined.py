@@ -28,14 +28,25 @@ USUAL = (
 KERNELS = frozenset(("boot", "modules"))
 
 
-def confined(work: Callable[[], T], paths: Sequence[str], limits: Limits, *, into: Any, ids: Sequence[str]) -> T:
-    """What `work` returns, which reads the files and folders at `paths`; raises `Ended` where its process died."""
+def confined(
+    work: Callable[[], T],
+    paths: Sequence[str],
+    limits: Limits,
+    *,
+    into: Any,
+    ids: Sequence[str],
+    alone: bool = False,
+) -> T:
+    """What `work` returns, which reads the files and folders at `paths`; raises `Ended` where its process died.
+
+    What belongs to a kernel and lies beside them may be read too, unless they are to be read `alone`.
+    """
     for name in USUAL:
         load(name)
     for name in ids:
         registry()[name].prepare()
     fence = Fence(memory=2 * GIB + 3 * limits.in_memory)
-    return run(work, into=into, outside=opening(_belongs(paths), limits), fence=fence)
+    return run(work, into=into, outside=opening(_given(paths) if alone else _belongs(paths), limits), fence=fence)
 
 
 def undecided(path: str, ids: Sequence[str], ended: Ended) -> KernelReport:
@@ -46,6 +57,12 @@ def undecided(path: str, ids: Sequence[str], ended: Ended) -> KernelReport:
         Finding(name, Status.UNKNOWN, None, reason, (), conflict=False, doubts=(doubt,)) for name in ids
     )  # fmt: skip
     return KernelReport(path, None, None, None, None, None, "unknown", None, findings)
+
+
+def _given(given: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a file is one of those that were given, or lies below one."""
+    tops = [Path(os.path.realpath(path)) for path in given]
+    return lambda path: any(top in (Path(path), *Path(path).parents) for top in tops)
 
 
 def _belongs(given: Sequence[str]) -> Callable[[str], bool]:

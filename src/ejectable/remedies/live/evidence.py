@@ -2,16 +2,16 @@
 """The precautions that look at the kernel itself: proven in its own memory, or the module is not even built."""
 
 from collections.abc import Sequence
-from contextlib import closing
 
 import msgspec
 
 from ejectable.advisories.cve_2024_42134 import ADVISORY, live
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result
 from ejectable.advisories.probe import judge_program
-from ejectable.assess.memory import open_memory
+from ejectable.assess.memory import look
 from ejectable.errors import Missing
 from ejectable.kernel.code import indirect_calls
+from ejectable.kernel.memory import MemoryKernel
 from ejectable.model import Device, EvidenceKind, Status
 from ejectable.remedies.live.target import MODULE, Layout, Target, layout_of
 from ejectable.remedies.situation import Situation
@@ -38,17 +38,30 @@ def prove(situation: Situation) -> Proof:
         raise Missing("The running kernel shows no build-id (/sys/kernel/notes): it cannot be told from others.")
     if running.module_loaded and not running.module_build_id:
         raise Missing("The loaded virtio_pci shows no build-id: it cannot be told from others.")
-    with closing(open_memory(situation.root, running, situation.limits)) as kernel:
-        memory = live.Memory(kernel)
-        if memory.program.symbols.get(WATCH) is None:
-            raise Missing(f"This kernel has no {WATCH}() (CONFIG_KPROBES is off): its functions cannot be watched.")
-        layout, details = _faulty(memory)
-        details += _called_nowhere_else(memory, layout)
-        details += _means_what_it_says(memory, layout)
-        details += _devices(memory, situation.facts.devices or ())
+    devices = situation.facts.devices or ()
+    layout, details = look(
+        situation.root,
+        running,
+        situation.limits,
+        lambda kernel: _proven(kernel, devices),
+        into=tuple[Layout, list[str]],
+        ids=(ADVISORY.id,),
+    )
     target = Target(running.release, version, running.build_id, running.module_build_id, layout)
     target.header()  # raises for names that no header can hold
     return Proof(target, tuple(details))
+
+
+def _proven(kernel: MemoryKernel, devices: Sequence[Device]) -> tuple[Layout, list[str]]:
+    """What memory shows of it, and what was compared; this is what a confined process does."""
+    memory = live.Memory(kernel)
+    if memory.program.symbols.get(WATCH) is None:
+        raise Missing(f"This kernel has no {WATCH}() (CONFIG_KPROBES is off): its functions cannot be watched.")
+    layout, details = _faulty(memory)
+    details += _called_nowhere_else(memory, layout)
+    details += _means_what_it_says(memory, layout)
+    details += _devices(memory, devices)
+    return layout, details
 
 
 def _faulty(memory: live.Memory) -> tuple[Layout, list[str]]:
