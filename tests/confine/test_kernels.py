@@ -42,6 +42,23 @@ def test_the_death_of_the_process_is_unknown_and_named(
     assert "process that read it" in finding.reason
 
 
+def test_several_paths_are_sorted_in_there_and_its_death_leaves_none_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / name for name in ("one.deb", "two.img")]
+    for path in paths:
+        path.write_bytes(b"!<arch>\n" + bytes(100))
+    parent = os.getpid()
+
+    def sort(*_: object) -> list[kernels.Job]:
+        assert os.getpid() != parent, "files are looked at outside"
+        os.abort()
+
+    monkeypatch.setattr(kernels, "_jobs_of", sort)
+    found = list(kernels.judge_paths([str(path) for path in paths], IDS, DEFAULT_LIMITS, jobs=2, done=lambda _: None))
+    assert [one.kernels[0].findings[0].status for one in found] == [Status.UNKNOWN] * 2
+
+
 @pytest.fixture
 def module() -> Path:
     try:

@@ -36,12 +36,14 @@ def confined(
     into: Any,
     ids: Sequence[str],
     alone: bool = False,
+    usual: Sequence[str] = USUAL,
 ) -> T:
     """What `work` returns, which reads the files and folders at `paths`; raises `Ended` where its process died.
 
     What belongs to a kernel and lies beside them may be read too, unless they are to be read `alone`.
+    `usual` are the modules that it surely needs.
     """
-    for name in USUAL:
+    for name in usual:
         load(name)
     for name in ids:
         registry()[name].prepare()
