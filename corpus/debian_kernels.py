@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which kernel packages Debian offers in all of its releases, and what is true of them by their source.
+
+    python -m corpus.debian_kernels        renews corpus/debian_kernels.txt: a package a line
+
+Of each upstream version, release of Debian and flavour the newest package is listed; of the cloud flavours, which are
+small, the oldest as well. The truth comes from the source: an upstream version whose newest source package (upstream's
+code and Debian's patches) has no such callback in drivers/virtio cannot have the defect; one that has it is not
+listed, because its package's name does not say whether the call is guarded.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import msgspec
+
+from corpus.archive import cache_folder, fetch, fetch_source, indexes
+from ejectable.errors import Missing
+
+__all__ = ["DebianKernel", "listed", "main"]
+
+LIST = Path(__file__).with_suffix(".txt")
+CALLBACK = "is_avq"  # the member of struct virtio_pci_device whose call is the defect, whoever guards it
+# linux-image-* holds image and modules; Debian 14 splits it, and linux-binary-* holds the image.
+NAME = re.compile(
+    r"linux-(?:image|binary)-(?:unsigned-)?(?P<family>\d+\.\d+)\S*?"
+    r"-(?P<flavour>(?:cloud-|rt-)?(?:amd64|arm64)(?:-16k)?)(?:-unsigned)?"
+)
+COMPILERS = {"deb11": "gcc-10", "deb12": "gcc-12", "deb13": "gcc-14", "deb14": "gcc-16", "": "gcc-16"}
+HEADER = """\
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Written by `python -m corpus.debian_kernels`: package, version, architecture, compiler, suite.
+# Their sources have no callback is_avq in drivers/virtio, nor in Debian's patches. Looked through:
+"""
+
+
+class DebianKernel(msgspec.Struct, frozen=True, kw_only=True):
+    """One package with a kernel image."""
+
+    package: str
+    version: str
+    architecture: str
+    compiler: str
+    suite: str
+
+    @property
+    def name(self) -> str:
+        """Of the package."""
+        return self.package
+
+    @property
+    def family(self) -> str:
+        """The upstream version, such as 6.12."""
+        return _match(self.package)["family"]
+
+    def path(self) -> Path:
+        """The .deb, downloaded on first use; raises `Missing` where Debian no longer offers it."""
+        return fetch(self.package, self.architecture, self.version, everywhere=True)
+
+
+def listed() -> list[DebianKernel]:
+    """The packages of the list."""
+    rows = [line.split() for line in LIST.read_text().splitlines() if line and not line.startswith("#")]
+    fields = DebianKernel.__struct_fields__
+    return [DebianKernel(**dict(zip(fields, row, strict=True))) for row in rows]
+
+
+def _match(package: str) -> re.Match[str]:
+    found = NAME.fullmatch(package)
+    assert found, package
+    return found
+
+
+def _on_offer() -> list[DebianKernel]:
+    """Every package with a kernel image, once; the unsigned ones where there is no signed one."""
+    found: dict[tuple[str, str, str], DebianKernel] = {}
+    for suite, text in indexes():
+        for paragraph in text.split("\n\n"):
+            fields = dict(re.findall(r"^(Package|Version|Architecture|Size): (.*)$", paragraph, re.MULTILINE))
+            name = fields.get("Package", "")
+            # Metapackages are small.
+            if NAME.fullmatch(name) and int(fields["Size"]) > 5 << 20:
+                plain = name.replace("-unsigned", "")
+                key = plain, fields["Version"], fields["Architecture"]
+                made = DebianKernel(
+                    package=name,
+                    version=fields["Version"],
+                    architecture=fields["Architecture"],
+                    compiler=COMPILERS[_release(name, fields["Version"])],
+                    suite=suite,
+                )
+                if key not in found or name == plain:
+                    found[key] = made
+    return list(found.values())
+
+
+def _release(package: str, version: str) -> str:
+    """Which Debian a package was built on: deb11 to deb14; "" for experimental's."""
+    if found := re.search(r"deb1\d", package + version):
+        return found[0]
+    if found := re.search(r"~bpo(1\d)", version):
+        return f"deb{found[1]}"
+    if version.startswith("5.10"):
+        return "deb11"
+    return "deb12" if version.startswith("6.1.") else ""
+
+
+def _chosen(kernels: list[DebianKernel]) -> list[DebianKernel]:
+    groups: defaultdict[tuple[str, ...], list[DebianKernel]] = defaultdict(list)
+    for kernel in kernels:
+        flavour = _match(kernel.package)["flavour"]
+        kind = kernel.version.partition("~")[2][:3]  # a backport is built otherwise than what it is made from
+        groups[kernel.family, kernel.compiler, kind, flavour].append(kernel)
+    chosen: list[DebianKernel] = []
+    for group in groups.values():
+        group.sort(key=_age)
+        flavour = _match(group[0].package)["flavour"]
+        chosen += {group[0], group[-1]} if flavour.startswith("cloud-") else {group[-1]}
+    return chosen
+
+
+def _age(kernel: DebianKernel) -> tuple[list[int], str]:
+    """A key to sort packages by version with, then name; 7.3~rc7 is before 7.3.4."""
+    return [int(number) for number in re.findall(r"\d+", kernel.version.replace("~rc", ".0."))], kernel.package
+
+
+def _calls_it(version: str) -> bool:
+    """Whether drivers/virtio or one of Debian's patches in a source package has the callback."""
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+        code = ""
+        for archive in fetch_source("linux", version, Path(folder)):
+            wanted = "debian/patches/*" if ".debian." in archive.name else "*/drivers/virtio/*.[ch]"
+            unpack = ["nice", "tar", "xOf", archive, "--wildcards", wanted]
+            code += subprocess.run(unpack, check=True, capture_output=True, text=True, errors="replace").stdout
+        assert "void vp_del_vqs(" in code, version
+        return CALLBACK in code
+
+
+def main() -> int:
+    """Renew the list."""
+    kernels = sorted(_on_offer(), key=_age, reverse=True)
+    clean: dict[str, str] = {}
+    for family in dict.fromkeys(kernel.family for kernel in kernels):
+        for version in dict.fromkeys(kernel.version for kernel in kernels if kernel.family == family):
+            try:
+                called = _calls_it(version)
+            except Missing:
+                continue  # not every suite's sources are asked for, and mirrors lag behind
+            print(f"{family}: the source of {version} has {'' if called else 'no '}{CALLBACK}", flush=True)
+            if not called:
+                clean[family] = version
+            break
+    chosen = sorted(_chosen([kernel for kernel in kernels if kernel.family in clean]), key=_age)
+    lines = [" ".join(msgspec.structs.astuple(kernel)) for kernel in chosen]
+    LIST.write_text(HEADER + f"# linux {', '.join(reversed(clean.values()))}\n" + "\n".join(lines) + "\n")
+    print(f"{len(chosen)} of {len(kernels)} on offer are listed in {LIST.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
