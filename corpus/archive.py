@@ -98,7 +98,7 @@ def _nobody_says() -> str:
 def sources(signed_by: str | None = None, *, everywhere: bool = False) -> str:
     """The lines of a sources.list for Debian 12, or for every release of Debian that has kernels."""
     signed = f"[signed-by={signed_by}] " if signed_by else ""
-    kinds = {"deb": (f" {SUITE}", f" {SUITE}-updates", f"-security {SUITE}-security")}
+    kinds: dict[str, tuple[str, ...]] = {"deb": (f" {SUITE}", f" {SUITE}-updates", f"-security {SUITE}-security")}
     if everywhere:
         kinds = {"deb": EVERY_SUITE, "deb-src": SOURCE_SUITES}
     return "".join(f"{kind} {signed}{mirror()}{suite} main\n" for kind, suites in kinds.items() for suite in suites)

@@ -4,9 +4,9 @@
     python -m corpus.debian_kernels        renews corpus/debian_kernels.txt: a package a line
 
 Of each upstream version, release of Debian and flavour the newest package is listed; of the cloud flavours, which are
-small, the oldest as well. The truth comes from the source: an upstream version whose newest source package (upstream's
-code and Debian's patches) has no such callback in drivers/virtio cannot have the defect; one that has it is not
-listed, because its package's name does not say whether the call is guarded.
+small, the oldest as well. The truth comes from the source: an upstream version whose newest source has no such callback
+in drivers/virtio cannot have the defect; one that has it is not listed, because its package's name does not say whether
+the call is guarded.
 """
 
 import re
@@ -34,7 +34,7 @@ COMPILERS = {"deb11": "gcc-10", "deb12": "gcc-12", "deb13": "gcc-14", "deb14": "
 HEADER = """\
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Written by `python -m corpus.debian_kernels`: package, version, architecture, compiler, suite.
-# Their sources have no callback is_avq in drivers/virtio, nor in Debian's patches. Looked through:
+# Their sources have no callback is_avq in drivers/virtio. Looked through, of each upstream version the newest:
 """
 
 
@@ -128,16 +128,51 @@ def _age(kernel: DebianKernel) -> tuple[list[int], str]:
     return [int(number) for number in re.findall(r"\d+", kernel.version.replace("~rc", ".0."))], kernel.package
 
 
-def _calls_it(version: str) -> bool:
-    """Whether drivers/virtio or one of Debian's patches in a source package has the callback."""
+def _source(family: str, versions: list[str]) -> tuple[str, bool]:
+    """The newest source of an upstream version that is to be had: (its name, whether it has the callback).
+
+    Of the package linux-source-*, which Debian has for what it releases; else of a source package. What was looked
+    through before is not fetched again.
+    """
+    known = cache_folder() / "sources-with-callback.json"
+    seen = msgspec.json.decode(known.read_bytes(), type=dict[str, bool]) if known.exists() else {}
+    for name, read in [
+        *((f"linux-source-{family} {version}", _packaged) for version in versions),
+        *((f"linux {version}", _upstream_and_patches) for version in versions),
+    ]:
+        try:
+            if name not in seen:
+                code = read(*name.split())
+                assert "void vp_del_vqs(" in code, name
+                seen[name] = CALLBACK in code
+                known.write_bytes(msgspec.json.encode(seen))
+        except Missing:
+            continue  # not every suite's sources are asked for, and mirrors lag behind
+        return name, seen[name]
+    raise Missing(f"Debian has no source of Linux {family} on offer.", hint="Is the archive within reach?")
+
+
+def _packaged(package: str, version: str) -> str:
+    """The code of drivers/virtio in a linux-source-* package."""
+    deb = fetch(package, version=version, everywhere=True)
+    command: list[str | Path] = ["tar", "xO", f"./usr/src/{package}.tar.xz"]
+    with (
+        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as outer,
+        subprocess.Popen(command, stdin=outer.stdout, stdout=subprocess.PIPE) as inner,
+    ):
+        unpack = ["tar", "xJO", "--wildcards", f"{package}/drivers/virtio/*.[ch]"]
+        return subprocess.run(unpack, stdin=inner.stdout, check=True, capture_output=True, text=True).stdout
+
+
+def _upstream_and_patches(package: str, version: str) -> str:
+    """The code of drivers/virtio in a source package, and Debian's patches."""
     with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         code = ""
-        for archive in fetch_source("linux", version, Path(folder)):
+        for archive in fetch_source(package, version, Path(folder)):
             wanted = "debian/patches/*" if ".debian." in archive.name else "*/drivers/virtio/*.[ch]"
-            unpack = ["nice", "tar", "xOf", archive, "--wildcards", wanted]
+            unpack: list[str | Path] = ["tar", "xOf", archive, "--wildcards", wanted]
             code += subprocess.run(unpack, check=True, capture_output=True, text=True, errors="replace").stdout
-        assert "void vp_del_vqs(" in code, version
-        return CALLBACK in code
+        return code
 
 
 def main() -> int:
@@ -145,18 +180,15 @@ def main() -> int:
     kernels = sorted(_on_offer(), key=_age, reverse=True)
     clean: dict[str, str] = {}
     for family in dict.fromkeys(kernel.family for kernel in kernels):
-        for version in dict.fromkeys(kernel.version for kernel in kernels if kernel.family == family):
-            try:
-                called = _calls_it(version)
-            except Missing:
-                continue  # not every suite's sources are asked for, and mirrors lag behind
-            print(f"{family}: the source of {version} has {'' if called else 'no '}{CALLBACK}", flush=True)
-            if not called:
-                clean[family] = version
-            break
+        versions = list(dict.fromkeys(kernel.version for kernel in kernels if kernel.family == family))
+        name, called = _source(family, versions)
+        print(f"{family}: {name} has {'' if called else 'no '}{CALLBACK}", flush=True)
+        if not called:
+            clean[family] = name
     chosen = sorted(_chosen([kernel for kernel in kernels if kernel.family in clean]), key=_age)
     lines = [" ".join(msgspec.structs.astuple(kernel)) for kernel in chosen]
-    LIST.write_text(HEADER + f"# linux {', '.join(reversed(clean.values()))}\n" + "\n".join(lines) + "\n")
+    sources = "".join(f"#   {name}\n" for name in reversed(clean.values()))
+    LIST.write_text(HEADER + sources + "\n".join(lines) + "\n")
     print(f"{len(chosen)} of {len(kernels)} on offer are listed in {LIST.name}")
     return 0
 

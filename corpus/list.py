@@ -148,6 +148,23 @@ HARDENED: list[tuple[str, str, Compiler]] = [  # release, hardening, compiler
     (DEFAULT_RELEASE, "o3", "gcc-12"),
     (ARM, "o3", "gcc-12"),
 ]
+# More kinds of builds, which the corpus alone has: `make test` builds those of HARDENED.
+ODD: list[tuple[str, str, Compiler]] = [
+    (ARM, "thin-lto", "clang-16"),
+    (ARM, "lto", "clang-19"),
+    (ARM, "hw-tags", "gcc-12"),
+    (DEFAULT_RELEASE, "gcov", "gcc-12"),
+    (ARM, "gcov-clang", "clang-16"),
+    (DEFAULT_RELEASE, "randstruct", "clang-16"),
+    (ARM, "randstruct", "clang-19"),
+    (DEFAULT_RELEASE, "lockdep", "gcc-12"),
+    (DEFAULT_RELEASE, "no-ftrace", "gcc-12"),
+    (ARM, "no-ftrace", "gcc-12"),
+    ("6.12.117+deb12-cloud-amd64", "kcfi-ibt", "clang-19"),
+    (DEFAULT_RELEASE, "kmsan", "clang-19"),
+    (DEFAULT_RELEASE, "kasan", "gcc-11"),
+    *((release, "", compiler) for compiler in ("gcc-11", "clang-14", "clang-19") for release in (DEFAULT_RELEASE, ARM)),
+]
 MODULES = [
     *(Module(variant=variant) for variant, what in VARIANTS.items() if "6.1" in what.families),
     *(Module(release=ARM, variant=variant) for variant, what in VARIANTS.items() if "6.1" in what.families),
@@ -168,8 +185,8 @@ MODULES = [
     *(Module(variant="affected", compression=packed) for packed in ("xz", "gz", "zst")),
     *(Module(variant="fixed", compression=packed) for packed in ("xz", "gz", "zst")),
     *(
-        Module(release=release, variant=variant, hardening=hardening, compiler=compiler, btf=hardening != "lto")
-        for release, hardening, compiler in HARDENED
+        Module(release=release, variant=variant, hardening=hardening, compiler=compiler, btf="lto" not in hardening)
+        for release, hardening, compiler in [*HARDENED, *ODD]
         for variant in ("affected", "fixed")
     ),
     Module(legacy=False),
