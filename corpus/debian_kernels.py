@@ -24,7 +24,7 @@ from ejectable.errors import Missing
 __all__ = ["DebianKernel", "listed", "main"]
 
 LIST = Path(__file__).with_suffix(".txt")
-CALLBACK = "is_avq"  # the member of struct virtio_pci_device whose call is the defect, whoever guards it
+CALLBACK = "->is_avq"  # what is called without being tested, of struct virtio_pci_device
 # linux-image-* holds image and modules; Debian 14 splits it, and linux-binary-* holds the image.
 NAME = re.compile(
     r"linux-(?:image|binary)-(?:unsigned-)?(?P<family>\d+\.\d+)\S*?"
@@ -34,7 +34,7 @@ COMPILERS = {"deb11": "gcc-10", "deb12": "gcc-12", "deb13": "gcc-14", "deb14": "
 HEADER = """\
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Written by `python -m corpus.debian_kernels`: package, version, architecture, compiler, suite.
-# Their sources have no callback is_avq in drivers/virtio. Looked through, of each upstream version the newest:
+# Their sources have no callback ->is_avq in drivers/virtio. Looked through, of each upstream version the newest:
 """
 
 
