@@ -4,16 +4,18 @@
     python -m corpus.debian_kernels        renews corpus/debian_kernels.txt: a package a line
 
 Of each upstream version, release of Debian and flavour the newest package is listed; of the cloud flavours, which are
-small, the oldest as well. The truth comes from the source: an upstream version whose newest source has no such callback
-in drivers/virtio cannot have the defect; one that has it is not listed, because its package's name does not say whether
-the call is guarded.
+small, the oldest as well. The truth comes from the source: the callback came with v6.8 (fd27ef6b44be) and went with
+v6.11, and versions between are not listed, because a package's name does not say whether the call is guarded.
+`--sources` looks for it in drivers/virtio of each version's newest source on offer; the list's head names those.
 """
 
+import argparse
 import re
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,6 +27,7 @@ __all__ = ["DebianKernel", "listed", "main"]
 
 LIST = Path(__file__).with_suffix(".txt")
 CALLBACK = "->is_avq"  # what is called without being tested, of struct virtio_pci_device
+INTRODUCED, REMOVED = (6, 8), (6, 11)
 # linux-image-* holds image and modules; Debian 14 splits it, and linux-binary-* holds the image.
 NAME = re.compile(
     r"linux-(?:image|binary)-(?:unsigned-)?(?P<family>\d+\.\d+)\S*?"
@@ -34,7 +37,7 @@ COMPILERS = {"deb11": "gcc-10", "deb12": "gcc-12", "deb13": "gcc-14", "deb14": "
 HEADER = """\
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Written by `python -m corpus.debian_kernels`: package, version, architecture, compiler, suite.
-# Their sources have no callback ->is_avq in drivers/virtio. Looked through, of each upstream version the newest:
+# Versions before v6.8 and from v6.11 on, whose sources have no callback ->is_avq in drivers/virtio; looked through:
 """
 
 
@@ -128,7 +131,7 @@ def _age(kernel: DebianKernel) -> tuple[list[int], str]:
     return [int(number) for number in re.findall(r"\d+", kernel.version.replace("~rc", ".0."))], kernel.package
 
 
-def _source(family: str, versions: list[str]) -> tuple[str, bool]:
+def _source(family: str, versions: list[str], *, download: bool) -> tuple[str, bool] | None:
     """The newest source of an upstream version that is to be had: (its name, whether it has the callback).
 
     Of the package linux-source-*, which Debian has for what it releases; else of a source package. What was looked
@@ -142,6 +145,8 @@ def _source(family: str, versions: list[str]) -> tuple[str, bool]:
     ]:
         try:
             if name not in seen:
+                if not download:
+                    continue
                 code = read(*name.split())
                 assert "void vp_del_vqs(" in code, name
                 seen[name] = CALLBACK in code
@@ -149,7 +154,7 @@ def _source(family: str, versions: list[str]) -> tuple[str, bool]:
         except Missing:
             continue  # not every suite's sources are asked for, and mirrors lag behind
         return name, seen[name]
-    raise Missing(f"Debian has no source of Linux {family} on offer.", hint="Is the archive within reach?")
+    return None
 
 
 def _packaged(package: str, version: str) -> str:
@@ -175,20 +180,28 @@ def _upstream_and_patches(package: str, version: str) -> str:
         return code
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Renew the list."""
+    parser = argparse.ArgumentParser(prog="debian_kernels", description=__doc__)
+    parser.add_argument("--sources", action="store_true", help="look through the sources as well (a gigabyte or two)")
+    options = parser.parse_args(arguments)
     kernels = sorted(_on_offer(), key=_age, reverse=True)
-    clean: dict[str, str] = {}
+    clean, looked = set[str](), list[str]()
     for family in dict.fromkeys(kernel.family for kernel in kernels):
+        if INTRODUCED <= tuple(map(int, family.split("."))) < REMOVED:
+            continue
         versions = list(dict.fromkeys(kernel.version for kernel in kernels if kernel.family == family))
-        name, called = _source(family, versions)
-        print(f"{family}: {name} has {'' if called else 'no '}{CALLBACK}", flush=True)
-        if not called:
-            clean[family] = name
+        found = _source(family, versions, download=options.sources)
+        if found is not None:
+            name, called = found
+            print(f"{family}: {name} has {'' if called else 'no '}{CALLBACK}", flush=True)
+            if called:
+                continue
+            looked.insert(0, name)
+        clean.add(family)
     chosen = sorted(_chosen([kernel for kernel in kernels if kernel.family in clean]), key=_age)
     lines = [" ".join(msgspec.structs.astuple(kernel)) for kernel in chosen]
-    sources = "".join(f"#   {name}\n" for name in reversed(clean.values()))
-    LIST.write_text(HEADER + sources + "\n".join(lines) + "\n")
+    LIST.write_text(HEADER + "".join(f"#   {name}\n" for name in looked) + "\n".join(lines) + "\n")
     print(f"{len(chosen)} of {len(kernels)} on offer are listed in {LIST.name}")
     return 0
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`make corpus`: has ejectable judge every kernel of the corpus, and compares with what is true of it.
 
-    python -m corpus.judge [--quick] [--only WORD] [--there] [--resume] [--write] [--jobs N]
+    python -m corpus.judge [--quick] [--only WORD] [--there] [--resume] [--kept] [--write] [--jobs N]
 
 Exit code 0 when no verdict is wrong, at most one in a hundred is `unknown` (each with its doubt), at least 260
 kernels were judged and none is missing; 1 otherwise. `--write` renews docs/corpus.md.
@@ -71,17 +71,24 @@ def judge(entry: Entry, journal: Path | None = None) -> Judgement:
     A journal belongs to the very code that it was written with (`journal_of_this_code`); what it holds of a file goes
     by name, size and time.
     """
-    facts = entry.path.stat()
-    key = f"{entry.name} {facts.st_size} {facts.st_mtime_ns}"
     if journal is None:
         return Judgement(entry, _ask(entry))
-    kept = journal.read_bytes().splitlines() if journal.exists() else []
-    said = dict(msgspec.json.decode(line, type=tuple[str, Said]) for line in kept).get(key)
+    said = _kept(entry, journal)
     if said is None:
         said = _ask(entry)
         with journal.open("ab") as file:
-            file.write(msgspec.json.encode((key, said)) + b"\n")
+            file.write(msgspec.json.encode((_key(entry), said)) + b"\n")
     return Judgement(entry, said)
+
+
+def _key(entry: Entry) -> str:
+    facts = entry.path.stat()
+    return f"{entry.name} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def _kept(entry: Entry, journal: Path) -> Said | None:
+    lines = journal.read_bytes().splitlines() if journal.exists() else []
+    return dict(msgspec.json.decode(line, type=tuple[str, Said]) for line in lines).get(_key(entry))
 
 
 def journal_of_this_code() -> Path:
@@ -216,6 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="WORD", help="only kernels whose name holds WORD")
     parser.add_argument("--there", action="store_true", help="only what was downloaded or built before")
     parser.add_argument("--resume", action="store_true", help="ask again only what this very code did not answer yet")
+    parser.add_argument(
+        "--kept", action="store_true", help="ask nothing: only what --resume has kept of this very code"
+    )
     parser.add_argument("--write", action="store_true", help="renew docs/corpus.md")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many at a time (default 2)")
     options = parser.parse_args(arguments)
@@ -224,13 +234,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.there:
         chosen = [item for item in chosen if is_there(item)]
     whole = not (options.quick or options.only)
-    journal = journal_of_this_code() if options.resume else None
+    journal = journal_of_this_code() if options.resume or options.kept else None
     judgements: list[Judgement] = []
     missing: list[tuple[str, str]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
         running = []
         for one in entries(chosen):
             if isinstance(one, Entry):
+                if options.kept and journal is not None and _kept(one, journal) is None:
+                    continue
                 running.append(pool.submit(judge, one, journal))
             else:
                 missing.append(one)
