@@ -33,6 +33,7 @@ def installed() -> Iterator[Advisory]:
         hint = f"Repair or remove the package {package}."
         try:
             found = point.load()
+            _read(found)
         except Exception as error:
             raise BadInput(f"The advisory {point.name} of {package} cannot be loaded: {error!r}", hint=hint) from error
         if not isinstance(found, Advisory):
@@ -68,15 +69,22 @@ def _load(folder: Path) -> Advisory:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+        found = getattr(module, "ADVISORY", None)
+        _read(found)
     except Exception as error:
         del sys.modules[name]
         raise BadInput(f"the advisory cannot be loaded: {error!r}", path=str(folder)) from error
     finally:
         sys.dont_write_bytecode = writes
-    found = getattr(module, "ADVISORY", None)
     if not isinstance(found, Advisory):
         raise BadInput("its __init__.py has no ADVISORY that is an Advisory", path=str(folder))
     return found
+
+
+def _read(found: object) -> None:
+    """Read its facts now: a process that reads foreign bytes cannot, as it can those of this package."""
+    if isinstance(found, Advisory):
+        _ = found.facts, found.signature
 
 
 def _trusted(top: Path) -> None:
