@@ -3,6 +3,7 @@
 
 from corpus.list import paired_tree
 from corpus.modules import Module
+from ejectable.kernel.kernel import Kernel
 from ejectable.kernel.open import open_kernels
 
 
@@ -10,6 +11,8 @@ def test_a_module_without_btf_has_the_types_of_its_kernel() -> None:
     module = Module(variant="fixed", btf=False)
     (alone,) = open_kernels(module.path())
     (whole,) = open_kernels(paired_tree(module))
+    assert isinstance(alone, Kernel)
+    assert isinstance(whole, Kernel)
     lone, joined = alone.module("virtio_pci"), whole.module("virtio_pci")
     assert lone is not None
     assert lone.types is None
