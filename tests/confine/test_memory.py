@@ -21,11 +21,10 @@ RUNNING = Running(
     banner=None,
     build_id=None,
     arch="x86_64",
+    modules={},
     command_line="",
     lockdown=None,
     force_legacy=False,
-    module_loaded=True,
-    module_build_id=None,
 )
 
 

@@ -19,6 +19,7 @@ from ejectable.remedies.situation import Situation
 
 __all__ = ["Proof", "prove"]
 
+MODULE_OF_CODE = ADVISORY.code.module or ""
 WATCH = "register_kretprobe"  # what the module stands on
 
 
@@ -37,7 +38,7 @@ def prove(situation: Situation) -> Proof:
         raise Missing("The running kernel does not say its release and version.", hint="Is /proc mounted?")
     if not running.build_id:
         raise Missing("The running kernel shows no build-id (/sys/kernel/notes): it cannot be told from others.")
-    if running.module_loaded and not running.module_build_id:
+    if MODULE_OF_CODE in running.modules and not running.modules[MODULE_OF_CODE]:
         raise Missing("The loaded virtio_pci shows no build-id: it cannot be told from others.")
     devices = situation.facts.devices or ()
     measured, details = look(
@@ -49,7 +50,7 @@ def prove(situation: Situation) -> Proof:
         ids=(ADVISORY.id,),
     )
     hook = resolve(ADVISORY.live_part, measured)  # numbers alone come out of there, and no line of C
-    target = Target(running.release, version, running.build_id, running.module_build_id, hook)
+    target = Target(running.release, version, running.build_id, running.modules.get(MODULE_OF_CODE), hook)
     target.header()  # raises for names that no header can hold
     return Proof(target, tuple(details))
 
