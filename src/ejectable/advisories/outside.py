@@ -12,7 +12,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 from ejectable.advisories.advisory import Advisory
@@ -28,6 +27,10 @@ OTHERS_WRITE = 0o022
 
 def installed() -> Iterator[Advisory]:
     """The advisories of installed packages. Raises `BadInput` that names the package whose one cannot be had."""
+    if not any(map(_declares, sys.path)):
+        return
+    from importlib import metadata  # costs more than all the rest of a command's start
+
     for point in metadata.entry_points(group=GROUP):
         package = point.dist.name if point.dist is not None else point.value
         hint = f"Repair or remove the package {package}."
@@ -39,6 +42,23 @@ def installed() -> Iterator[Advisory]:
         if not isinstance(found, Advisory):
             raise BadInput(f"The advisory {point.name} of {package} is no Advisory.", hint=hint)
         yield found
+
+
+def _declares(folder: str) -> bool:
+    """Whether a package in this folder of Python's declares an advisory; true where that cannot be told."""
+    try:
+        infos = [path for path in Path(folder or ".").iterdir() if path.suffix in (".dist-info", ".egg-info")]
+    except NotADirectoryError:
+        return True  # a package that was not unpacked
+    except OSError:
+        return False
+    for info in infos:
+        try:
+            if GROUP in (info / "entry_points.txt").read_text(encoding="utf-8", errors="replace"):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def from_folder(folder: str) -> Iterator[Advisory]:
