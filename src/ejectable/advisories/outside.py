@@ -27,9 +27,9 @@ OTHERS_WRITE = 0o022
 
 def installed() -> Iterator[Advisory]:
     """The advisories of installed packages. Raises `BadInput` that names the package whose one cannot be had."""
-    if not any(map(_declares, sys.path)):
+    if not any(map(_declares_some, sys.path)):
         return
-    from importlib import metadata  # costs more than all the rest of a command's start
+    from importlib import metadata
 
     for point in metadata.entry_points(group=GROUP):
         package = point.dist.name if point.dist is not None else point.value
@@ -44,20 +44,18 @@ def installed() -> Iterator[Advisory]:
         yield found
 
 
-def _declares(folder: str) -> bool:
-    """Whether a package in this folder of Python's declares an advisory; true where that cannot be told."""
+def _declares_some(place: str) -> bool:
+    """Whether a package in one place of `sys.path` may declare advisories; `importlib.metadata` is slow to load."""
     try:
-        infos = [path for path in Path(folder or ".").iterdir() if path.suffix in (".dist-info", ".egg-info")]
-    except NotADirectoryError:
-        return True  # a package that was not unpacked
+        for package in os.scandir(place or "."):
+            if package.name.endswith((".dist-info", ".egg-info")):
+                declared = Path(package.path, "entry_points.txt")
+                if declared.is_file() and GROUP.encode() in declared.read_bytes():
+                    return True
+    except NotADirectoryError:  # an archive
+        return True
     except OSError:
         return False
-    for info in infos:
-        try:
-            if GROUP in (info / "entry_points.txt").read_text(encoding="utf-8", errors="replace"):
-                return True
-        except OSError:
-            continue
     return False
 
 
