@@ -101,8 +101,8 @@ def test_with_too_little_memory_the_answer_is_unknown_and_names_the_way_out(
     if packed == "module" and kib > 80_000:
         assert done.returncode == 2, done.stderr
         return
-    assert done.returncode == 3, done.stdout + done.stderr
-    said = " ".join(done.stdout.split())
+    assert done.returncode in (3, 69), done.stdout + done.stderr  # 69 where it does not even come to that
+    said = " ".join((done.stdout + done.stderr).split())
     assert "memory" in said
     assert "another machine" in said
 

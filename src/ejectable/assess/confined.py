@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ejectable.advisories import registry
-from ejectable.confine import Fence, load, run
+from ejectable.confine import TRY, Fence, load, memory_is_scarce, run
 from ejectable.errors import Ended
 from ejectable.intake.limits import GIB, Limits
 from ejectable.intake.outside import opening
@@ -43,10 +43,15 @@ def confined(
     What belongs to a kernel and lies beside them may be read too, unless they are to be read `alone`.
     `usual` are the modules that it surely needs.
     """
-    for name in usual:
-        load(name)
-    for name in ids:
-        registry()[name].prepare()
+    try:
+        for name in usual:
+            load(name)
+        for name in ids:
+            registry()[name].prepare()
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and not memory_is_scarce():
+            raise
+        raise Ended("There is too little memory to load what reads kernels.", hint=TRY) from error
     fence = Fence(memory=2 * GIB + 3 * limits.in_memory)
     return run(work, into=into, outside=opening(_given(paths) if alone else _belongs(paths), limits), fence=fence)
 
