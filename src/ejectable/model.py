@@ -14,6 +14,7 @@ import msgspec
 from ejectable.tasks import Frame, HeldLock, Task
 
 __all__ = [
+    "EJECT",
     "EXIT_AFFECTED",
     "EXIT_BAD_INPUT",
     "EXIT_OK",
@@ -215,10 +216,9 @@ class Operation(StrEnum):
     SRIOV_DISABLE = "sriov-disable"
 
 
-# Those that a person calls unplugging: the device is gone afterwards.
-UNPLUG = (
-    Operation.ACPI_EJECT, Operation.PCIE_HOTPLUG, Operation.SHPC, Operation.SURPRISE_REMOVAL, Operation.SYSFS_REMOVE
-)  # fmt: skip
+# Those that a person calls unplugging: asked for, and the device is gone afterwards.
+EJECT = (Operation.ACPI_EJECT, Operation.PCIE_HOTPLUG, Operation.SHPC, Operation.SYSFS_REMOVE)
+UNPLUG = (*EJECT, Operation.SURPRISE_REMOVAL)
 
 
 class Effect(StrEnum):
@@ -354,7 +354,7 @@ class Event(msgspec.Struct, frozen=True):
     kind: EventKind
     title: str
     function: str | None  # the first one to blame
-    ip: str | None  # "vp_del_vqs+0x6e/0x220", "0x0"
+    ip: str | None  # "virtblk_remove+0x6e/0x220", "0x0"
     module: str | None
     process: str | None
     pid: int | None

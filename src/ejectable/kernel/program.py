@@ -151,7 +151,7 @@ class SymbolTable:
         return (symbol, offset) if offset < symbol.size or not symbol.size else None
 
     def describe(self, address: int) -> str:
-        """`vp_del_vqs+0x6e`, or the bare address where no symbol holds it."""
+        """`virtblk_remove+0x6e`, or the bare address where no symbol holds it."""
         found = self.at(address)
         return f"{found[0].name}+{found[1]:#x}" if found else f"{address:#x}"
 
