@@ -94,6 +94,7 @@ def disk(folder: Path) -> Path:
     modules = root / "lib/modules" / RELEASE
     shutil.copy(faulty_module(RELEASE), modules / "kernel/drivers/virtio/virtio_pci.ko")
     run("depmod", "-b", str(root), RELEASE)
+    run("chroot", str(root), "update-initramfs", "-u", "-k", RELEASE)  # its initrd loads that one
     for name, release in (("newer", NEWER), ("older", RELEASE)):
         (root / "var/packages" / name).write_text(f"{release}\n")
     (root / "boot/grub").mkdir(exist_ok=True)
