@@ -52,6 +52,7 @@ class Step(msgspec.Struct, frozen=True):
 
     verdict: str
     step: str
+    module: str = ""  # as in `Result`
 
 
 def page(results: Sequence[tuple[Row, Result]], kernels: Mapping[str, str]) -> tuple[str, int]:
@@ -104,12 +105,14 @@ def _whole() -> tuple[list[str], int]:
         return [], 0
     steps = [msgspec.json.decode(line, type=Step) for line in kept.read_text(encoding="utf-8").splitlines()]
     bad = sum(step.verdict == "FAILED" for step in steps)
+    earlier = any(step.module != source_state() for step in steps)
     lines = [
         "",
         "## The whole story",
         "",
         "`ejectable` in a guest with Debian 12, systemd, a compiler and DKMS (`make live-whole`); each step with",
-        f"the exit code that it had. Steps that went wrong: {bad}.",
+        f"the exit code that it had. Steps that went wrong: {bad}."
+        + (" It was told with an earlier state of the module's sources." if earlier else ""),
         "",
         *_table(("", "step"), [(step.verdict, step.step.replace("|", "/")) for step in steps]),
     ]
