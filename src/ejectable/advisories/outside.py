@@ -12,7 +12,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 from ejectable.advisories.advisory import Advisory
@@ -28,6 +27,10 @@ OTHERS_WRITE = 0o022
 
 def installed() -> Iterator[Advisory]:
     """The advisories of installed packages. Raises `BadInput` that names the package whose one cannot be had."""
+    if not any(map(_declares_some, sys.path)):
+        return
+    from importlib import metadata
+
     for point in metadata.entry_points(group=GROUP):
         package = point.dist.name if point.dist is not None else point.value
         hint = f"Repair or remove the package {package}."
@@ -39,6 +42,21 @@ def installed() -> Iterator[Advisory]:
         if not isinstance(found, Advisory):
             raise BadInput(f"The advisory {point.name} of {package} is no Advisory.", hint=hint)
         yield found
+
+
+def _declares_some(place: str) -> bool:
+    """Whether a package in one place of `sys.path` may declare advisories; `importlib.metadata` is slow to load."""
+    try:
+        for package in os.scandir(place or "."):
+            if package.name.endswith((".dist-info", ".egg-info")):
+                declared = Path(package.path, "entry_points.txt")
+                if declared.is_file() and GROUP.encode() in declared.read_bytes():
+                    return True
+    except NotADirectoryError:  # an archive
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def from_folder(folder: str) -> Iterator[Advisory]:
