@@ -25,6 +25,7 @@ from corpus.driver_modules import DRIVER_MODULES
 
 __all__ = ["Row", "Truth", "expected", "rows", "table", "truths"]
 
+SOURCES = ("6.1", "6.12")  # families whose source package, and so whose changelog, is there
 TARGET = Path("docs/advisories-matrix.md")
 LETTERS = {"affected": "**A**", "fixed": "F", "not_affected": "-", "unknown": "?"}
 HEAD = """# Kernels against advisories
@@ -44,7 +45,7 @@ class Truth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     since: str | None = None
     fixed: str | None = None
     subject: str | None = None
-    option: str | None = None
+    stable: Mapping[str, str] = {}
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -86,9 +87,13 @@ def expected(truth: Truth, version: str) -> str | None:
         return "not_affected"
     if truth.fixed and number[:2] >= _numbers(truth.fixed):
         return "fixed"
-    if truth.subject is None:
+    family = ".".join(map(str, number[:2]))
+    if family in truth.stable:
+        first = truth.stable[family]
+        return "fixed" if first and number >= _numbers(first) else "affected"
+    if truth.subject is None or family not in SOURCES:
         return None
-    brought = _brought(".".join(map(str, number[:2])), truth.subject)
+    brought = _brought(family, truth.subject)
     return "fixed" if brought is not None and number >= _numbers(brought) else "affected"
 
 
@@ -168,7 +173,8 @@ def main() -> int:
     parser.add_argument("--print", action="store_true", help="to the terminal, and not into docs/")
     given = parser.parse_args()
     ids = sorted(registry())
-    lines = []
+    lines: list[tuple[Row, dict[str, tuple[str, str]]]] = []
+    text, wrong = table(lines, ids)
     for row in rows():
         if given.part and not any(part in row.name for part in given.part):
             continue
@@ -176,8 +182,11 @@ def main() -> int:
         said = judged(row, ids)
         lines.append((row, said))
         print(f"{row.name}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
-    text, wrong = table(lines, ids)
-    print(text) if given.print else TARGET.write_text(text, encoding="utf-8")
+        text, wrong = table(lines, ids)
+        if not given.print:
+            TARGET.write_text(text, encoding="utf-8")  # after each: it takes long, and may be broken off
+    if given.print:
+        print(text)
     return 1 if wrong else 0
 
 

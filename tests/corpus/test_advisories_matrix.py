@@ -25,9 +25,13 @@ SPIN, MANA, INDEX, AVQ = "virtio-net-cleantx-spin", "CVE-2026-53297", "CVE-2026-
         (INDEX, "6.1.192-2", "not_affected"),
         (INDEX, "6.12.100-1~deb12u1", "fixed"),
         (AVQ, "6.12.100-1~deb12u1", "fixed"),
+        (INDEX, "6.12.95-1~deb12u1", "affected"),
+        (INDEX, "6.17.13-1", "affected"),
+        ("CVE-2024-57946", "5.10.218-1", "affected"),
+        ("CVE-2025-38064", "5.10.218-1", None),
     ],
 )
-def test_the_changelog_says_which_package_has_a_fix(name: str, version: str, true: str) -> None:
+def test_the_changelog_says_which_package_has_a_fix(name: str, version: str, true: str | None) -> None:
     try:
         assert expected(truths()[name], version) == true
     except Missing as error:
