@@ -78,7 +78,7 @@ def test_every_command_asks_an_advisory_of_a_folder(
     for chosen in ((), ("--advisory", ID)):
         assert run(["check", "--root", str(tree), *common, *chosen]) == 2
         answer = json.loads(capsys.readouterr().out)
-        ids = [ID] if chosen else list(registry())
+        ids = [ID] if chosen else list(choose([]))
         assert [finding["advisory"] for finding in answer["kernel"]["findings"]] == ids
         assert (answer["kernel"]["findings"][-1]["status"], answer["kernel"]["findings"][-1]["doubts"]) == (
             "affected",
@@ -146,3 +146,40 @@ def _run(python: str, *arguments: str) -> dict[str, Any]:
     assert done.stdout, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
+
+
+def test_a_fit_advisory_is_told_with_its_story(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = Machine(module=affected_module()).build(tmp_path / "tree")
+    assert run(["advisory", "check", str(folder), "--kernel", str(tree)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{ID}  ")
+    assert "affected: yes: vp_del_vqs" in told
+    assert "Nothing is wrong with it." in told
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("facts.toml", 'id = "ACME-2026-1"', 'id = "ACME-2026-2"', "facts.toml is of ACME-2026-2"),
+        ("facts.toml", 'source = "made up"', 'source = ""', "names no source"),
+        ("facts.toml", 'role = "introduced"', 'role = "begun"', "not 'begun'"),
+        ("facts.toml", "https://", "http://", "no https:// address"),
+        ("facts.toml", 'function = "vp_del_vqs"', 'function = "x"', "none of the code's"),
+        ("__init__.py", 'needs=("virtblk_remove",)', 'needs=("(",)', "is none"),
+        ("__init__.py", 'device.kind == "disk" else None', "device.nodes[0] else None", "it fails: IndexError"),
+        ("__init__.py", "for empty in (True, False)", "for empty in (True, True)", "went the same way"),
+        ("__init__.py", "return bench.decide(affected=seen, fixed=~seen)",
+         "import random; return bench.not_there(str(random.random()))", "came to something else"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_advisory_is_named(  # noqa: PLR0917  (pytest's fixtures, and one row of the table)
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, old: str, new: str, said: str
+) -> None:
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new).replace("fixed=~seen", "fixed=ends(without) & ends(with_list)"))
+    tree = Machine(module=affected_module()).build(tmp_path / "tree")
+    assert run(["advisory", "check", str(folder), *(["--kernel", str(tree)] if file == "__init__.py" else [])]) == 65
+    assert said in " ".join(capsys.readouterr().out.split())

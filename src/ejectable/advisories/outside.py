@@ -12,7 +12,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 from ejectable.advisories.advisory import Advisory
@@ -28,16 +27,36 @@ OTHERS_WRITE = 0o022
 
 def installed() -> Iterator[Advisory]:
     """The advisories of installed packages. Raises `BadInput` that names the package whose one cannot be had."""
+    if not any(map(_declares_some, sys.path)):
+        return
+    from importlib import metadata
+
     for point in metadata.entry_points(group=GROUP):
         package = point.dist.name if point.dist is not None else point.value
         hint = f"Repair or remove the package {package}."
         try:
             found = point.load()
+            _read(found)
         except Exception as error:
             raise BadInput(f"The advisory {point.name} of {package} cannot be loaded: {error!r}", hint=hint) from error
         if not isinstance(found, Advisory):
             raise BadInput(f"The advisory {point.name} of {package} is no Advisory.", hint=hint)
         yield found
+
+
+def _declares_some(place: str) -> bool:
+    """Whether a package in one place of `sys.path` may declare advisories; `importlib.metadata` is slow to load."""
+    try:
+        for package in os.scandir(place or "."):
+            if package.name.endswith((".dist-info", ".egg-info")):
+                declared = Path(package.path, "entry_points.txt")
+                if declared.is_file() and GROUP.encode() in declared.read_bytes():
+                    return True
+    except NotADirectoryError:  # an archive
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def from_folder(folder: str) -> Iterator[Advisory]:
@@ -68,15 +87,22 @@ def _load(folder: Path) -> Advisory:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+        found = getattr(module, "ADVISORY", None)
+        _read(found)
     except Exception as error:
         del sys.modules[name]
         raise BadInput(f"the advisory cannot be loaded: {error!r}", path=str(folder)) from error
     finally:
         sys.dont_write_bytecode = writes
-    found = getattr(module, "ADVISORY", None)
     if not isinstance(found, Advisory):
         raise BadInput("its __init__.py has no ADVISORY that is an Advisory", path=str(folder))
     return found
+
+
+def _read(found: object) -> None:
+    """Read its facts now: a process that reads foreign bytes cannot, as it can those of this package."""
+    if isinstance(found, Advisory):
+        _ = found.facts, found.signature
 
 
 def _trusted(top: Path) -> None:
