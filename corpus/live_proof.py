@@ -40,6 +40,7 @@ __all__ = ["KERNELS", "experiment", "rows", "tell"]
 TARGET = Path("docs/live-proof.md")
 KEPT = "live-proof.jsonl"
 AMD64, SHPC, ARM64 = "6.1.0-50-cloud-amd64", "6.1.0-50-amd64", "6.1.0-50-cloud-arm64"
+REALTIME = "6.1.0-56-rt-amd64"
 # Debian's kernels with the faulty module, and small ones with the callback built in (corpus.kernels).
 KERNELS = {
     AMD64: "Debian's, gcc",
@@ -47,7 +48,8 @@ KERNELS = {
     ARM64: "Debian's arm64, gcc",
     "amd64-kasan": "KASAN and lockdep",
     "amd64-clang-kcfi": "clang, kCFI and IBT",
-    "arm64-gcc": "arm64, BTI and pointer authentication",
+    "arm64-clang-kcfi": "arm64, clang, kCFI, shadow call stack, BTI, pointer authentication",
+    REALTIME: "Debian's, gcc, PREEMPT_RT",
 }
 Q35 = ("pcie-hotplug", "shpc")
 SLOW = Limits(boot=400, silence=200, device=120, unplug=120, heartbeat=60, use=120, cycle=600)
@@ -65,10 +67,13 @@ def rows(*, quick: bool) -> Iterator[Row]:
                 yield Row(ARM64, "virt", device, trigger)
     for mode in ("forced-legacy", "modern", "transitional"):
         yield Row(AMD64, "pc", "disk", "acpi-eject", mode)
-    # This small kernel has no ACPI, which q35 plugs a new device with in all other stories.
-    yield Row("amd64-clang-kcfi", "q35", "disk", "pcie-hotplug")
+    # These small kernels have no ACPI, which q35 plugs a new device with in all other stories.
+    for device in devices:
+        yield Row("amd64-clang-kcfi", "q35", device, "pcie-hotplug")
     for trigger in ("pcie-hotplug", "sysfs-remove", "virtio-unbind"):
-        yield Row("arm64-gcc", "virt", "disk", trigger)
+        for device in devices if trigger == "pcie-hotplug" else ("disk",):
+            yield Row("arm64-clang-kcfi", "virt", device, trigger)
+    yield Row(REALTIME, "pc", "disk", "acpi-eject")
     # No suspend: the small kernel has no alarm clock (rtc0/wakealarm) that would wake it.
     for trigger in ("acpi-eject", "sysfs-remove", "pci-unbind", "virtio-unbind"):
         for device in devices if trigger == "acpi-eject" else ("disk",):

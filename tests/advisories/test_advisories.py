@@ -59,6 +59,16 @@ def test_a_version_is_placed_in_upstreams_ranges(release: str | None, says: Stat
 
 
 @pytest.mark.parametrize(
+    ("release", "says"), [("6.1.79", Status.NOT_AFFECTED), ("6.1.80", Status.AFFECTED), ("6.1.123", Status.FIXED)]
+)
+def test_a_stable_branch_has_the_defect_only_from_where_it_was_brought_in(release: str, says: Status) -> None:
+    branch = Release(introduced="6.1.80", source="made up", fixed="6.1.123", branch="6.1")
+    found = version(release, None, msgspec.structs.replace(FACTS, releases=(branch, *FACTS.releases)))
+    assert found is not None
+    assert found.says is says
+
+
+@pytest.mark.parametrize(
     "release", ["5.14.0-503.el9.x86_64", "6.4.0-150600.23-default", None, "unknown", "6.6.30-5.al8"]
 )
 def test_a_version_of_a_vendor_who_backports_says_nothing(release: str | None) -> None:

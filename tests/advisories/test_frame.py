@@ -13,7 +13,7 @@ from ejectable.errors import Missing
 from ejectable.experiment import Bench, Result
 from ejectable.kernel import Kernel
 from ejectable.kernel.program import Image, Program, Symbol, SymbolTable
-from ejectable.model import SAFE, Device, Effect, Event, Finding, Frame, Operation, Status
+from ejectable.model import SAFE, Device, Doubt, DoubtKind, Effect, Event, Finding, Frame, Operation, Status
 from tests.advisories.toy import Toy
 
 DISK = Device("virtio0", "pci", "0000:00:05.0", "disk", "virtio_blk", ("vda",), "modern", True, "unknown", "")
@@ -55,6 +55,42 @@ def test_an_experiment_that_lacks_something_is_unknown_with_that_as_its_doubt() 
     found = Lacking().probe(Named("start_kernel"))
     assert (found.status, found.doubts[0].where) == (Status.UNKNOWN, "start_kernel")
     assert "There is no struct toy." in found.reason
+
+
+class Split(Named):
+    """An image that starts, and a module that has the rest: of it something is not sure."""
+
+    def __init__(self, kind: str = "t") -> None:
+        super().__init__("start_kernel")
+        self._module = Program(
+            "rest", Image("x86_64", ()), SymbolTable([Symbol("rest", 4096, 1 if kind == "t" else 0, kind)]), None
+        )
+
+    def module(self, name: str) -> Program | None:
+        return self._module if name == "rest" else None
+
+    def module_doubts(self, name: str) -> tuple[Doubt, ...]:
+        return (Doubt(DoubtKind.IDENTITY, "rest.ko", "It may be another build's."),) if name == "rest" else ()
+
+
+class Looking(Toy):
+    """Its experiment needs a function of another piece of the kernel."""
+
+    code: ClassVar = CodeUnder(functions=("start_kernel",), also=("rest",))
+
+    def experiment(self, bench: Bench) -> Result:
+        return Result(self.says, "looked") if bench.elsewhere("rest") else bench.unknown("rest() is missing")
+
+
+def test_what_is_doubtful_about_another_piece_keeps_a_safe_word_from_being_said() -> None:
+    fixed, affected = Looking(Status.FIXED).probe(Split()), Looking(Status.AFFECTED).probe(Split())
+    assert (fixed.status, affected.status) == (Status.UNKNOWN, Status.AFFECTED)
+    assert [doubt.where for doubt in fixed.doubts] == ["rest.ko"]
+
+
+def test_a_piece_that_only_calls_a_function_does_not_have_it() -> None:
+    assert Looking(Status.AFFECTED).probe(Split("U")).status is Status.UNKNOWN
+    assert "rest() is missing" in Looking(Status.FIXED).probe(Split("U")).reason
 
 
 def test_what_is_executed_of_a_race_is_its_invariant() -> None:
@@ -158,8 +194,6 @@ def test_a_trace_that_lacks_what_it_needs_is_something_else(functions: tuple[str
 
 def test_a_damaged_report_near_the_signature_is_not_called_something_else() -> None:
     event = hung("blk_mq_quiesce_tagset", "x")
-    from ejectable.model import Doubt, DoubtKind
-
     cut = msgspec.structs.replace(event, truncated=True, doubts=(Doubt(DoubtKind.CUT_OFF, "log:1", "It ends here."),))
     assert PAIR.recognise(cut).status is Status.UNKNOWN
 

@@ -15,6 +15,7 @@ import zstandard
 from corpus.modules import Module
 from ejectable.assess import kernels
 from ejectable.assess.kernels import judge_path
+from ejectable.confine.process import Process
 from ejectable.errors import Missing
 from ejectable.intake import DEFAULT_LIMITS
 from ejectable.model import DoubtKind, Status
@@ -53,16 +54,15 @@ def module() -> Path:
 
 @pytest.mark.kernels
 def test_a_kernel_is_judged_in_there(module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ejectable.confine import child
+    from ejectable.confine import work
 
     starts = []
-    once = child._once
 
-    def counted(*given: Any) -> Any:
+    def counted(*given: Any, **named: Any) -> Process:
         starts.append(1)
-        return once(*given)
+        return Process(*given, **named)
 
-    monkeypatch.setattr(child, "_once", counted)
+    monkeypatch.setattr(work, "Process", counted)
     (report,) = judge_path(str(module), IDS, DEFAULT_LIMITS).kernels
     assert report.findings[0].status is Status.AFFECTED
     assert starts == [1], "what a module needs is imported before, not found out"

@@ -38,6 +38,7 @@ from ejectable.model import Device, Event, Evidence, Exposure, Finding, Status
 
 if TYPE_CHECKING:
     from ejectable.advisories.code import CodeUnder
+    from ejectable.advisories.live_part import LivePart
     from ejectable.experiment import Bench, Result
     from ejectable.kernel.config import Config
     from ejectable.kernel.kernel import Kernel
@@ -94,6 +95,11 @@ class Advisory(ABC):
     @property
     def live(self) -> Any | None:
         """How a repair of the running kernel is seen in its memory; `None`: there is no such repair."""
+        return None
+
+    @property
+    def live_part(self) -> "LivePart | None":
+        """How it is repaired in a kernel that runs, at one function and as data; `None`: it is not."""
         return None
 
     @property

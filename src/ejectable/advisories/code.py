@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ejectable.kernel.kernel import Kernel
     from ejectable.kernel.program import Program
 
-__all__ = ["ABSENT", "CodeUnder", "absence", "configured", "locate", "why_absent"]
+__all__ = ["ABSENT", "CodeUnder", "absence", "configured", "defines", "locate", "why_absent"]
 
 ABSENT = "no-driver"  # the claim of evidence that the code was not built
 
@@ -44,7 +44,13 @@ class CodeUnder(msgspec.Struct, frozen=True):
     def holds(self, program: "Program") -> bool:
         """Whether this piece of kernel has the code."""
         own = self.among is None or bool(program.symbols.variants(self.among))
-        return own and any(program.symbols.function(name) is not None for name in self.functions)
+        return own and any(defines(program, name) for name in self.functions)
+
+
+def defines(program: "Program", function: str) -> bool:
+    """Whether this piece of kernel has the function, and does not only call it."""
+    found = program.symbols.function(function)
+    return found is not None and found.kind != "U"
 
 
 def locate(kernel: "Kernel", code: CodeUnder) -> tuple["Program | None", tuple[Doubt, ...]]:

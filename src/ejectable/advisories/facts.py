@@ -4,11 +4,10 @@
 Nothing here decides: versions support or contradict what was found in the code.
 """
 
-import importlib.resources
-
 import msgspec
 
 from ejectable.advisories.terms import Story, Topic, stripped
+from ejectable.confine import data_of
 
 __all__ = ["Commit", "Facts", "FixedPackage", "LookAlike", "Reference", "Release", "load_facts"]
 
@@ -94,8 +93,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load_facts(package: str) -> Facts:
     """The facts of the advisory in `package`."""
-    text = importlib.resources.files(package).joinpath("facts.toml").read_bytes()
-    facts = msgspec.toml.decode(text, type=Facts)
+    facts = msgspec.toml.decode(data_of(package, "facts.toml"), type=Facts)
     return msgspec.structs.replace(
         facts, topics=tuple(map(stripped, facts.topics)), story=facts.story and stripped(facts.story)
     )

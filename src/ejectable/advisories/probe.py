@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ejectable.advisories.code import absence, locate, why_absent
+from ejectable.advisories.code import absence, defines, locate, why_absent
 from ejectable.advisories.verdict import verdict
 from ejectable.advisories.versions import changelog, version
 from ejectable.errors import EjectableError
@@ -13,7 +13,7 @@ from ejectable.experiment import Bench, Result
 from ejectable.kernel.kernel import Kernel
 from ejectable.kernel.machine import Bounds
 from ejectable.kernel.program import Program
-from ejectable.model import Doubt, DoubtKind, Evidence, EvidenceKind, Finding, Status
+from ejectable.model import Doubt, DoubtKind, Evidence, EvidenceKind, Finding, Status, earned
 
 if TYPE_CHECKING:
     from ejectable.advisories.advisory import Advisory
@@ -59,9 +59,21 @@ def judge_program(
     advisory: "Advisory", program: Program, kernel: Kernel | None = None, bounds: Bounds | None = None
 ) -> tuple[list[Evidence], Result]:
     """What the code and its declarations say. `kernel`: where else to look for a function."""
-    bench = Bench(program, bounds=bounds or Bounds(), find=lambda name: _elsewhere(advisory, kernel, name))
+    about: list[Doubt] = []
+
+    def find(function: str) -> Program | None:
+        found, doubts = _elsewhere(advisory, kernel, function)
+        about.extend(doubt for doubt in doubts if doubt not in about)
+        return found
+
+    bench = Bench(program, bounds=bounds or Bounds(), find=find)
     try:
         result = advisory.experiment(bench)
+        result = (
+            msgspec.structs.replace(result, says=earned(result.says, about), doubts=(*result.doubts, *about))
+            if about
+            else result
+        )
     except EjectableError as error:
         why = " ".join(filter(None, (error.message, error.hint)))
         detail = f"{advisory.code.functions[0]}() could not be run here: {why}"
@@ -78,15 +90,17 @@ def judge_program(
     return [executed, *advisory.opinions(program, result)], result
 
 
-def _elsewhere(advisory: "Advisory", kernel: Kernel | None, function: str) -> Program | None:
-    """The image, or a module that the advisory names, that has this function."""
+def _elsewhere(advisory: "Advisory", kernel: Kernel | None, function: str) -> tuple[Program | None, tuple[Doubt, ...]]:
+    """The image, or a module that the advisory names, that has this function; and the doubts about it."""
     if kernel is None:
-        return None
-    if kernel.vmlinux is not None and kernel.vmlinux.symbols.function(function) is not None:
-        return kernel.vmlinux
-    names = (*((advisory.code.module,) if advisory.code.module else ()), *advisory.code.also)
-    modules = (kernel.module(name) for name in names)
-    return next((one for one in modules if one is not None and one.symbols.function(function) is not None), None)
+        return None, ()
+    if kernel.vmlinux is not None and defines(kernel.vmlinux, function):
+        return kernel.vmlinux, kernel.doubts
+    for name in (*((advisory.code.module,) if advisory.code.module else ()), *advisory.code.also):
+        found = kernel.module(name)
+        if found is not None and defines(found, function):
+            return found, kernel.module_doubts(name)
+    return None, ()
 
 
 def _changelog(advisory: "Advisory", kernel: Kernel, evidence: list[Evidence]) -> Evidence | None:

@@ -4,7 +4,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ejectable.advisories import registry
 from ejectable.confine import Fence, load, run
@@ -28,7 +28,7 @@ USUAL = (
 KERNELS = frozenset(("boot", "modules"))
 
 
-def confined(work: Callable[[], T], paths: Sequence[str], limits: Limits, *, into: type[T], ids: Sequence[str]) -> T:
+def confined(work: Callable[[], T], paths: Sequence[str], limits: Limits, *, into: Any, ids: Sequence[str]) -> T:
     """What `work` returns, which reads the files and folders at `paths`; raises `Ended` where its process died."""
     for name in USUAL:
         load(name)

@@ -17,6 +17,7 @@ from ejectable.assess.kernels import judge_path
 from ejectable.errors import BadInput, Missing
 from ejectable.intake import Directory, Limits, open_regular, read_bounded
 from ejectable.model import EvidenceKind, Finding, KernelReport
+from ejectable.remedies.acting import acting_as, as_ourselves
 from ejectable.remedies.commands import Finished, run, which
 from ejectable.remedies.ownership import tree_writer
 from ejectable.remedies.source_tree import SourceTree, inside
@@ -27,6 +28,7 @@ __all__ = ["Built", "build"]
 BUILD_S = 900.0
 MAX_SOURCE = 4 << 20
 MAX_MODULE = 64 << 20
+MODULE = "virtio_pci.ko"
 TOOLS = "Debian, Ubuntu: `apt-get install build-essential`; Red Hat, SUSE: gcc, make and elfutils-libelf-devel."
 # Symbol in the configuration → (ARCH=, the prefix of a cross compiler, os.uname().machine).
 ARCHITECTURES = {
@@ -41,7 +43,7 @@ class Built(msgspec.Struct, frozen=True):
     """A module that was built and judged."""
 
     release: str  # of the kernel that it is for
-    module: bytes  # without debugging information
+    module: bytes  # without debugging information, unless it was built for another user
     finding: Finding
 
     @property
@@ -65,6 +67,11 @@ def build(tree: SourceTree, headers: str, limits: Limits) -> Built:
             path=headers,
             hint="Build the whole kernel from the tree instead.",
         )
+    with acting_as(tree.owner):
+        return _built(tree, headers, top, config, limits)
+
+
+def _built(tree: SourceTree, headers: str, top: Path, config: dict[str, str], limits: Limits) -> Built:
     prefix, words = _make_words(config)
     with workspace("build") as aside:
         work = Path(aside.name)
@@ -75,21 +82,22 @@ def build(tree: SourceTree, headers: str, limits: Limits) -> Built:
             hint=TOOLS,
             env={"MAKEFLAGS": "", "KBUILD_MODPOST_WARN": ""},
         )
-        module = work / "virtio_pci.ko"
-        if not done.ok or not module.is_file():
+        if not done.ok or not aside.lstat(MODULE):
             raise BadInput(
-                f"virtio_pci.ko could not be built against {headers}: {_first_error(done)}",
+                f"{MODULE} could not be built against {headers}: {_first_error(done)}",
                 path=tree.given,
                 hint=f"Do the headers belong to this tree? A compiler is needed too. {TOOLS}",
             )
+        module = aside.read(MODULE, MAX_MODULE)
         report = _judge(module, limits)
         release = report.release or ""
         if not re.fullmatch(r"\w[\w.+~-]{0,63}", release):
             raise BadInput("the module that was built does not say which kernel it is for", path=headers)
-        if which(f"{prefix}strip"):
-            run([f"{prefix}strip", "--strip-debug", str(module)], timeout_s=60)
-        with open_regular(module) as file:
-            return Built(release, read_bounded(file, MAX_MODULE, name="virtio_pci.ko"), report.findings[0])
+        # What is kept of a user's build is what was judged: whoever built it could change it in between.
+        if tree.owner is None and which(f"{prefix}strip"):
+            run([f"{prefix}strip", "--strip-debug", str(work / MODULE)], timeout_s=60)
+            module = aside.read(MODULE, MAX_MODULE)
+        return Built(release, module, report.findings[0])
 
 
 def _configuration(headers: str) -> tuple[Path, dict[str, str]]:
@@ -155,11 +163,13 @@ def _objects(tree: SourceTree, config: dict[str, str]) -> list[str]:
     return list(dict.fromkeys(found or ["virtio_pci_modern.o", "virtio_pci_common.o", *legacy]))
 
 
-def _judge(module: Path, limits: Limits) -> KernelReport:
-    judged = judge_path(str(module), (ADVISORY.id,), limits)
+def _judge(module: bytes, limits: Limits) -> KernelReport:
+    with as_ourselves(), workspace("module") as aside:
+        aside.write(MODULE, module, lasting=False)
+        judged = judge_path(f"{aside.name}/{MODULE}", (ADVISORY.id,), limits)
     if not judged.kernels:
         said = judged.unreadable[0].error if judged.unreadable else "there is no kernel code in it"
-        raise BadInput(f"the module that was built cannot be read: {said}", path="virtio_pci.ko")
+        raise BadInput(f"the module that was built cannot be read: {said}", path=MODULE)
     return judged.kernels[0]
 
 

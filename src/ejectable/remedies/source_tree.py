@@ -12,6 +12,7 @@ from ejectable.advisories.cve_2024_42134.source import COMMON, FILES, FOLDER, Re
 from ejectable.errors import BadInput, Missing
 from ejectable.kernel.source import CSource, read_source
 from ejectable.model import Status
+from ejectable.remedies.acting import Owner, acting_as, owner_of
 
 __all__ = ["SourceTree", "inside", "open_tree"]
 
@@ -24,6 +25,7 @@ class SourceTree(msgspec.Struct, frozen=True):
     given: str  # as the user spelt it
     top: Path
     reading: Reading
+    owner: Owner | None = None  # as whom root works in it
 
     @property
     def common(self) -> Path:
@@ -45,7 +47,8 @@ class SourceTree(msgspec.Struct, frozen=True):
         Raises `BadInput` where the condition is not understood.
         """
         text = repaired(self.reading)
-        header, legacy = (read_source(self.top / FOLDER / name) for name in FILES[1:])
+        with acting_as(self.owner):
+            header, legacy = (read_source(self.top / FOLDER / name) for name in FILES[1:])
         after = judge(CSource(text), header, legacy) if header else self.reading
         if after.status is not Status.FIXED:
             raise BadInput(
@@ -64,14 +67,20 @@ class SourceTree(msgspec.Struct, frozen=True):
 
 
 def open_tree(given: str) -> SourceTree:
-    """The tree at a path. Raises `Missing` (not there, not readable) or `BadInput` (not a kernel, a trap)."""
+    """The tree at a path, read with its owner's rights.
+
+    Raises `Missing` (not there, not readable), `Denied` (root, and several users share it) or `BadInput` (not a kernel,
+    a trap).
+    """
     try:
         top = Path(given).resolve(strict=True)
         if not top.is_dir():
             raise BadInput("expected the folder of a kernel source tree, found a file", path=given)
-        for name in FILES:
-            inside(top, f"{FOLDER}/{name}")
-        reading = read(top)
+        owner = owner_of(top, FOLDER, ".git")
+        with acting_as(owner):
+            for name in FILES:
+                inside(top, f"{FOLDER}/{name}")
+            reading = read(top)
     except PermissionError as error:
         raise Missing(f"{error.filename or given}: may not be read by this user.", hint="Whose tree is it?") from error
     except (OSError, ValueError, RuntimeError) as error:
@@ -84,7 +93,7 @@ def open_tree(given: str) -> SourceTree:
             path=given,
             hint="Give the folder that holds `drivers` and `include`.",
         )
-    return SourceTree(given, top, reading)
+    return SourceTree(given, top, reading, owner)
 
 
 def inside(top: Path, name: str) -> Path:

@@ -110,7 +110,8 @@ def summary(reading: Reading) -> str:
     if reading.suspicious and not count:
         return clean(f"It cannot be told: {reading.suspicious[0].detail}")
     if reading.status is Status.UNKNOWN:
-        why = next(said.why for said in reading.judgements if said.status is Status.UNKNOWN)
+        whys = (said.why for said in reading.judgements if said.status is Status.UNKNOWN)
+        why = next(whys, None) or reading.suspicious[0].detail.rstrip(".")
         return clean(f"It cannot be told whether this is a known unplug defect: {why}.")
     if not count:
         logs = "the log" if len(reading.sources) == 1 and not reading.others else _counted(reading.sources, "log")
@@ -296,6 +297,9 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
             lines += wrap(f"{event.source}:{event.line}: {event.title}{after}", width=width, first="  - ")
         if len(others) > SHOWN_EVENTS:
             lines.append(f"  ... and {len(others) - SHOWN_EVENTS} more: --all shows them")
+    if reading.events:
+        for doubt in reading.suspicious[:SHOWN_EVENTS]:
+            lines += wrap(clean(doubt.detail), width=width, first="Not seen ", rest=" " * 9)
     if reading.left_out:
         lines.append(f"  {reading.left_out} repetitions of these are not listed.")
     for build in reading.builds:

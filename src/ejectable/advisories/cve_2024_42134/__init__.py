@@ -15,6 +15,7 @@ from ejectable.model import UNPLUG, Device, Effect, Evidence, Finding, Operation
 
 if TYPE_CHECKING:
     from ejectable.advisories.cve_2024_42134.experiment import Result
+    from ejectable.advisories.live_part import LivePart
     from ejectable.experiment import Bench
     from ejectable.experiment import Result as Any_Result
     from ejectable.kernel.config import Config
@@ -82,6 +83,13 @@ class NullCallback(Advisory):
         from ejectable.advisories.cve_2024_42134 import live
 
         return live
+
+    @property
+    def live_part(self) -> "LivePart":
+        """The pointer is filled while vp_del_vqs() runs."""
+        from ejectable.advisories.cve_2024_42134.live_part import LIVE
+
+        return LIVE
 
     def opinions(self, program: "Program", result: "Any_Result") -> Sequence[Evidence]:
         """The disassembly of the call, the member in the types, the functions that came with it."""

@@ -15,7 +15,7 @@ from ejectable.remedies.situation import Situation
 from ejectable.remedies.steps import InstallPackages
 from ejectable.remedies.upgrade import precautions
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, not_newer, telling
-from ejectable.remedies.upgrade.boot import instead
+from ejectable.remedies.upgrade.boot import instead, not_next
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.installed import Ready, image_of, ready
@@ -154,7 +154,7 @@ def _checked(situation: Situation, running: str, offer: Offer, judged: Judged, c
         )
     boots = boots_next(root)
     why = f"{path} is the kernel that was judged (build-id {there.build_id}): {there.why}."
-    if boots.release != release:
+    if boots.release != release or not boots.certain:
         return _not_next(release, boots, changes.done, why)
     return Applied(
         "upgrade",
@@ -167,8 +167,7 @@ def _checked(situation: Situation, running: str, offer: Offer, judged: Judged, c
 
 
 def _not_next(release: str, boots: NextBoot, done: Sequence[str], why: str) -> Applied:
-    """It is there, and something else boots: that is not the end of the danger."""
-    other = boots.release or "an unknown kernel"
+    """It is there, and something else boots, or may: that is not the end of the danger."""
     steps = (*(f"Make {release} boot next: `{command}`" for command in instead(boots, release)), "Then reboot.")
-    why = f"{why} But {other} boots next ({boots.how})."
+    why = f"{why} {not_next(boots, release)}"
     return Applied("upgrade", tuple(done), verified=False, why=why, next_steps=steps, undo=UNDO if done else None)
