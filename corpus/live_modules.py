@@ -74,10 +74,10 @@ def any_hook() -> Resolved:
     return resolve(LIVE, cast("Types", _Somewhere()))
 
 
-def for_debian(release: str) -> Path:
-    """The module for Debian's kernel."""
+def for_debian(release: str, variant: str = "affected") -> Path:
+    """The module for Debian's kernel with this variant of virtio_pci.ko."""
     arm = architecture_of(release) == "arm64"
-    return _kept(release, lambda: target_of_debian(release), lambda: headers(release), arm=arm)
+    return _kept(release, lambda: target_of_debian(release, variant), lambda: headers(release), arm=arm)
 
 
 def for_small(config: str = "amd64-gcc", variant: str = "affected") -> Path:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The module of `fix live` under stress: everything that it takes part in, side by side, under KASAN and lockdep.
 
-    make live-stress          ten minutes on 2 and on 4 virtual processors; writes docs/live-stress.md
+    make live-stress                     ten minutes on 2 and on 4 virtual processors; writes docs/live-stress.md
+    make live-stress ARGS=--debian       the same on Debian's kernel, which watches itself less
 
 The guest's kernel has the member and the test in front of its call (the `fixed` variant): the module acts on each
 legacy device, and nothing crashes while it happens to be unloaded. Four loops run at once: disks are plugged and
@@ -25,23 +26,29 @@ from typing import Any
 
 import msgspec
 
-from corpus.archive import cache_folder
+from corpus.archive import cache_folder, fetch
 from corpus.kernels import small_kernel
-from corpus.live_modules import for_small
+from corpus.live_modules import for_debian, for_small
+from corpus.modules import faulty_module
 from ejectable import read_logs
 from ejectable.lab.busybox import busybox
 from ejectable.lab.initramfs import Initramfs
+from ejectable.lab.kernels import open_kernel
+from ejectable.lab.modules import needed
 
 __all__ = ["Strained", "page", "strain"]
 
 TARGET = Path("docs/live-stress.md")
 KEPT = "live-stress.jsonl"
-CONFIG, VARIANT = "amd64-kasan", "fixed"
+KASAN, DEBIAN, VARIANT = "amd64-kasan", "6.1.0-50-cloud-amd64", "fixed"
+KERNELS = {KASAN: "small, 6.1, with KASAN, lockdep and checks of sleeping in atomic context", DEBIAN: "Debian's"}
+DRIVERS = ("virtio_pci", "virtio_blk", "virtio_rng", "virtio_balloon")
 SLOTS = (8, 9)  # of the PCI bus, for what comes and goes
 INIT = """#!/bin/busybox sh
 for a in mount insmod rmmod sleep cat mkdir ls poweroff basename readlink; do alias $a="/bin/busybox $a"; done
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 echo 8 >/proc/sys/kernel/printk
+[ -e /m/order ] && while read -r m; do insmod "/m/$m.ko"; done </m/order
 echo STRESS: begins
 end=$(($(cat /proc/uptime | /bin/busybox cut -d. -f1) + SECONDS_TO_GO))
 more() { [ $(/bin/busybox cut -d. -f1 /proc/uptime) -lt $end ]; }
@@ -69,8 +76,9 @@ poweroff -f
 
 
 class Strained(msgspec.Struct, frozen=True):
-    """One guest: its processors, how long, what was done how often, and each event of its log."""
+    """One guest: its kernel and processors, how long, what was done how often, and each event of its log."""
 
+    kernel: str
     processors: int
     seconds: int
     done: tuple[str, ...]
@@ -79,16 +87,27 @@ class Strained(msgspec.Struct, frozen=True):
     ended: bool
 
 
-def root(seconds: int) -> bytes:
-    """The guest's initramfs."""
+def guest_of(kernel: str, seconds: int) -> tuple[bytes, bytes]:
+    """The kernel's image, and the guest's initramfs."""
     made = Initramfs()
     made.file("bin/busybox", busybox("x86_64"), executable=True)
-    made.file("m/ejectable_live.ko", for_small(CONFIG, VARIANT).read_bytes())
+    if kernel == KASAN:
+        image = small_kernel(VARIANT, KASAN).read_bytes()
+        made.file("m/ejectable_live.ko", for_small(KASAN, VARIANT).read_bytes())
+    else:
+        driver = faulty_module(kernel, VARIANT)
+        opened = open_kernel(str(fetch(f"linux-image-{kernel}")), modules=str(driver.parent))
+        image = opened.image
+        modules = needed(opened.modules, DRIVERS)
+        for module in modules:
+            made.file(f"m/{module.name}.ko", module.content)
+        made.file("m/order", "".join(f"{module.name}\n" for module in modules).encode())
+        made.file("m/ejectable_live.ko", for_debian(kernel, VARIANT).read_bytes())
     for folder in ("proc", "sys", "dev"):
         made.folder(folder)
     made.device("dev/console", 5, 1)
     made.file("init", INIT.replace("SECONDS_TO_GO", str(seconds)).encode(), executable=True)
-    return made.image
+    return image, made.image
 
 
 class Monitor:
@@ -127,15 +146,16 @@ class Monitor:
         return False
 
 
-def strain(processors: int, seconds: int) -> Strained:
+def strain(kernel: str, processors: int, seconds: int) -> Strained:
     """Run one guest."""
     plugged = 0
     with tempfile.TemporaryDirectory(prefix="live-stress-") as folder:
-        initrd, monitor = Path(folder) / "initrd", Path(folder) / "qmp"
-        initrd.write_bytes(root(seconds))
+        image, initrd, monitor = (Path(folder) / name for name in ("image", "initrd", "qmp"))
+        for file, content in zip((image, initrd), guest_of(kernel, seconds), strict=True):
+            file.write_bytes(content)
         command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "max", "-m", "512"]
         command += ["-smp", str(processors), "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]
-        command += ["-kernel", str(small_kernel(VARIANT, CONFIG)), "-initrd", str(initrd)]
+        command += ["-kernel", str(image), "-initrd", str(initrd)]
         command += ["-append", "console=ttyS0 panic=-1 quiet no_timer_check"]
         command += ["-qmp", f"unix:{monitor},server=on,wait=off"]
         for slot, kind in ((5, "virtio-rng-pci"), (6, "virtio-balloon-pci")):
@@ -171,12 +191,12 @@ def strain(processors: int, seconds: int) -> Strained:
             guest.kill()
             guest.wait()
         plugged = next(count)
-        log = cache_folder() / f"live-stress-{processors}.log"
+        log = cache_folder() / f"live-stress-{kernel}-{processors}.log"
         log.write_bytes(said)
         events = tuple(f"{event.kind}: {event.title}" for event in read_logs(log).events)
     text = said.decode("utf-8", "replace")
     done = tuple(re.findall(r"STRESS: ((?:loaded|taken).*\S)", text))
-    return Strained(processors, seconds, done, plugged, events, "STRESS: ends" in text)
+    return Strained(kernel, processors, seconds, done, plugged, events, "STRESS: ends" in text)
 
 
 def page(strained: list[Strained]) -> str:
@@ -186,7 +206,9 @@ def page(strained: list[Strained]) -> str:
         events = "; ".join(one.events) or "none"
         ended = "" if one.ended else " **it did not end by itself**"
         done = "; ".join((*one.done, f"plugged and unplugged {one.plugged} times"))
-        rows.append(f"| {one.processors} | {one.seconds} s | {done}{ended} | {events} |")
+        rows.append(
+            f"| {one.kernel} ({KERNELS[one.kernel]}) | {one.processors} | {one.seconds} s | {done}{ended} | {events} |"
+        )
     return PAGE.format(rows="\n".join(rows))
 
 
@@ -194,6 +216,7 @@ def main() -> int:
     """Run what is not known, and write the page."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--seconds", type=int, default=600)
+    options.add_argument("--debian", action="store_true", help="Debian's kernel instead of the one with KASAN")
     options.add_argument("--processors", type=int, action="append")
     options.add_argument("--fresh", action="store_true", help="forget what is known")
     given = options.parse_args()
@@ -201,26 +224,26 @@ def main() -> int:
     if given.fresh:
         keep.unlink(missing_ok=True)
     for processors in given.processors or (2, 4):
-        found = strain(processors, given.seconds)
+        found = strain(DEBIAN if given.debian else KASAN, processors, given.seconds)
         print(found, flush=True)
         with keep.open("ab") as file:
             file.write(msgspec.json.encode(found) + b"\n")
     known = [msgspec.json.decode(line, type=Strained) for line in keep.read_bytes().splitlines()]
-    last = {one.processors: one for one in known if one.seconds == given.seconds}
-    TARGET.write_text(page([last[number] for number in sorted(last)]), encoding="utf-8")
+    last = {(one.kernel, one.processors): one for one in known if one.seconds == given.seconds}
+    TARGET.write_text(page([last[key] for key in sorted(last)]), encoding="utf-8")
     return 2 if any(one.events or not one.ended for one in last.values()) else 0
 
 
 PAGE = """<!-- Written by `make live-stress`: do not edit. -->
 # The module under stress
 
-A small kernel (6.1) with KASAN, lockdep and checks of sleeping in atomic context, whose vp_del_vqs() has the member and
-tests it first: so the module acts on each legacy device that goes, and nothing crashes while it happens to be unloaded.
+Kernels whose vp_del_vqs() has the member and tests it first: so the module acts on each legacy device that goes, and
+nothing crashes while it happens to be unloaded.
 Side by side: disks are plugged and unplugged, a device is taken from its PCI driver and given back, another from its
 virtio driver, and the module is loaded and unloaded. Emulated, on a host with 2 cores that had other work.
 
-| processors | for | what was done | events in the log, warnings too |
-|---|---|---|---|
+| kernel | processors | for | what was done | events in the log, warnings too |
+|---|---|---|---|---|
 {rows}
 """
 

@@ -26,6 +26,7 @@ __all__ = ["install"]
 INSTALL_S = 3600.0
 UNDO = "ejectable fix upgrade --undo"
 OTHERS = "`ejectable fix` shows the other remedies."
+LOOK = "After the reboot, look whether it is the kernel that runs: `uname -r`, or `ejectable check`."
 
 
 def install(situation: Situation, changes: Changes, not_needed: Remedy | None) -> Applied:
@@ -72,6 +73,9 @@ def _rebooting(found: Ready) -> Applied:
     why = f"{found.release} is installed already, and its code was read: {found.judged.why}."
     if found.next:
         return Applied("upgrade", (), verified=True, why=f"{why} It boots next.", reboot=True)
+    if found.boots.release == found.release:
+        why = f"{why} {not_next(found.boots, found.release)}"
+        return Applied("upgrade", (), verified=True, why=why, next_steps=(LOOK,), reboot=True)
     return _not_next(found.release, found.boots, (), why)
 
 
@@ -154,13 +158,15 @@ def _checked(situation: Situation, running: str, offer: Offer, judged: Judged, c
         )
     boots = boots_next(root)
     why = f"{path} is the kernel that was judged (build-id {there.build_id}): {there.why}."
-    if boots.release != release or not boots.certain:
+    if boots.release != release:
         return _not_next(release, boots, changes.done, why)
+    next_boot = f"It boots next, by {boots.how}" if boots.certain else not_next(boots, release).rstrip(".")
     return Applied(
         "upgrade",
         tuple(changes.done),
         verified=True,
-        why=f"{why} It boots next, by {boots.how}; until then the old kernel runs.",
+        why=f"{why} {next_boot}; until then the old kernel runs.",
+        next_steps=() if boots.certain else (LOOK,),
         reboot=True,
         undo=UNDO,
     )
