@@ -48,11 +48,13 @@ def registry() -> Mapping[str, Advisory]:
 
 
 def choose(wanted: Sequence[str]) -> Mapping[str, Advisory]:
-    """The advisories of these names, by id; all of them where none is named. Raises `WrongUsage`.
+    """The advisories of these names, by id; all that are proven where none is named. Raises `WrongUsage`.
 
-    A name is an id, a short name or the beginning of a title, in any case.
+    A name is an id, a short name or the beginning of a title, in any case; "all" names every one.
     """
     if not wanted:
+        return {name: advisory for name, advisory in registry().items() if advisory.proven}
+    if "all" in wanted:
         return registry()
     return {advisory.id: advisory for name in wanted for advisory in (_named(name),)}
 

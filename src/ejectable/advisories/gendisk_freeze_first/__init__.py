@@ -22,6 +22,7 @@ class GendiskFreezeFirst(Advisory):
     id = "CVE-2024-42294"
     title = "removing a removable SCSI disk while somebody closes it hangs"
     code = CodeUnder(functions=("__del_gendisk", "del_gendisk"))
+    proven = False
     operations = race(Effect.HANG, *UNPLUG, Operation.DRIVER_UNBIND, Operation.MODULE_UNLOAD)
     remedies = (
         *USUAL,

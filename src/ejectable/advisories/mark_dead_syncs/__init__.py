@@ -22,6 +22,7 @@ class MarkDeadSyncs(Advisory):
     id = "CVE-2026-64326"
     title = "a block device with dirty pages is synced after it is gone, which hangs"
     code = CodeUnder(functions=("bdev_mark_dead",), beside=("sync_blockdev", "bdev_disk_changed"))
+    proven = False
     operations = race(Effect.HANG, Operation.SURPRISE_REMOVAL, Operation.RESET)
     remedies = (
         *USUAL,

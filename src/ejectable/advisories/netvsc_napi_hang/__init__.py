@@ -24,6 +24,7 @@ class NetvscNapiHang(Advisory):
     code = CodeUnder(
         functions=("netvsc_device_remove",), module="hv_netvsc", option="CONFIG_HYPERV_NET", menus=("CONFIG_HYPERV",)
     )
+    proven = False
     operations = race(Effect.HANG, *UNPLUG, Operation.DRIVER_UNBIND, Operation.MODULE_UNLOAD)
     remedies = (
         *USUAL,

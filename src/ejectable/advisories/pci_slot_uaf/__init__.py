@@ -22,6 +22,7 @@ class PciSlotUaf(Advisory):
     id = "CVE-2024-53194"
     title = "unplugging a bridge with hotplug slots below it uses a bus that was freed"
     code = CodeUnder(functions=("pci_create_slot",))
+    proven = False
     operations = race(Effect.CORRUPTION, *UNPLUG)
     remedies = (
         *USUAL,

@@ -26,6 +26,7 @@ class PciehpAbba(Advisory):
         option="CONFIG_HOTPLUG_PCI_PCIE",
         menus=("CONFIG_HOTPLUG_PCI", "CONFIG_PCIEPORTBUS"),
     )
+    proven = False
     operations = race(Effect.HANG, Operation.PCIE_HOTPLUG, Operation.SURPRISE_REMOVAL, Operation.RESET)
     remedies = (
         *USUAL,

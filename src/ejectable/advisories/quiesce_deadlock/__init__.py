@@ -22,6 +22,7 @@ class QuiesceDeadlock(Advisory):
     id = "CVE-2025-68756"
     title = "removing an NVMe controller while a command times out hangs for ever"
     code = CodeUnder(functions=("blk_mq_quiesce_tagset",), beside=("blk_mq_quiesce_queue", "blk_mq_unquiesce_queue"))
+    proven = False
     operations = race(Effect.HANG, *UNPLUG, Operation.DRIVER_UNBIND, Operation.MODULE_UNLOAD)
     remedies = (
         *USUAL,

@@ -24,6 +24,7 @@ class SriovSelfDeadlock(Advisory):
     id = "CVE-2026-43147"
     title = "removing a device with SR-IOV switched on hangs in sriov_disable()"
     code = CodeUnder(functions=("sriov_disable",), option="CONFIG_PCI_IOV", menus=("CONFIG_PCI",))
+    proven = False
     operations = always(Effect.HANG, *UNPLUG)
     remedies = (
         *USUAL,

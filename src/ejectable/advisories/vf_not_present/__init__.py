@@ -22,6 +22,7 @@ class VfNotPresent(Advisory):
     id = "CVE-2022-50636"
     title = "a virtio device that is a virtual function is taken for one that is gone, and its removal hangs"
     code = CodeUnder(functions=("pci_device_is_present",))
+    proven = False
     operations = race(Effect.HANG, *UNPLUG, Operation.DRIVER_UNBIND)
     remedies = (
         *USUAL,

@@ -27,6 +27,7 @@ class XenBlkfrontUnplug(Advisory):
         option="CONFIG_XEN_BLKDEV_FRONTEND",
         menus=("CONFIG_XEN",),
     )
+    proven = False
     operations = race(Effect.CORRUPTION, *UNPLUG, Operation.DRIVER_UNBIND, Operation.MODULE_UNLOAD)
     remedies = (
         *USUAL,

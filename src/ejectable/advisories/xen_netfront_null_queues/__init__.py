@@ -24,6 +24,7 @@ class XenNetfrontNullQueues(Advisory):
     code = CodeUnder(
         functions=("xennet_close",), module="xen_netfront", option="CONFIG_XEN_NETDEV_FRONTEND", menus=("CONFIG_XEN",)
     )
+    proven = False
     operations = race(Effect.OOPS, *UNPLUG, Operation.DRIVER_UNBIND, Operation.SUSPEND)
     remedies = (
         *USUAL,
