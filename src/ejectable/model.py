@@ -11,7 +11,10 @@ from typing import Literal
 
 import msgspec
 
+from ejectable.tasks import Frame, HeldLock, Task
+
 __all__ = [
+    "EJECT",
     "EXIT_AFFECTED",
     "EXIT_BAD_INPUT",
     "EXIT_OK",
@@ -35,6 +38,7 @@ __all__ = [
     "Finding",
     "Frame",
     "GuestEvent",
+    "HeldLock",
     "Host",
     "Judgement",
     "Justification",
@@ -47,6 +51,7 @@ __all__ = [
     "Run",
     "RunResult",
     "Status",
+    "Task",
     "Trigger",
     "earned",
     "exit_code",
@@ -211,10 +216,9 @@ class Operation(StrEnum):
     SRIOV_DISABLE = "sriov-disable"
 
 
-# Those that a person calls unplugging: the device is gone afterwards.
-UNPLUG = (
-    Operation.ACPI_EJECT, Operation.PCIE_HOTPLUG, Operation.SHPC, Operation.SURPRISE_REMOVAL, Operation.SYSFS_REMOVE
-)  # fmt: skip
+# Those that a person calls unplugging: asked for, and the device is gone afterwards.
+EJECT = (Operation.ACPI_EJECT, Operation.PCIE_HOTPLUG, Operation.SHPC, Operation.SYSFS_REMOVE)
+UNPLUG = (*EJECT, Operation.SURPRISE_REMOVAL)
 
 
 class Effect(StrEnum):
@@ -341,16 +345,6 @@ EventKind = Literal[
 Trigger = Literal["acpi-eject", "pcie-hotplug", "sysfs-remove", "driver-unbind", "module-unload", "suspend", "shutdown"]
 
 
-class Frame(msgspec.Struct, frozen=True):
-    """One line of a stack trace, innermost first. `offset` and `size` in bytes."""
-
-    function: str
-    offset: int | None
-    size: int | None
-    module: str | None
-    reliable: bool  # False for a frame marked `?`
-
-
 class Event(msgspec.Struct, frozen=True):
     """One thing that went wrong, read from a log."""
 
@@ -360,7 +354,7 @@ class Event(msgspec.Struct, frozen=True):
     kind: EventKind
     title: str
     function: str | None  # the first one to blame
-    ip: str | None  # "vp_del_vqs+0x6e/0x220", "0x0"
+    ip: str | None  # "virtblk_remove+0x6e/0x220", "0x0"
     module: str | None
     process: str | None
     pid: int | None
@@ -386,6 +380,9 @@ class Event(msgspec.Struct, frozen=True):
     hardware: str | None = None
     device: str | None = None  # which one it was about, as far as the log tells
     host: str | None = None  # who said it, where the log names somebody
+    waits_for: str | None = None  # of a task that hangs, in words, as far as its trace tells
+    owner: Task | None = None  # who is said to hold what it waits for
+    locks: tuple[HeldLock, ...] = ()  # that tasks hold, where lockdep lists them in the report
     ends_log: bool = False  # nothing stands behind the report: what the kernel did next is not told
     beginning_lost: bool = False  # the report's first lines are not in the log
     trace_headed: bool = True  # the line was read under which the trace begins: no frame above the first is missing
@@ -401,7 +398,7 @@ class Judgement(msgspec.Struct, frozen=True):
     confidence: float = 0.0  # 0..1
     why: str = ""
     known_as: str | None = None  # another known defect that it is
-    known_fix: str | None = None  # what repairs that one, as a sentence
+    known_fix: str | None = None  # what repairs the defect that it is, as a sentence
     doubts: tuple[Doubt, ...] = ()  # what keeps it from being called something else
 
     def __post_init__(self) -> None:

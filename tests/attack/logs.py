@@ -11,6 +11,8 @@ import random
 import re
 from collections.abc import Callable
 
+from tests.attack.pastes import PASTES
+
 __all__ = ["DAMAGES", "DRESSES", "Transformation", "apply"]
 
 Transformation = Callable[[str, random.Random], bytes]
@@ -164,6 +166,7 @@ DRESSES: dict[str, Transformation] = {
     "colours": _before("\x1b[0;33m"),
     "two hosts": _two_hosts,
     "callers": _callers,
+    **PASTES,
 }
 
 

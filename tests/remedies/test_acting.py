@@ -11,7 +11,7 @@ import pytest
 from corpus.patches import apply
 from corpus.trees import source as kernel_source
 from ejectable import host
-from ejectable.advisories import registry
+from ejectable.advisories.cve_2024_42134.source_fix import NullTest
 from ejectable.errors import Denied, EjectableError, Missing
 from ejectable.model import Status
 from ejectable.remedies import Request, Situation, execute, machine_files
@@ -20,6 +20,7 @@ from ejectable.remedies.commands import run
 from ejectable.remedies.module_build import build
 from ejectable.remedies.source_tree import open_tree
 from tests.host.trees import affected_module
+from tests.one import the_first
 
 pytestmark = [
     pytest.mark.kernels,
@@ -73,7 +74,7 @@ def recorder(folder: Path, program: str) -> Path:
 
 
 def situation() -> Situation:
-    return Situation(host.Root(), registry(), cache=False, offline=True)
+    return Situation(host.Root(), the_first(), cache=False, offline=True)
 
 
 def patch(tree: Path, *, undo: bool = False) -> None:
@@ -167,7 +168,7 @@ def test_make_runs_as_the_owner_and_what_it_made_is_judged_and_kept_by_root(
     shutil.copy(affected_module(), headers / "made.ko")
     log = recorder(place / "bin", "make")
     monkeypatch.setenv("PATH", f"{log.parent}:{os.environ['PATH']}")
-    built = build(open_tree(str(tree)), str(headers), situation().limits)
+    built = build(open_tree(str(tree), NullTest()), str(headers), situation().limits)
     assert log.read_text() == f"{USER} {USER} {USER}\n"
     assert built.module == affected_module().read_bytes(), "what was judged is what is kept"
     assert built.finding.status is Status.AFFECTED

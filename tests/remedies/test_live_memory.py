@@ -43,7 +43,7 @@ def guarded(tree: Path) -> bool:
     assert looked.facts.running is not None
     with closing(opened(tree)) as kernel:
         modules = (tree / "proc/modules").read_text()
-        found = live.repairs(kernel, modules, looked.facts.running.module_build_id)
+        found = live.repairs(kernel, modules, looked.facts.running.modules.get("virtio_pci"))
     assert found.guarded == (found.repaired == LEGACY)
     return found.guarded
 

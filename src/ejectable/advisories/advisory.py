@@ -18,6 +18,8 @@ The folder of the class holds `facts.toml` (see `facts`). What stands below as `
 is heavy is a property that imports it.
 """
 
+import importlib
+import pkgutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -33,6 +35,7 @@ from ejectable.advisories.recognition import Recognition
 from ejectable.advisories.remedy import Workaround
 from ejectable.advisories.scenario import Scenario
 from ejectable.advisories.signature import Recogniser
+from ejectable.advisories.source_fix import SourceFix
 from ejectable.advisories.terms import Terms
 from ejectable.model import Device, Event, Evidence, Exposure, Finding, Status
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from ejectable.advisories.code import CodeUnder
     from ejectable.advisories.live_part import LivePart
     from ejectable.experiment import Bench, Result
+    from ejectable.host import Facts as Facts_of_host
     from ejectable.kernel.config import Config
     from ejectable.kernel.kernel import Kernel
     from ejectable.kernel.program import Program
@@ -48,6 +52,7 @@ __all__ = ["Advisory"]
 
 # The remedies of any defect of a kernel.
 USUAL = ("upgrade", "panic-policy")
+OURS = "ejectable.advisories."
 
 
 class Advisory(ABC):
@@ -106,7 +111,7 @@ class Advisory(ABC):
         return None
 
     @property
-    def source_fix(self) -> Any | None:
+    def source_fix(self) -> SourceFix | None:
         """How its source is read and repaired; `None`: it is not."""
         return None
 
@@ -128,6 +133,19 @@ class Advisory(ABC):
         """The story of the run, for `--explain`; by default the bench's own."""
         return result.story
 
+    def concerns(self, device: Device) -> bool:
+        """Whether the module that has the code, if it is one, is at work for this device."""
+        nothing = Finding(self.id, Status.UNKNOWN, None, "", (), conflict=False)
+        return device.driver is not None and self.exposure(device, nothing) is not None
+
+    def refutes(self, device: Device, finding: Finding) -> str | None:  # noqa: ARG002
+        """What a device shows that cannot be where this safe word of its kernel is true; `None`: nothing."""
+        return None
+
+    def steps(self, facts: "Facts_of_host") -> Sequence[str]:  # noqa: ARG002
+        """What can be done about it on this very machine, in sentences, beside the remedies of `ejectable fix`."""
+        return ()
+
     # What the house asks
 
     @property
@@ -145,6 +163,13 @@ class Advisory(ABC):
         """The package of the folder that it is in."""
         spec = sys.modules[type(self).__module__].__spec__
         return spec.parent or spec.name if spec is not None else type(self).__module__
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The modules that judging may ask for, each with its usual folder below lib/modules/RELEASE."""
+        folder = f"kernel/{self.facts.file.rpartition('/')[0]}"
+        names = (*((self.code.module,) if self.code.module else ()), *self.code.also)
+        return {name: folder if name == self.code.module else "" for name in names}
 
     @cached_property
     def facts(self) -> Facts:
@@ -176,4 +201,9 @@ class Advisory(ABC):
 
     def prepare(self) -> None:
         """Import and read all that judging a kernel takes: a confined process can open no file of ours."""
-        _ = self.facts
+        from ejectable.advisories import probe
+
+        _ = self.facts, probe
+        if not self.package.startswith(OURS):
+            for part in pkgutil.iter_modules(sys.modules[self.package].__path__, f"{self.package}."):
+                importlib.import_module(part.name)

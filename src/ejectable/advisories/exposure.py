@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from ejectable.model import SAFE, UNPLUG, Device, Effect, Exposure, Finding, Likelihood, Operation, Status, worst
+from ejectable.model import EJECT, SAFE, Device, Effect, Exposure, Finding, Likelihood, Operation, Status, worst
 
 __all__ = ["Meeting", "Reach", "always", "expose", "exposures", "meets", "race", "spared", "unplugged", "unsure"]
 
@@ -95,8 +95,8 @@ def _weigh(reach: Reach, finding: Finding) -> tuple[Status, str]:
 
 
 def unplugged(found: Iterable[Exposure]) -> str:
-    """The worst word for unplugging a device: `would_oops` for whatever harms the machine, `unknown`, or `safe`."""
-    words = [one.status for one in found if one.operation in UNPLUG and one.effect in HARMFUL]
+    """The worst word for ejecting a device: `would_oops` for whatever harms the machine, `unknown`, or `safe`."""
+    words = [one.status for one in found if one.operation in EJECT and one.effect in HARMFUL]
     status = worst(words) if words else Status.NOT_AFFECTED
     return {Status.AFFECTED: "would_oops", Status.UNKNOWN: "unknown"}.get(status, "safe")
 

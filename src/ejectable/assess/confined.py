@@ -22,7 +22,7 @@ USUAL = (
     "unicorn.unicorn_py3.arch.intel", "unicorn.unicorn_py3.arch.arm64", "zstandard",
     "ejectable.kernel.open", "ejectable.kernel.code", "ejectable.kernel.machine", "ejectable.kernel.symbols.kallsyms",
     "ejectable.kernel.symbols.elf", "ejectable.kernel.types", "ejectable.kernel.types.btf",
-    "ejectable.kernel.types.dwarf",
+    "ejectable.kernel.types.dwarf", "ejectable.advisories.probe",
 )  # fmt: skip
 # Where what belongs to an image or a module may lie, besides its own folder: ejectable.kernel.containers.folder.
 KERNELS = frozenset(("boot", "modules"))

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ejectable.advisories.first_good import first_good
 from ejectable.assess.logs import Unreadable, follow_log, read_logs
+from ejectable.assess.misread import put_right, symbols
 from ejectable.crash.blame import named
 from ejectable.crash.inputs import Source
 from ejectable.errors import Ended
@@ -183,10 +185,32 @@ def _with_kernel(
 
 
 def judge(event: Event, advisories: Mapping[str, "Advisory"], beside: Sequence[Event] = ()) -> Judgement:
-    """What the advisories say of an event: the worst of them, and of those that say the same the one that says most.
+    """What the advisories say of an event; `unknown` where one would say more if a name was only typed wrong.
 
     `beside` are the other events of the same log: a deadlock shows as two tasks.
     """
+    said = _judge(event, advisories, beside)
+    if said.status not in SAFE or not event.trace:
+        return said
+    known = dict.fromkeys(
+        name for advisory in advisories.values() if advisory.signature is not None for name in symbols(advisory)
+    )
+    right, replaced = put_right(event, known)
+    if not replaced:
+        return said
+    then = _judge(right, advisories, beside)
+    if then.status in SAFE and then.known_as in (None, said.known_as):
+        return said
+    wrong, name = next(iter(replaced.items()))
+    why = f"“{wrong}” may be {name}, typed or read wrong; it would be {then.advisory or then.known_as or 'undecided'}"
+    if then.status in SAFE:
+        return msgspec.structs.replace(said, why=f"{said.why}; {why} then")
+    doubt = Doubt(DoubtKind.AMBIGUOUS, f"{event.source}:{event.line}", f"{why} then.")
+    return Judgement(Status.UNKNOWN, why=f"{why} then", doubts=(*event.doubts, doubt))
+
+
+def _judge(event: Event, advisories: Mapping[str, "Advisory"], beside: Sequence[Event]) -> Judgement:
+    """The worst of what the advisories say; of those that say the same, the one that says most."""
     found: list[Recognition] = []
     for advisory in advisories.values():
         said = advisory.recognise(event, beside)
@@ -198,13 +222,14 @@ def judge(event: Event, advisories: Mapping[str, "Advisory"], beside: Sequence[E
     chosen = max(
         (one for one in found if one.status is status), key=lambda one: (one.confidence, one.known_as is not None)
     )
+    own = advisories.get(chosen.advisory or "")
     return Judgement(
         status,
         advisory=chosen.advisory,
         confidence=chosen.confidence,
         why=chosen.why,
         known_as=chosen.known_as,
-        known_fix=chosen.fix,
+        known_fix=chosen.fix if own is None else first_good(own.facts, event.kernel),
         doubts=chosen.doubts,
     )
 

@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -82,35 +82,37 @@ def repaired(  # noqa: PLR0917  (called once, by running_kernel)
     advisories: Mapping[str, "Advisory"],
     limits: Limits,
     notes: list[str],
-) -> tuple[KernelReport, tuple[str, ...]]:
-    """The report, `mitigated` where a module guards each device that is there; and the addresses of those guarded.
+) -> tuple[KernelReport, dict[str, tuple[str, ...]]]:
+    """The report, `mitigated` where a module guards each device that is there; by advisory the addresses of those.
 
     Never from the cache: devices come and go. Where the module is loaded and memory may not be read, nobody knows.
     """
     modules = root.text("/proc/modules", 4 << 20) or ""
-    covered: tuple[str, ...] = ()
+    covered: dict[str, tuple[str, ...]] = {}
     findings = []
     for finding in report.findings:
-        alive = _alive(advisories.get(finding.advisory))
+        advisory = advisories[finding.advisory]
+        alive = advisory.live
         if finding.status is Status.AFFECTED and alive is not None and alive.loaded(modules):
             try:
                 with closing(open_memory(root, running, limits)) as kernel:
-                    found = alive.repairs(kernel, modules, running.module_build_id)
+                    found = alive.repairs(kernel, modules, running.modules.get(advisory.code.module or ""))
             except EjectableError as error:
                 finding = _undecided(finding, alive.MODULE, error.message)  # noqa: PLW2901
             else:
-                covered += found.repaired
+                covered[advisory.id] = found.repaired
                 notes.append(f"The module {alive.MODULE} is loaded: {found.detail}.")
-                wanted = {d.address for d in devices or () if d.transport == "pci" and d.mode != "modern"}
+                wanted = {device.address for device in devices or () if _comes_to(advisory, device, finding)}
                 if found.guarded and not found.bare and wanted <= set(found.repaired):
                     finding = _mitigated(finding, found.detail)  # noqa: PLW2901
         findings.append(finding)
     return msgspec.structs.replace(report, findings=tuple(findings)), covered
 
 
-def _alive(advisory: "Advisory | None") -> Any:
-    """The part of the advisory that knows how its devices are repaired; `None` where it has none."""
-    return advisory.live if advisory else None
+def _comes_to(advisory: "Advisory", device: Device, finding: Finding) -> bool:
+    """Whether a device comes to the faulty code, or may."""
+    reach = advisory.exposure(device, finding)
+    return reach is not None and reach.met is not False
 
 
 def _undecided(finding: Finding, module: str, why: str) -> Finding:
@@ -123,7 +125,7 @@ def _undecided(finding: Finding, module: str, why: str) -> Finding:
 
 
 def _mitigated(finding: Finding, detail: str) -> Finding:
-    """The finding where every device that sysfs shows as legacy, or does not tell of, is guarded."""
+    """The finding where every device that comes to the code, or may, is guarded."""
     return msgspec.structs.replace(
         finding,
         status=Status.MITIGATED,

@@ -54,6 +54,7 @@ class Bench:
         self._find = find
         self._story: list[str] = []
         self._functions: dict[str, None] = {}
+        self.runs: list[Outcome] = []  # that were decided by
 
     def scene(
         self,
@@ -106,6 +107,7 @@ class Bench:
             if seen is not None:
                 self.say(f"{name}: {'yes' if seen else 'no'}: {seen.detail}.")
                 self._functions.update(dict.fromkeys(outcome.function for outcome in seen.outcomes))
+                self.runs += [outcome for outcome in seen.outcomes if outcome not in self.runs]
         if control is not None and not control:
             return self.unknown(f"the control run did not go as it must on every kernel: {control.detail}")
         if bool(affected) is bool(fixed):

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from ejectable.advisories.cve_2024_42134 import ADVISORY
-from ejectable.advisories.cve_2024_42134.source import FILES, FOLDER, read
+from ejectable.advisories import registry
 from ejectable.errors import EjectableError
 from ejectable.intake import Directory, Root
 from ejectable.model import Status
@@ -45,7 +44,7 @@ class CherryPick(msgspec.Struct, frozen=True):
 
 def cherry_pick(tree: SourceTree) -> CherryPick | None:
     """The fix that the repository holds, mainline's or a stable branch's; `None` where git has none, or is silent."""
-    fixes = [fix.id for fix in ADVISORY.facts.commits if fix.role.startswith("fixed") and fix.id]
+    fixes = [fix.id for fix in registry()[tree.fix.advisory].facts.commits if fix.role.startswith("fixed") and fix.id]
     with acting_as(tree.owner):
         return _found(tree, fixes)
 
@@ -80,19 +79,20 @@ def _branch(folder: Path, commit: str) -> str | None:
 
 def _applies(tree: SourceTree, commit: str) -> bool:
     """Whether the commit's change of the driver applies to a copy of its files, and they are fixed then."""
+    fix = tree.fix
     plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
-    patch = _git(tree.top, "diff-tree", "-p", *plain, f"{commit}^", commit, "--", FOLDER)
+    patch = _git(tree.top, "diff-tree", "-p", *plain, f"{commit}^", commit, "--", fix.folder)
     if not patch.ok or not patch.out:
         return False
     with workspace("patch") as aside:
         copy = Path(aside.name) / "tree"
         source = Root(tree.top)
-        with Directory.make(copy / FOLDER) as folder:
-            for name in FILES:
-                if source.is_file(f"{FOLDER}/{name}"):
-                    folder.write(name, source.content(f"{FOLDER}/{name}", MAX_SOURCE), lasting=False)
+        with Directory.make(copy / fix.folder) as folder:
+            for name in fix.files:
+                if source.is_file(f"{fix.folder}/{name}"):
+                    folder.write(name, source.content(f"{fix.folder}/{name}", MAX_SOURCE), lasting=False)
         aside.write("patch", patch.out.encode(), lasting=False)
         if not _git(copy, "apply", "-p1", f"{aside.name}/patch", GIT_CEILING_DIRECTORIES=aside.name).ok:
             return False
-        after = read(copy)
+        after = fix.read(copy)
         return after is not None and after.status is Status.FIXED

@@ -11,13 +11,15 @@ from ejectable.advisories.code import CodeUnder
 from ejectable.advisories.exposure import Reach, always, meets, spared, unsure
 from ejectable.advisories.scenario import Scenario
 from ejectable.advisories.signature import Recogniser
-from ejectable.model import UNPLUG, Device, Effect, Evidence, Finding, Operation
+from ejectable.advisories.source_fix import SourceFix
+from ejectable.model import UNPLUG, Device, Effect, Evidence, Finding, Justification, Operation
 
 if TYPE_CHECKING:
     from ejectable.advisories.cve_2024_42134.experiment import Result
     from ejectable.advisories.live_part import LivePart
     from ejectable.experiment import Bench
     from ejectable.experiment import Result as Any_Result
+    from ejectable.host import Facts
     from ejectable.kernel.config import Config
     from ejectable.kernel.program import Program
 
@@ -70,6 +72,23 @@ class NullCallback(Advisory):
             return unsure("it is driven as legacy, but no driver is bound: it may have no queues to delete")
         return meets("driven as a legacy device", "vp_del_vqs() would call its null is_avq pointer")
 
+    def concerns(self, device: Device) -> bool:
+        """Any device on a PCI bus that has a driver."""
+        return device.transport == "pci" and device.driver is not None
+
+    def refutes(self, device: Device, finding: Finding) -> str | None:
+        """A kernel that cannot drive a legacy device does not drive one."""
+        if finding.justification != Justification.NOT_REACHED or device.transport != "pci" or device.mode != "legacy":
+            return None
+        return f"{device.name} is driven as legacy"
+
+    def steps(self, facts: "Facts") -> Sequence[str]:
+        """Where legacy driving is forced upon devices, to take that away."""
+        if not (facts.forced_legacy or (facts.running and facts.running.force_legacy)):
+            return ()
+        where = ", ".join(facts.forced_legacy) or "the options of virtio_pci"
+        return (f"Remove virtio_pci.force_legacy from {where} and reboot: transitional devices are then modern.",)
+
     @cached_property
     def signature(self) -> Recogniser:
         """The call of address 0 from vp_del_vqs(), and its look-alikes."""
@@ -83,6 +102,13 @@ class NullCallback(Advisory):
         from ejectable.advisories.cve_2024_42134 import live
 
         return live
+
+    @property
+    def source_fix(self) -> SourceFix:
+        """The test in front of the call."""
+        from ejectable.advisories.cve_2024_42134.source_fix import NullTest
+
+        return NullTest()
 
     @property
     def live_part(self) -> "LivePart":

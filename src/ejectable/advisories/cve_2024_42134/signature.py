@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from ejectable.advisories.facts import LookAlike
 from ejectable.advisories.look_alikes import look_alike
 from ejectable.advisories.recognition import Recognition
+from ejectable.advisories.resemblance import resembles
 from ejectable.model import Doubt, DoubtKind, Event, Status, earned
 
 __all__ = ["NullCall"]
@@ -215,7 +216,7 @@ def _another_caller(event: Event, names: Sequence[str], everything: Sequence[str
     if names[0] == "vp_del_vq" and CALLER not in names:  # which nobody else calls
         nearly = names[0]
     if nearly is not None:
-        return unknown(f"{nearly} may be {CALLER} with one character wrong")
+        return unknown(f"{nearly} may be {CALLER}, typed or read wrong")
     if CALLER not in names and any(pattern.fullmatch(names[0]) for pattern in (REMOVAL, PROBE_PATH, WAY)):
         return unknown(f"the kernel called address 0 from {names[0]}; the frame above it may be lost")
     unread = [doubt for doubt in event.doubts if doubt.kind is not DoubtKind.CUT_OFF or _top_lost(event)]
@@ -260,14 +261,8 @@ def _is_it(event: Event, below: Sequence[str], how: str, device: str | None) -> 
 
 
 def _nearly(name: str) -> bool:
-    """Whether a name is vp_del_vqs with one character wrong, lost or too many. vp_del_vq() is a function of its own."""
-    if len(name) > 4 and name != CALLER and CALLER.endswith(name):
-        return True  # behind a blank that was an underscore
-    if name in (CALLER, "vp_del_vq") or not len(CALLER) - 1 <= len(name) <= len(CALLER) + 1:
-        return False
-    at = next((at for at, (one, other) in enumerate(zip(name, CALLER, strict=False)) if one != other), len(name))
-    rests = (name[at:], CALLER[at:])
-    return rests[0][1:] == rests[1][1:] or rests[0] == rests[1][1:] or rests[0][1:] == rests[1]
+    """Whether a name may be vp_del_vqs, typed or read wrong."""
+    return resembles(name, CALLER)
 
 
 def _kcfi(event: Event) -> bool | None:
@@ -287,9 +282,16 @@ def _kcfi(event: Event) -> bool | None:
     if found := X86_CHECK.search(event.code):
         # Where the two do not agree, one of them was not read right.
         return True if int(found["offset"], 16) - 256 + (1 << 64) == address else None
-    if event.arch == "x86_64" and not X86_CODE.fullmatch(event.code.strip()):
+    if event.arch != "aarch64" and not _shows_the_trap(event.code):
         return None
     return any((int(word, 16) & LDUR_MASK) == LDUR_W16 for word in ARM64_TRAP.findall(event.code))
+
+
+def _shows_the_trap(code: str) -> bool:
+    """Whether a `Code:` line of x86-64 is whole where the check would be: before the marked byte, and behind it."""
+    words = code.split()
+    marked = next((at for at, word in enumerate(words) if word.startswith("<")), None)
+    return marked is not None and marked >= 6 and len(words) - marked >= 5 and bool(X86_CODE.fullmatch(code.strip()))
 
 
 def _fineibt(event: Event) -> bool | None:

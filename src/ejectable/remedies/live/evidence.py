@@ -19,6 +19,7 @@ from ejectable.remedies.situation import Situation
 
 __all__ = ["Proof", "prove"]
 
+MODULE_OF_CODE = ADVISORY.code.module or ""
 WATCH = "register_kretprobe"  # what the module stands on
 
 
@@ -37,7 +38,7 @@ def prove(situation: Situation) -> Proof:
         raise Missing("The running kernel does not say its release and version.", hint="Is /proc mounted?")
     if not running.build_id:
         raise Missing("The running kernel shows no build-id (/sys/kernel/notes): it cannot be told from others.")
-    if running.module_loaded and not running.module_build_id:
+    if MODULE_OF_CODE in running.modules and not running.modules[MODULE_OF_CODE]:
         raise Missing("The loaded virtio_pci shows no build-id: it cannot be told from others.")
     with closing(open_memory(situation.root, running, situation.limits)) as kernel:
         memory = live.Memory(kernel)
@@ -47,7 +48,7 @@ def prove(situation: Situation) -> Proof:
         details += _called_nowhere_else(memory)
         details += _means_what_it_says(memory)
         details += _devices(memory, situation.facts.devices or ())
-    target = Target(running.release, version, running.build_id, running.module_build_id, hook)
+    target = Target(running.release, version, running.build_id, running.modules.get(MODULE_OF_CODE), hook)
     target.header()  # raises for names that no header can hold
     return Proof(target, tuple(details))
 
