@@ -58,7 +58,7 @@ attack: .venv/dev.stamp ## everything that people do to files, alone and in pair
 attack-root: .venv/dev.stamp ## hostile trees, every command, as root and as nobody: what is written, started, shown? (ARGS="--trees 20")
 	$(BIN)/python -m tests.attack.root $(ARGS)
 
-.PHONY: demo lab-matrix lab-verdicts lab-false-alarms lkdtm lab-soak
+.PHONY: crash-numbers demo lab-matrix lab-verdicts lab-false-alarms lkdtm lab-soak
 demo: .venv/dev.stamp ## the whole story with real parts: one kernel lives, the same with the defect dies
 	@$(BIN)/python -m corpus.demo
 
@@ -70,6 +70,9 @@ lab-verdicts: .venv/dev.stamp ## a score of kernels: is what their code says wha
 
 lkdtm: .venv/dev.stamp ## the kernel's own crash tests in guests, read by `crash`; writes docs/lkdtm.md
 	$(BIN)/python -m corpus.lkdtm $(ARGS)
+
+crash-numbers: .venv/dev.stamp ## what the fixtures say of `crash`: dresses, confidence, blame; writes docs/crash-numbers.md
+	$(BIN)/python -m corpus.crash_numbers --write
 
 lab-false-alarms: .venv/dev.stamp ## stock kernels, unplugged over and over: does the lab ever cry wolf? writes docs/lab-false-alarms.md
 	$(BIN)/python -m corpus.lab_false_alarms $(ARGS)
@@ -100,18 +103,12 @@ man: .venv/run.stamp ## write docs/ejectable.1 anew, from the commands' own help
 remedies-table: .venv/dev.stamp ## each remedy on each kind of host: plan, apply, verify, undo; writes docs/remedies-table.md
 	$(BIN)/python -m corpus.remedies_table $(ARGS)
 
-.PHONY: live-proof live-whole live-dkms live-stress live-power-cuts
+.PHONY: live-proof live-whole live-dkms
 live-proof: .venv/dev.stamp ## the module of `fix live` in guests, writes docs/live-proof.md (ARGS=--quick: a selection)
 	$(BIN)/python -m corpus.live_proof $(ARGS)
 
 live-dkms: .venv/dev.stamp ## kernels come and go beside the module of `fix live --persist`, on Debian 11 to 13; writes docs/live-dkms.md
 	$(BIN)/python -m corpus.live_dkms $(ARGS)
-
-live-stress: .venv/dev.stamp ## the module of `fix live` under KASAN and lockdep, everything at once; writes docs/live-stress.md
-	$(BIN)/python -m corpus.live_stress $(ARGS)
-
-live-power-cuts: .venv/dev.stamp ## power cuts at each step of `fix live --persist`, and each disk booted; needs root; writes docs/live-power-cuts.md
-	$(BIN)/python -m corpus.power_cuts $(ARGS)
 
 live-whole: .venv/dev.stamp ## `fix live` from end to end in a guest with a real user space; needs root and debootstrap
 	$(BIN)/python -m corpus.live_whole

@@ -20,6 +20,7 @@ from ejectable.advisories.remedy import Workaround
 from ejectable.advisories.scenario import Scenario
 from ejectable.advisories.signature import Signature
 from ejectable.errors import BadInput, WrongUsage
+from ejectable.kernel.containers.archive import keep_modules
 
 __all__ = [
     "Advisory",
@@ -80,6 +81,7 @@ def _known(folders: tuple[str, ...]) -> Mapping[str, Advisory]:
         if known.setdefault(advisory.id, advisory) is not advisory:
             raise BadInput(f"Two advisories have the id {advisory.id}: {known[advisory.id].package} has one.",
                            path=advisory.package)  # fmt: skip
+    keep_modules(places_of(known.values()))
     return MappingProxyType(known)
 
 

@@ -52,7 +52,6 @@ __all__ = ["Advisory"]
 
 # The remedies of any defect of a kernel.
 USUAL = ("upgrade", "panic-policy")
-OURS = "ejectable.advisories."
 
 
 class Advisory(ABC):
@@ -204,6 +203,5 @@ class Advisory(ABC):
         from ejectable.advisories import probe
 
         _ = self.facts, probe
-        if not self.package.startswith(OURS):
-            for part in pkgutil.iter_modules(sys.modules[self.package].__path__, f"{self.package}."):
-                importlib.import_module(part.name)
+        for part in pkgutil.iter_modules(sys.modules[self.package].__path__, f"{self.package}."):
+            importlib.import_module(part.name)
