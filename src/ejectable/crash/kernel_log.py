@@ -4,10 +4,11 @@
 import re
 
 from ejectable.crash.lines import clean, read
+from ejectable.crash.lost import is_benign
 from ejectable.crash.oops_patterns import GATE, find
 from ejectable.errors import BadInput
 
-__all__ = ["SAMPLE", "NoLog", "first_pattern", "is_kernel_log", "refuse"]
+__all__ = ["SAMPLE", "NoLog", "first_pattern", "is_kernel_log", "left_unread", "refuse"]
 
 SAMPLE = 1 << 17  # bytes that are looked at
 HINT = "Give it the output of dmesg, journalctl -k, a serial console, or a file from /sys/fs/pstore."
@@ -30,6 +31,13 @@ SPOKEN = re.compile(
     re.MULTILINE,
 )
 ENOUGH_SPOKEN = 3
+# What stands in reports alone, wherever in a line and in whatever wrapping: frames, heads and ends of traces.
+REPORTED = re.compile(
+    r"\w\w\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}|Call [Tt]race:|</?TASK>|---\[ end (?:trace|Kernel panic)"
+    r"|\b[RE]IP: [0-9(\[]|\bOops: [0-9a-f]{4}|NULL pointer dereference,? (?:at|address: )(?: |0)"
+    r"|\bBUG: (?:kernel NULL|unable to handle)|#PF: \w|\bCR2: [0-9a-f]{8}|\b[RE]SP: 00[0-9a-f]{2}:"
+)
+BEFORE = 8192  # characters before it in which something may say that somebody asked for the trace
 GATE_BYTES = re.compile(GATE.pattern.encode())
 
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"%PDF")
@@ -76,6 +84,16 @@ def first_pattern(data: bytes) -> int | None:
         if line is not None and any(find(piece) for piece in line.text.split("\n")[:50]):
             return start
         position = end + 1
+    return None
+
+
+def left_unread(data: bytes) -> str | None:
+    """The words of a report in a log in which none was read, or `None`. Its wrapping may be one that nobody knows."""
+    text = data.replace(b"\0", b"").decode("utf-8", "replace").replace("\\", "")
+    for whole in (text, text.replace("\n", "")):  # it may be folded
+        for match in REPORTED.finditer(whole):
+            if not is_benign(whole[max(0, match.start() - BEFORE) : match.start()]):
+                return whole[max(0, match.start() - 40) : match.end() + 40]
     return None
 
 

@@ -48,12 +48,14 @@ NOT_MEANT = re.compile(
 # Words of a report. A line with one of them that is in no report may be what is left of one.
 SUSPICIOUS = re.compile(
     r"\+0x[0-9a-f]{1,8}/0x[0-9a-f]|Call [Tt]race|\b[RE]IP: |\bOops\b|\bBUG: |NULL pointer|general protection fault"
-    r"|[Kk]ernel panic|---\[ end trace|exited with (?:preempt_count|irqs disabled)"
+    r"|[Kk]ernel panic|---\[ end trace|^ *</?TASK>|exited with (?:preempt_count|irqs disabled)"
 )
 
 
 def speaks_of_a_crash(text: str) -> bool:
     """Whether a line that is in no report has words of one."""
+    if "---[ end Kernel panic" in text:  # begins nothing, and ends what a crash began
+        return True
     return SUSPICIOUS.search(text) is not None and not NOT_MEANT.search(text)
 
 
