@@ -143,7 +143,7 @@ def _called(event: Event, names: Sequence[str], everything: Sequence[str]) -> tu
     if event.kind == "null-call":
         return True, "the kernel called address 0"
     address = int(event.address or event.registers.get("CR2", "0"), 16)
-    if _is_fault(event) and event.ip is None and (address == 0 or address >= BELOW_ZERO):
+    if _is_fault(event) and event.ip is None and (event.address is None or address == 0 or address >= BELOW_ZERO):
         return None, "the report does not show what was called"
     if _is_fault(event) and (event.ip or "").startswith("0x") and int(event.ip or "", 16) < FIRST_PAGE:
         return None, f"the instruction pointer {event.ip} cannot be right"
@@ -164,7 +164,9 @@ def _unless_elsewhere(
 ) -> Recognition:
     """Not known what was called: unknown, unless the trace shows that it was somewhere else."""
     told = [name for name in names if not BOTTOM.fullmatch(name)]
-    hidden_caller = any(name == CALLER or REMOVAL.fullmatch(name) or _nearly(name) for name in everything)
+    hidden_caller = any(
+        name == CALLER or REMOVAL.fullmatch(name) or PROBE_PATH.fullmatch(name) or _nearly(name) for name in everything
+    )
     if hidden_caller or not told or (event.trigger is not None and WAY.fullmatch(told[0])):
         return Recognition(Status.UNKNOWN, 0.0, how, device_kind=device, doubts=event.doubts)
     why = f"{how}, but {names[0]} was at work, not {CALLER}"
@@ -210,7 +212,7 @@ def _another_caller(event: Event, names: Sequence[str], everything: Sequence[str
             )
     elif CALLER in everything[:first]:
         return unknown(f"{CALLER} stands above {names[0]} as a frame that the unwinder doubts")
-    nearly = next((name for name in everything[: first + 1] if _nearly(name)), None)
+    nearly = next((name for name in everything if _nearly(name)), None)
     if names[0] == "vp_del_vq" and CALLER not in names:  # which nobody else calls
         nearly = names[0]
     if nearly is not None:
