@@ -2,13 +2,14 @@
 """Whether bytes are a kernel's log at all; if not, what they seem to be, and how to get a log."""
 
 import re
+from collections.abc import Container
 
 from ejectable.crash.lines import clean, read
 from ejectable.crash.lost import is_benign
 from ejectable.crash.oops_patterns import GATE, find
 from ejectable.errors import BadInput
 
-__all__ = ["SAMPLE", "NoLog", "first_pattern", "is_kernel_log", "left_unread", "refuse"]
+__all__ = ["SAMPLE", "NoLog", "first_pattern", "is_kernel_log", "joined_unread", "left_unread", "refuse"]
 
 SAMPLE = 1 << 17  # bytes that are looked at
 HINT = "Give it the output of dmesg, journalctl -k, a serial console, or a file from /sys/fs/pstore."
@@ -37,6 +38,9 @@ REPORTED = re.compile(
     r"|\b[RE]IP: [0-9(\[]|\bOops: [0-9a-f]{4}|NULL pointer dereference,? (?:at|address: )(?: |0)"
     r"|\bBUG: (?:kernel NULL|unable to handle)|#PF: \w|\bCR2: [0-9a-f]{8}|\b[RE]SP: 00[0-9a-f]{2}:"
 )
+SMALL = 1 << 22  # bytes of a log that somebody may have joined
+LONG, FRAMES = 600, 4  # characters and frames of a line that is a report
+READ = 1 << 14  # characters of a line that the reader looks at
 BEFORE = 8192  # characters before it in which something may say that somebody asked for the trace
 GATE_BYTES = re.compile(GATE.pattern.encode())
 
@@ -94,6 +98,17 @@ def left_unread(data: bytes) -> str | None:
         for match in REPORTED.finditer(whole):
             if not is_benign(whole[max(0, match.start() - BEFORE) : match.start()]):
                 return whole[max(0, match.start() - 40) : match.end() + 40]
+    return None
+
+
+def joined_unread(data: bytes, begun: Container[int]) -> int | None:
+    """The number of a line that holds a report with no line's end in it, where no event begins or beyond what is read."""
+    if len(data) > SMALL:
+        return None
+    for number, line in enumerate(data.split(b"\n"), 1):
+        unread = line[READ:] if number in begun else line
+        if len(unread) > LONG and left_unread(unread) and unread.count(b"+0x") >= FRAMES:
+            return number
     return None
 
 

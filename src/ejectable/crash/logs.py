@@ -13,7 +13,7 @@ from typing import BinaryIO
 import msgspec
 
 from ejectable.crash.fields import is_document
-from ejectable.crash.kernel_log import SAMPLE, first_pattern, is_kernel_log, left_unread, refuse
+from ejectable.crash.kernel_log import SAMPLE, first_pattern, is_kernel_log, joined_unread, left_unread, refuse
 from ejectable.crash.lines import clean, read
 from ejectable.crash.prefixes import learn
 from ejectable.crash.reader import Reader
@@ -190,6 +190,9 @@ def _log(reader: Reader, events: list[Event], samples: list[bytes]) -> Log:
         line, text = reader.suspicious
         detail = f"“{text.strip()[:100]}” speaks of a crash, and no report of one could be read."
         log.suspicious = Doubt(DoubtKind.UNPARSED, f"{reader.source}:{line}", detail)
+    elif events and (at := joined_unread(samples[0], {event.line for event in events})) is not None:
+        detail = "This line holds a whole report of a crash, joined, and it could not be read."
+        log.suspicious = Doubt(DoubtKind.UNPARSED, f"{reader.source}:{at}", detail)
     elif not events and (words := next(filter(None, map(left_unread, samples)), None)) is not None:
         detail = f"“{words.strip()}” is of a report of a crash, in a wrapping in which no report could be read."
         log.suspicious = Doubt(DoubtKind.UNPARSED, reader.source, detail)

@@ -28,7 +28,7 @@ CALLER = "vp_del_vqs"
 # driver's, and the names that the tree's drivers give their removal.
 REMOVAL = re.compile(
     r"virtio_dev_(?:remove|shutdown)|virtio_device_freeze|unregister_virtio_device|virtio_pci_(?:remove|freeze)\w{0,20}"
-    r"|(?:virt\w{0,30}|vp|vpmem|rpmsg|scmi|p9)_\w{0,30}(?:remove|freeze|del_vqs|delete_vqs|vqs_del|"
+    r"|(?:virt|vp_|vpmem|rpmsg|scmi|p9_)\w{0,50}(?:remove|freeze|del_vqs|delete_vqs|vqs_del|"
     r"deinit|shutdown|release|exit|reset_prepare|unprobe)\w{0,30}"
     r"|remove_(?:vq_common|vqs|common)\w{0,20}|p9_virtio_remove|viommu_remove|bt_virtio\w{0,20}|virtbt_\w{1,20}"
     r"|rpmsg_remove|fini_vqs"
@@ -105,7 +105,7 @@ def recognise(event: Event) -> Recognition:
         del names[0]
     everything = [_base(frame.function) for frame in event.trace]
     device = _device(names)
-    called, how = _called(event, names, everything)
+    called, how = _called(event, everything)
     if called is None:
         return _unless_elsewhere(event, names, everything, how, device)
     if not called:
@@ -128,7 +128,7 @@ def recognise(event: Event) -> Recognition:
     return _is_it(event, names[1:], how, device)
 
 
-def _called(event: Event, names: Sequence[str], everything: Sequence[str]) -> tuple[bool | None, str]:
+def _called(event: Event, everything: Sequence[str]) -> tuple[bool | None, str]:
     """Whether the kernel called address 0, `None` where that cannot be seen; and how that is known."""
     checked = _kcfi(event)
     if checked is None:
@@ -147,6 +147,8 @@ def _called(event: Event, names: Sequence[str], everything: Sequence[str]) -> tu
         return None, "the report does not show what was called"
     if _is_fault(event) and (event.ip or "").startswith("0x") and int(event.ip or "", 16) < FIRST_PAGE:
         return None, f"the instruction pointer {event.ip} cannot be right"
+    if event.kind in ("bug", "other") and not event.trace and event.ip is None and event.doubts:
+        return None, "the report shows neither a trace nor where the kernel was"
     if CALLER in everything:
         return False, f"{CALLER} is in the trace, but the kernel did not call address 0 there"
     if event.kind in ("null-deref", "paging-fault", "gpf"):
