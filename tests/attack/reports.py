@@ -14,9 +14,9 @@ NO_WITNESS = ("defect-unknown-caller",)
 END = re.compile(r"---\[ end|\+0x|CR2:")
 # Another task's lines, which are in two of the fixtures.
 OTHERS = re.compile(r"\] +sdb: |audit: type=")
-# What a report alone says, however it is wrapped: as long as one of these is there, it speaks of a crash.
+# What these reports alone say, and no other one that an attack adds: as long as one of these is there, it is theirs.
 TOKENS = re.compile(
-    rb"\+0x[0-9a-f]|\bR[A-Z0-9]{2}: |CR2|Oops|NULL pointer|end trace|TASK>|Call [Tt]race|\bx\d\d? : |PGD |#PF|Modules l"
+    rb"vp_|virt|NULL pointer|page fault|\bCR2|\bR[A-D]X: |\bOops|\bPGD |#PF|\bx\d\d? ?: ", re.IGNORECASE
 )
 
 

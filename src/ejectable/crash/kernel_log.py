@@ -2,14 +2,14 @@
 """Whether bytes are a kernel's log at all; if not, what they seem to be, and how to get a log."""
 
 import re
-from collections.abc import Container
+from collections.abc import Sequence
 
 from ejectable.crash.lines import clean, read
 from ejectable.crash.lost import is_benign
 from ejectable.crash.oops_patterns import GATE, find
 from ejectable.errors import BadInput
 
-__all__ = ["SAMPLE", "NoLog", "first_pattern", "is_kernel_log", "joined_unread", "left_unread", "refuse"]
+__all__ = ["SAMPLE", "NoLog", "first_pattern", "is_kernel_log", "left_unread", "refuse", "unread_line"]
 
 SAMPLE = 1 << 17  # bytes that are looked at
 HINT = "Give it the output of dmesg, journalctl -k, a serial console, or a file from /sys/fs/pstore."
@@ -36,10 +36,14 @@ ENOUGH_SPOKEN = 3
 REPORTED = re.compile(
     r"\w\w\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}|Call [Tt]race:|</?TASK>|---\[ end (?:trace|Kernel panic)"
     r"|\b[RE]IP: [0-9(\[]|\bOops: [0-9a-f]{4}|NULL pointer dereference,? (?:at|address: )(?: |0)"
-    r"|\bBUG: (?:kernel NULL|unable to handle)|#PF: \w|\bCR2: [0-9a-f]{8}|\b[RE]SP: 00[0-9a-f]{2}:"
+    r"|\bBUG: (?:kernel NULL|unable to handle)|#PF: \w|\bCR2: [0-9a-f]{8}|\b[RE]SP: 00[0-9a-f]{2}:",
+    re.IGNORECASE,
 )
 SMALL = 1 << 22  # bytes of a log that somebody may have joined
-LONG, FRAMES = 600, 4  # characters and frames of a line that is a report
+DAEMON = re.compile(r"[\w./-]\[\d{1,9}\]: [^\n]*\Z")  # a program speaks of a crash: `ops[77]: `
+LINE = 240  # characters of it
+WORDS = 6  # of a report, so that they are one: a single one may be said again behind it
+BENIGN_LINES = 60  # that a trace may be long which somebody asked for
 READ = 1 << 14  # characters of a line that the reader looks at
 BEFORE = 8192  # characters before it in which something may say that somebody asked for the trace
 GATE_BYTES = re.compile(GATE.pattern.encode())
@@ -96,20 +100,30 @@ def left_unread(data: bytes) -> str | None:
     text = data.replace(b"\0", b"").decode("utf-8", "replace").replace("\\", "")
     for whole in (text, text.replace("\n", "")):  # it may be folded
         for match in REPORTED.finditer(whole):
-            if not is_benign(whole[max(0, match.start() - BEFORE) : match.start()]):
+            before = whole[max(0, match.start() - BEFORE) : match.start()]
+            if not is_benign(before) and not DAEMON.search(before[-LINE:]):
                 return whole[max(0, match.start() - 40) : match.end() + 40]
     return None
 
 
-def joined_unread(data: bytes, begun: Container[int]) -> int | None:
-    """The number of a line that holds a report with no line's end in it, where no event begins or beyond what is read."""
+def unread_line(data: bytes, read: Sequence[tuple[int, int]]) -> int | None:
+    """The first of several lines that belong to a report, and to none of those that were `read`; or `None`.
+
+    `read` are the first and last line of each, from 1. What is beyond the part of a line that is read counts as well.
+    """
     if len(data) > SMALL:
         return None
-    for number, line in enumerate(data.split(b"\n"), 1):
-        unread = line[READ:] if number in begun else line
-        if len(unread) > LONG and left_unread(unread) and unread.count(b"+0x") >= FRAMES:
-            return number
-    return None
+    first, words, benign = None, 0, 0
+    spans = sorted(read)
+    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
+        while spans and spans[0][1] < number:
+            del spans[0]
+        unread = line[READ:] if any(start <= number <= end for start, end in spans) else line
+        if is_benign(unread):
+            benign = number + BENIGN_LINES
+        if number > benign and (found := len(REPORTED.findall(unread))):
+            first, words = first or number, words + found
+    return first if words >= WORDS else None
 
 
 class NoLog(BadInput):
