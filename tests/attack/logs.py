@@ -318,7 +318,6 @@ DAMAGES: dict[str, Transformation] = {
     "another CPU's lines between": _mixed,
     "another report between": _between,
     "blanks collapsed": lambda text, _rng: re.sub(r"[ \t]+", " ", text).encode(),
-    "upper case": lambda text, _rng: text.upper().encode(),
     "question marks for what is not ASCII": lambda text, _rng: text.encode("ascii", "replace"),
     "columns cut at 60": lambda text, _rng: "".join(f"{line[:60]}\n" for line in text.splitlines()).encode(),
     "every second line lost": lambda text, _rng: "".join(text.splitlines(keepends=True)[::2]).encode(),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ejectable.crash.lines import clean, read
 from ejectable.crash.lost import is_benign
-from ejectable.crash.oops_patterns import GATE, find
+from ejectable.crash.oops_patterns import GATE, NOT_MEANT, find
 from ejectable.errors import BadInput
 
 __all__ = ["SAMPLE", "NoLog", "first_pattern", "is_kernel_log", "left_unread", "refuse", "unread_line"]
@@ -36,13 +36,13 @@ ENOUGH_SPOKEN = 3
 REPORTED = re.compile(
     r"\w\w\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}|Call [Tt]race:|</?TASK>|---\[ end (?:trace|Kernel panic)"
     r"|\b[RE]IP: [0-9(\[]|\bOops: [0-9a-f]{4}|NULL pointer dereference,? (?:at|address: )(?: |0)"
-    r"|\bBUG: (?:kernel NULL|unable to handle)|#PF: \w|\bCR2: [0-9a-f]{8}|\b[RE]SP: 00[0-9a-f]{2}:",
+    r"|\bBUG: (?:kernel NULL|unable to handle)|#PF\b|\bPGD [0-9a-f]|\bCR2: [0-9a-f]{8}|\b[RE]SP: 00[0-9a-f]{2}:",
     re.IGNORECASE,
 )
 SMALL = 1 << 22  # bytes of a log that somebody may have joined
 DAEMON = re.compile(r"[\w./-]\[\d{1,9}\]: [^\n]*\Z")  # a program speaks of a crash: `ops[77]: `
 LINE = 240  # characters of it
-WORDS = 6  # of a report, so that they are one: a single one may be said again behind it
+WORDS, BEHIND = 2, 6  # of a report, before the first that was read and behind it, where some are said again
 BENIGN_LINES = 60  # that a trace may be long which somebody asked for
 READ = 1 << 14  # characters of a line that the reader looks at
 BEFORE = 8192  # characters before it in which something may say that somebody asked for the trace
@@ -115,15 +115,18 @@ def unread_line(data: bytes, read: Sequence[tuple[int, int]]) -> int | None:
         return None
     first, words, benign = None, 0, 0
     spans = sorted(read)
+    begin = spans[0][0] if spans else 0
     for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
         while spans and spans[0][1] < number:
             del spans[0]
         unread = line[READ:] if any(start <= number <= end for start, end in spans) else line
         if is_benign(unread):
             benign = number + BENIGN_LINES
-        if number > benign and (found := len(REPORTED.findall(unread))):
+        if number > benign and not NOT_MEANT.search(unread[:READ]) and (found := len(REPORTED.findall(unread))):
             first, words = first or number, words + found
-    return first if words >= WORDS else None
+            if words >= (WORDS if number < begin else BEHIND):
+                return first
+    return None
 
 
 class NoLog(BadInput):

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 
 from ejectable.crash.oops_pattern import Match, OopsPattern
 
-__all__ = ["CAUSED", "CONSEQUENCE", "GATE", "SUSPICIOUS", "find", "speaks_of_a_crash"]
+__all__ = ["CAUSED", "CONSEQUENCE", "GATE", "NOT_MEANT", "SUSPICIOUS", "find", "speaks_of_a_crash"]
 
 # Panics that only carry out what an earlier report began.
 CONSEQUENCE = re.compile(
