@@ -2,7 +2,7 @@
 """Whether bytes are a kernel's log at all; if not, what they seem to be, and how to get a log."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ejectable.crash.lines import clean, read
 from ejectable.crash.lost import is_benign
@@ -36,9 +36,10 @@ ENOUGH_SPOKEN = 3
 REPORTED = re.compile(
     r"\w\w\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}|Call [Tt]race:|</?TASK>|---\[ end (?:trace|Kernel panic)"
     r"|\b[RE]IP: [0-9(\[]|\bOops: [0-9a-f]{4}|NULL pointer dereference,? (?:at|address: )(?: |0)"
-    r"|\bBUG: (?:kernel NULL|unable to handle)|#PF\b|\bPGD [0-9a-f]|\bCR2: [0-9a-f]{8}|\b[RE]SP: 00[0-9a-f]{2}:",
-    re.IGNORECASE,
+    r"|\bBUG: (?:kernel NULL|unable to handle)|#PF\b|\bPGD [0-9a-f]|\bCR2: [0-9a-f]{8}|\b[RE]SP: 00[0-9a-f]{2}:"
 )
+# One of these is in each of them, and they are found fast.
+WITHIN = ("+0x", "all ", "TASK>", "[ end ", "IP: ", "Oops: ", "NULL", "BUG: ", "#PF", "PGD ", "CR2: ", "SP: 0")
 SMALL = 1 << 22  # bytes of a log that somebody may have joined
 DAEMON = re.compile(r"[\w./-]\[\d{1,9}\]: [^\n]*\Z")  # a program speaks of a crash: `ops[77]: `
 LINE = 240  # characters of it
@@ -95,15 +96,28 @@ def first_pattern(data: bytes) -> int | None:
     return None
 
 
+def _reported(text: str) -> Iterator[re.Match[str]]:
+    for word in WITHIN:
+        at = text.find(word)
+        while at >= 0:
+            if match := REPORTED.search(text, max(0, at - 4), at + 60):
+                yield match
+            at = text.find(word, at + 1)
+
+
 def left_unread(data: bytes) -> str | None:
     """The words of a report in a log in which none was read, or `None`. Its wrapping may be one that nobody knows."""
     text = data.replace(b"\0", b"").decode("utf-8", "replace").replace("\\", "")
     for whole in (text, text.replace("\n", "")):  # it may be folded
-        for match in REPORTED.finditer(whole):
+        for match in _reported(whole):
             before = whole[max(0, match.start() - BEFORE) : match.start()]
             if not is_benign(before) and not DAEMON.search(before[-LINE:]):
                 return whole[max(0, match.start() - 40) : match.end() + 40]
     return None
+
+
+def _words(line: str) -> int:
+    return len(REPORTED.findall(line)) if any(word in line for word in WITHIN) else 0
 
 
 def unread_line(data: bytes, read: Sequence[tuple[int, int]]) -> int | None:
@@ -122,7 +136,7 @@ def unread_line(data: bytes, read: Sequence[tuple[int, int]]) -> int | None:
         unread = line[READ:] if any(start <= number <= end for start, end in spans) else line
         if is_benign(unread):
             benign = number + BENIGN_LINES
-        if number > benign and not NOT_MEANT.search(unread[:READ]) and (found := len(REPORTED.findall(unread))):
+        if number > benign and not NOT_MEANT.search(unread[:READ]) and (found := _words(unread)):
             first, words = first or number, words + found
             if words >= (WORDS if number < begin else BEHIND):
                 return first
