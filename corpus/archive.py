@@ -17,10 +17,29 @@ from pathlib import Path
 
 from ejectable.errors import Missing
 
-__all__ = ["SUITE", "cache_folder", "fetch", "locked", "mirror", "offered", "sources", "versions"]
+__all__ = [
+    "SUITE",
+    "cache_folder",
+    "fetch",
+    "fetch_source",
+    "indexes",
+    "locked",
+    "mirror",
+    "offered",
+    "sources",
+    "versions",
+]
 
 ARCHITECTURES = ("amd64", "arm64")
 SUITE = "bookworm"
+# Where the sources are that Debian's kernels are built from.
+SOURCE_SUITES = (" trixie-backports", *(f"-security {name}-security" for name in ("bullseye", "bookworm", "trixie")))
+# Where else Debian offers kernels, from Debian 11 to experimental: other kernels and other compilers.
+EVERY_SUITE = (
+    *(f" {name}" for name in ("bullseye", "bookworm", "trixie", "forky", "sid", "experimental")),
+    *(f" {name}-backports" for name in ("bookworm", "trixie")),
+    *(f"-security {name}-security" for name in ("bullseye", "bookworm", "trixie")),
+)
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # package debian-archive-keyring, on Ubuntu too
 TEMPLATE = Path("/usr/share/python-apt/templates/Debian.info")  # package python-apt-common, on Ubuntu too
 
@@ -76,29 +95,37 @@ def _nobody_says() -> str:
     )
 
 
-def sources(signed_by: str | None = None) -> str:
-    """The lines of a sources.list for Debian 12."""
+def sources(signed_by: str | None = None, *, everywhere: bool = False) -> str:
+    """The lines of a sources.list for Debian 12, or for every release of Debian that has kernels."""
     signed = f"[signed-by={signed_by}] " if signed_by else ""
-    suites = (f" {SUITE}", f" {SUITE}-updates", f"-security {SUITE}-security")
-    return "".join(f"deb {signed}{mirror()}{suite} main\n" for suite in suites)
+    kinds: dict[str, tuple[str, ...]] = {"deb": (f" {SUITE}", f" {SUITE}-updates", f"-security {SUITE}-security")}
+    if everywhere:
+        kinds = {"deb": EVERY_SUITE, "deb-src": SOURCE_SUITES}
+    return "".join(f"{kind} {signed}{mirror()}{suite} main\n" for kind, suites in kinds.items() for suite in suites)
 
 
 @cache
-def _options() -> tuple[str, ...]:
-    """Apt's options for a private state with both architectures; its lists are fetched once a day at most."""
+def _options(everywhere: bool = False) -> tuple[str, ...]:
+    """Apt's options for a private state with both architectures; its lists are fetched once a day at most.
+
+    `everywhere`: of a second state, with every release of Debian; the first one's newest stays Debian 12's.
+    """
     if shutil.which("apt-get") is None:
         raise Missing("apt-get was not found.", hint="Test kernels come from Debian's archive; run this on Debian.")
     if not Path(KEYRING).exists():
         raise Missing(f"{KEYRING}: no such file.", hint="Install the package debian-archive-keyring.")
-    root = cache_folder() / "apt"
+    root = cache_folder() / ("apt-everywhere" if everywhere else "apt")
     for folder in ("state/lists/partial", "cache/archives/partial"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    lines = sources(KEYRING)
+    lines = sources(KEYRING, everywhere=everywhere)
     options = (
         f"-oDir::Etc::SourceList={root}/sources.list",
         "-oDir::Etc::SourceParts=-",
         f"-oDir::State={root}/state",
         f"-oDir::Cache={root}/cache",
+        # Debian's container images switch these off: each call would then read all the lists anew.
+        "-oDir::Cache::pkgcache=pkgcache.bin",
+        "-oDir::Cache::srcpkgcache=srcpkgcache.bin",
         "-oDir::State::status=/var/lib/dpkg/status",
         "-oAPT::Architecture=amd64",
         *(f"-oAPT::Architectures::={architecture}" for architecture in ARCHITECTURES),
@@ -107,7 +134,7 @@ def _options() -> tuple[str, ...]:
         "-qq",
     )
     stamp = root / "updated"
-    with locked("apt"):
+    with locked(root.name):
         import time
 
         listed = root / "sources.list"
@@ -121,13 +148,12 @@ def _options() -> tuple[str, ...]:
     return options
 
 
-def _apt(*arguments: str, folder: Path | None = None) -> str:
-    done = subprocess.run(
-        [arguments[0], *_options(), *arguments[1:]], cwd=folder, check=False, capture_output=True, text=True
-    )
+def _apt(*arguments: str, folder: Path | None = None, everywhere: bool = False) -> str:
+    command = [arguments[0], *_options(everywhere), *arguments[1:]]
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
     if done.returncode:
-        command = " ".join(arguments)
-        raise Missing(f"`{command}` failed: {done.stderr.strip()[-400:]}", hint="Is the archive within reach?")
+        said = " ".join(arguments)
+        raise Missing(f"`{said}` failed: {done.stderr.strip()[-400:]}", hint="Is the archive within reach?")
     return done.stdout
 
 
@@ -144,8 +170,30 @@ def versions(package: str, architecture: str = "amd64") -> tuple[str, ...]:
     return tuple(dict.fromkeys(line.split("|")[1].strip() for line in output.splitlines() if "|" in line))
 
 
-def fetch(package: str, architecture: str = "amd64", version: str | None = None) -> Path:
-    """The .deb of a package, downloaded on first use; raises `Missing` when the archive does not have it."""
+def indexes() -> Iterator[tuple[str, str]]:
+    """Each package index of every release of Debian: (suite, its text)."""
+    listed = _apt(
+        "apt-get", "indextargets", "--format", "$(RELEASE)|$(FILENAME)", "Created-By: Packages", everywhere=True
+    )
+    for line in listed.splitlines():
+        suite, _, name = line.partition("|")
+        text = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", name], check=True, capture_output=True, text=True)
+        yield suite, text.stdout
+
+
+def fetch_source(package: str, version: str, folder: Path) -> list[Path]:
+    """The archives of a source package (upstream's and Debian's), downloaded into `folder`; `Missing` as `fetch`."""
+    _apt(
+        "apt-get", "source", "--download-only", "--only-source", f"{package}={version}", folder=folder, everywhere=True
+    )
+    return sorted(folder.glob("*.tar.*[!c]"))
+
+
+def fetch(package: str, architecture: str = "amd64", version: str | None = None, *, everywhere: bool = False) -> Path:
+    """The .deb of a package, downloaded on first use; raises `Missing` when the archive does not have it.
+
+    `everywhere`: of any release of Debian, not of Debian 12 alone.
+    """
     folder = cache_folder() / "debs"
     folder.mkdir(exist_ok=True)
     pattern = f"{package}_{version.replace(':', '%3a') if version else '*'}_*.deb"
@@ -157,7 +205,8 @@ def fetch(package: str, architecture: str = "amd64", version: str | None = None)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         try:
-            _apt("apt-get", "download", f"{package}:{architecture}" + (f"={version}" if version else ""), folder=aside)
+            wanted = f"{package}:{architecture}" + (f"={version}" if version else "")
+            _apt("apt-get", "download", wanted, folder=aside, everywhere=everywhere)
             downloaded = next(aside.glob("*.deb"))
             return downloaded.rename(folder / downloaded.name)
         finally:

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`make corpus`: has ejectable judge every kernel of the corpus, and compares with what is true of it.
 
-    python -m corpus.judge [--quick] [--only WORD] [--there] [--write] [--jobs N]
+    python -m corpus.judge [--quick] [--only WORD] [--there] [--resume] [--kept] [--write] [--jobs N]
 
-Exit code 0 when no verdict is wrong, at most one in twenty is `unknown` (each with its reason), at least sixty
+Exit code 0 when no verdict is wrong, at most one in a hundred is `unknown` (each with its doubt), at least 260
 kernels were judged and none is missing; 1 otherwise. `--write` renews docs/corpus.md.
 """
 
 import argparse
 import collections
+import hashlib
 import json
 import subprocess
 import sys
@@ -19,25 +20,39 @@ from pathlib import Path
 
 import msgspec
 
+import ejectable
+from corpus.archive import cache_folder
 from corpus.list import QUICK, Entry, entries, is_there, items
 
 __all__ = ["Judgement", "judge", "main"]
 
 ADVISORY = "CVE-2024-42134"
 EXIT_CODES = {"affected": 2, "unknown": 3, "fixed": 0, "not_affected": 0, "mitigated": 0}
-UNKNOWN_AT_MOST = 0.05
-AT_LEAST = 60
+UNKNOWN_AT_MOST = 0.01
+AT_LEAST = 260
 TABLE = Path(__file__).parents[1] / "docs" / "corpus.md"
 
 
-class Judgement(msgspec.Struct, frozen=True):
-    """What ejectable said of one kernel."""
+class Said(msgspec.Struct, frozen=True):
+    """What ejectable said of one file."""
 
-    entry: Entry
     verdict: str  # a status word, or "error"
     kinds: tuple[str, ...]  # of the evidence, in its order
     reason: str
     seconds: float
+    doubts: tuple[str, ...] = ()
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """A kernel of the corpus, and what ejectable said of it."""
+
+    entry: Entry
+    said: Said
+
+    @property
+    def verdict(self) -> str:
+        """A status word, or "error"."""
+        return self.said.verdict
 
     @property
     def right(self) -> bool:
@@ -50,11 +65,49 @@ class Judgement(msgspec.Struct, frozen=True):
         return not self.right and self.verdict != "unknown"
 
 
-def judge(entry: Entry) -> Judgement:
-    """Run `ejectable kernel` on one kernel, as a person would."""
+def judge(entry: Entry, journal: Path | None = None) -> Judgement:
+    """Run `ejectable kernel` on one kernel, as a person would; with a journal, unless it is in there.
+
+    A journal belongs to the very code that it was written with (`journal_of_this_code`); what it holds of a file goes
+    by name, size and time.
+    """
+    if journal is None:
+        return Judgement(entry, _ask(entry))
+    said = _kept(entry, journal)
+    if said is None:
+        said = _ask(entry)
+        with journal.open("ab") as file:
+            file.write(msgspec.json.encode((_key(entry), said)) + b"\n")
+    return Judgement(entry, said)
+
+
+def _key(entry: Entry) -> str:
+    facts = entry.path.stat()
+    return f"{entry.name} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def _kept(entry: Entry, journal: Path) -> Said | None:
+    lines = journal.read_bytes().splitlines() if journal.exists() else []
+    return dict(msgspec.json.decode(line, type=tuple[str, Said]) for line in lines).get(_key(entry))
+
+
+def journal_of_this_code() -> Path:
+    """The file in the cache that keeps what ejectable's code, as it is now, said of kernels."""
+    folder = Path(ejectable.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in {".py", ".toml"}:
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    kept = cache_folder() / "judgements"
+    kept.mkdir(exist_ok=True)
+    return kept / f"{digest.hexdigest()[:16]}.jsonl"
+
+
+def _ask(entry: Entry) -> Said:
     started = time.monotonic()
+    command = [sys.executable, "-m", "ejectable", "kernel", "--format", "json", "--no-cache", "--advisory", ADVISORY]
     done = subprocess.run(
-        [sys.executable, "-m", "ejectable", "kernel", "--format", "json", "--no-cache", entry.path],
+        [*command, entry.path],
         check=False,
         capture_output=True,
         text=True,
@@ -70,13 +123,18 @@ def judge(entry: Entry) -> Judgement:
             if finding["advisory"] == ADVISORY
         ]
         verdict = document["status"]
+        doubts = [
+            f"{doubt['kind']} ({doubt['where']}): {doubt['detail']}"
+            for finding in findings
+            for doubt in finding["doubts"]
+        ]
     except (ValueError, KeyError, TypeError):
-        return Judgement(entry, "error", (), (done.stderr.strip().splitlines() or ["no output"])[0], seconds)
+        return Said("error", (), (done.stderr.strip().splitlines() or ["no output"])[0], seconds)
     if done.returncode != EXIT_CODES.get(verdict):
-        return Judgement(entry, "error", (), f"exit code {done.returncode} with status {verdict}", seconds)
+        return Said("error", (), f"exit code {done.returncode} with status {verdict}", seconds)
     kinds = tuple(dict.fromkeys(evidence["kind"] for finding in findings for evidence in finding["evidence"]))
     reason = "; ".join(dict.fromkeys(finding["reason"] for finding in findings))
-    return Judgement(entry, verdict, kinds, reason, seconds)
+    return Said(verdict, kinds, reason, seconds, tuple(dict.fromkeys(doubts)))
 
 
 COLUMNS = (
@@ -100,8 +158,8 @@ def row(judgement: Judgement) -> tuple[str, ...]:
         entry.virtio_pci,
         entry.expected,
         judgement.verdict if judgement.right else f"**{judgement.verdict}**",
-        ", ".join(judgement.kinds),
-        f"{judgement.seconds:.1f}",
+        ", ".join(judgement.said.kinds),
+        f"{judgement.said.seconds:.1f}",
     )
 
 
@@ -114,11 +172,13 @@ def summary(judgements: Sequence[Judgement]) -> str:
     counts = collections.Counter(
         "wrong" if one.wrong else "unknown" if not one.right else "right" for one in judgements
     )
+    words = collections.Counter(one.verdict for one in judgements)
     expected = collections.Counter(one.entry.expected for one in judgements)
-    times = sorted(one.seconds for one in judgements) or [0.0]
+    times = sorted(one.said.seconds for one in judgements) or [0.0]
     return (
         f"{len(judgements)} kernels: {counts['right']} right, {counts['unknown']} unknown, {counts['wrong']} wrong. "
         f"Expected: {', '.join(f'{count} {word}' for word, count in sorted(expected.items()))}. "
+        f"Said: {', '.join(f'{count} {word}' for word, count in sorted(words.items()))}. "
         f"Median {times[len(times) // 2]:.1f} s, longest {times[-1]:.1f} s."
     )
 
@@ -148,7 +208,10 @@ def markdown(judgements: Sequence[Judgement], left_out: Sequence[str] = ()) -> s
             "",
             "## Not as expected",
             "",
-            *(f"- {one.entry.name}: {one.verdict}: {one.reason}" for one in strange),
+            *(
+                f"- {one.entry.name}: {one.verdict}: {one.said.reason}. Doubts: {'; '.join(one.said.doubts) or 'none'}"
+                for one in strange
+            ),
         ]
     return "\n".join(lines) + "\n"
 
@@ -159,6 +222,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="only what `make test` judges")
     parser.add_argument("--only", metavar="WORD", help="only kernels whose name holds WORD")
     parser.add_argument("--there", action="store_true", help="only what was downloaded or built before")
+    parser.add_argument("--resume", action="store_true", help="ask again only what this very code did not answer yet")
+    parser.add_argument(
+        "--kept", action="store_true", help="ask nothing: only what --resume has kept of this very code"
+    )
     parser.add_argument("--write", action="store_true", help="renew docs/corpus.md")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many at a time (default 2)")
     options = parser.parse_args(arguments)
@@ -167,13 +234,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.there:
         chosen = [item for item in chosen if is_there(item)]
     whole = not (options.quick or options.only)
+    journal = journal_of_this_code() if options.resume or options.kept else None
     judgements: list[Judgement] = []
     missing: list[tuple[str, str]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
         running = []
         for one in entries(chosen):
             if isinstance(one, Entry):
-                running.append(pool.submit(judge, one))
+                if options.kept and journal is not None and _kept(one, journal) is None:
+                    continue
+                running.append(pool.submit(judge, one, journal))
             else:
                 missing.append(one)
                 print(f"MISSING {one[0]}: {one[1]}", file=sys.stderr, flush=True)
@@ -183,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             mark = " " if judgement.right else "?" if not judgement.wrong else "!"
             print(mark, "  ".join(row(judgement)), flush=True)
             if not judgement.right:
-                print(f"    {judgement.reason}", flush=True)
+                print(f"    {judgement.said.reason}; {'; '.join(judgement.said.doubts)}", flush=True)
     print(summary(judgements))
     if options.write:
         judged = {one.entry.name for one in judgements}
@@ -193,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     builds = sum(1 for one in judgements if one.entry.form != "source")
     good = (
         not any(one.wrong for one in judgements)
-        and all(one.reason for one in judgements if one.verdict == "unknown")
+        and all(one.said.doubts for one in judgements if one.verdict == "unknown")
         and not missing
         and (not whole or (unknown <= UNKNOWN_AT_MOST * len(judgements) and builds >= AT_LEAST))
     )

@@ -38,6 +38,10 @@ NET UNIX INET PACKET NETDEVICES NET_CORE HOTPLUG_PCI_SHPC ACPI HOTPLUG_PCI_ACPI 
 HW_RANDOM HW_RANDOM_VIRTIO SCSI BLK_DEV_SD SCSI_LOWLEVEL SCSI_VIRTIO VSOCKETS VIRTIO_VSOCKETS INPUT LIST_HARDENED
 FRAME_WARN=2048
 """
+# What a driver of each kind of virtio device needs.
+DEVICES = """
+NET UNIX INET PACKET NETDEVICES NET_CORE VIRTIO_NET HW_RANDOM HW_RANDOM_VIRTIO SCSI BLK_DEV_SD SCSI_LOWLEVEL SCSI_VIRTIO
+"""
 AMD64 = """
 64BIT SERIAL_8250 SERIAL_8250_CONSOLE HYPERVISOR_GUEST PARAVIRT KVM_GUEST RELOCATABLE RANDOMIZE_BASE
 X86_LOCAL_APIC X86_IO_APIC X86_MPPARSE X86_X2APIC HPET_TIMER RTC_CLASS RTC_DRV_CMOS UNWINDER_ORC CPU_MITIGATIONS
@@ -59,7 +63,7 @@ SCHED_STACK_END_CHECK
 # What notices a module's mistakes at once.
 WATCHFUL = """
 KASAN KASAN_GENERIC KASAN_OUTLINE PROVE_LOCKING DEBUG_ATOMIC_SLEEP DEBUG_LIST DEBUG_OBJECTS DEBUG_OBJECTS_WORK
-SLUB_DEBUG DEBUG_FS KPROBES
+SLUB_DEBUG DEBUG_FS KPROBES PCIEASPM
 """
 
 
@@ -118,8 +122,16 @@ CONFIGS = {
             name="amd64-clang-kcfi",
             arch="amd64",
             compiler="clang-16",
-            extra="CFI_CLANG X86_KERNEL_IBT KPROBES",
-            notes="kCFI",
+            extra=f"{DEVICES} CFI_CLANG X86_KERNEL_IBT KPROBES",
+            notes="kCFI and IBT",
+        ),
+        # BTI needs clang: "depends on !CC_IS_GCC" (arch/arm64/Kconfig, ARM64_BTI_KERNEL).
+        Config(
+            name="arm64-clang-kcfi",
+            arch="arm64",
+            compiler="clang-16",
+            extra=f"{DEVICES} CFI_CLANG SHADOW_CALL_STACK KPROBES",
+            notes="kCFI, shadow call stack, BTI and pointer authentication",
         ),
         Config(name="amd64-gcc-os", arch="amd64", compiler="gcc-12", opt="Os", btf=False, retpoline=False),
         Config(name="amd64-6.1-gcc", family="6.1", arch="amd64", compiler="gcc-12"),

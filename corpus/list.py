@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The corpus: which kernels are judged, and what is true of each of them.
 
-Debian's own kernels: what is expected comes from the fact table (the callback was introduced in v6.8 and redesigned
-away in v6.11, so neither family has it). Built ones: from the edit that made them. Nothing comes from ejectable.
+Debian's own kernels: what is expected comes from their sources, which never had the callback (`debian_kernels`, and the
+fact table: it was introduced in v6.8 and redesigned away in v6.11). Built ones: from the edit that made them. Nothing
+comes from ejectable.
 """
 
 import shutil
@@ -15,6 +16,7 @@ import msgspec
 from corpus.archive import cache_folder, fetch, locked
 from corpus.builds import Expected, Opt, built, manifest_of
 from corpus.compilers import Compiler
+from corpus.debian_kernels import DebianKernel, listed
 from corpus.kernels import Form, Kernel, Payload
 from corpus.modules import DEFAULT_RELEASE, Module
 from corpus.patches import VARIANTS, Family, apply
@@ -146,6 +148,23 @@ HARDENED: list[tuple[str, str, Compiler]] = [  # release, hardening, compiler
     (DEFAULT_RELEASE, "o3", "gcc-12"),
     (ARM, "o3", "gcc-12"),
 ]
+# More kinds of builds, which the corpus alone has: `make test` builds those of HARDENED.
+ODD: list[tuple[str, str, Compiler]] = [
+    (ARM, "thin-lto", "clang-16"),
+    (ARM, "lto", "clang-19"),
+    (ARM, "hw-tags", "gcc-12"),
+    (DEFAULT_RELEASE, "gcov", "gcc-12"),
+    (ARM, "gcov-clang", "clang-16"),
+    (DEFAULT_RELEASE, "randstruct", "clang-16"),
+    (ARM, "randstruct", "clang-19"),
+    (DEFAULT_RELEASE, "lockdep", "gcc-12"),
+    (DEFAULT_RELEASE, "no-ftrace", "gcc-12"),
+    (ARM, "no-ftrace", "gcc-12"),
+    ("6.12.117+deb12-cloud-amd64", "kcfi-ibt", "clang-19"),
+    (DEFAULT_RELEASE, "kmsan", "clang-19"),
+    (DEFAULT_RELEASE, "kasan", "gcc-11"),
+    *((release, "", compiler) for compiler in ("gcc-11", "clang-14", "clang-19") for release in (DEFAULT_RELEASE, ARM)),
+]
 MODULES = [
     *(Module(variant=variant) for variant, what in VARIANTS.items() if "6.1" in what.families),
     *(Module(release=ARM, variant=variant) for variant, what in VARIANTS.items() if "6.1" in what.families),
@@ -166,8 +185,8 @@ MODULES = [
     *(Module(variant="affected", compression=packed) for packed in ("xz", "gz", "zst")),
     *(Module(variant="fixed", compression=packed) for packed in ("xz", "gz", "zst")),
     *(
-        Module(release=release, variant=variant, hardening=hardening, compiler=compiler, btf=hardening != "lto")
-        for release, hardening, compiler in HARDENED
+        Module(release=release, variant=variant, hardening=hardening, compiler=compiler, btf="lto" not in hardening)
+        for release, hardening, compiler in [*HARDENED, *ODD]
         for variant in ("affected", "fixed")
     ),
     Module(legacy=False),
@@ -202,7 +221,7 @@ KERNELS = [
     ),
 ]
 SOURCES = [SourceTree(family=family, variant=variant) for variant, what in VARIANTS.items() for family in what.families]
-Item = Stock | Module | Paired | Kernel | SourceTree
+Item = Stock | DebianKernel | Module | Paired | Kernel | SourceTree
 # What `make test` judges: small downloads, modules that are built in seconds.
 QUICK: list[Item] = [
     Stock(release="6.1.0-50-cloud-amd64"),
@@ -217,12 +236,14 @@ QUICK: list[Item] = [
 
 def items() -> list[Item]:
     """Everything, in the order of the table."""
-    return [*(Stock(release=release) for release in STOCK), *MODULES, *PAIRED, *KERNELS, *SOURCES]
+    stock = {item.name: item for item in (Stock(release=release) for release in STOCK)}
+    others = [kernel for kernel in listed() if kernel.name not in stock]
+    return [*stock.values(), *others, *MODULES, *PAIRED, *KERNELS, *SOURCES]
 
 
 def is_there(item: Item) -> bool:
     """Whether it was downloaded or built before."""
-    if isinstance(item, Stock):
+    if isinstance(item, Stock | DebianKernel):
         return any((cache_folder() / "debs").glob(f"{item.name}_*.deb"))
     if isinstance(item, Paired):
         return is_there(item.module)
@@ -244,6 +265,22 @@ def entry(item: Item) -> Entry:
             opt="O2",
             btf=True,
             retpoline=arch == "amd64",
+            virtio_pci="module" if old else "builtin",
+            form="deb",
+            compression="",
+            notes="never introduced" if old else "redesigned",
+        )
+    if isinstance(item, DebianKernel):
+        old = item.family in {"5.10", "6.1"}
+        return Entry(
+            name=item.name,
+            path=path,
+            expected="not_affected",
+            arch=item.architecture,
+            compiler=item.compiler,
+            opt="O2",
+            btf=True,
+            retpoline=item.architecture == "amd64",
             virtio_pci="module" if old else "builtin",
             form="deb",
             compression="",

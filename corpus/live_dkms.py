@@ -25,10 +25,11 @@ import msgspec
 
 from corpus.archive import cache_folder, locked, mirror
 from corpus.chroots import usable
+from corpus.live_modules import any_hook
 from ejectable import __version__, host
 from ejectable.errors import Missing
 from ejectable.remedies.live.persist import dkms_conf, mended
-from ejectable.remedies.live.target import MODULE, Layout, Target, copy_sources
+from ejectable.remedies.live.target import MODULE, Target, copy_sources
 from ejectable.remedies.live.toolchain import Compiler
 
 __all__ = ["Step", "System"]
@@ -48,8 +49,6 @@ DEST_MODULE_LOCATION[0]="/updates/dkms"
 AUTOINSTALL="yes"
 """
 NEIGHBOUR_C = '#include <linux/module.h>\nMODULE_LICENSE("GPL");\n'
-# Any layout will do: nothing is loaded here.
-LAYOUT = Layout(1096, 0, 816, 1104, ((1072, "setup_vq"), (1080, "del_vq"), (1088, "vp_config_vector")))
 HEAD = """<!-- Written by `make live-dkms`: do not edit. -->
 # Kernel packages beside the module of `fix live --persist`
 
@@ -167,7 +166,7 @@ class System:
 
     def give_sources(self, *, faulty_line: bool = False) -> None:
         """What `fix live --persist` writes below /usr/src, and the neighbour's sources."""
-        target = Target(self.older, "#1 SMP a build", "ab" * 20, "cd" * 20, LAYOUT)
+        target = Target(self.older, "#1 SMP a build", "ab" * 20, "cd" * 20, any_hook())
         folder = self.root / SOURCE
         folder.mkdir(parents=True, exist_ok=True)
         copy_sources(folder, target)

@@ -12,19 +12,24 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from corpus.archive import cache_folder, fetch, locked
 from corpus.kernels import CONFIGS, build_tree, small_kernel
 from corpus.modules import faulty_module, vmlinux_btf
 from corpus.trees import architecture_of, headers
+from ejectable.advisories.cve_2024_42134.live_part import LIVE
+from ejectable.advisories.live_part import Resolved, resolve
 from ejectable.errors import Missing
+from ejectable.kernel import Types
 from ejectable.kernel.open import Kernel, open_kernels
+from ejectable.kernel.program import Member
 from ejectable.remedies.commands import run_checked
 from ejectable.remedies.live.build import build
-from ejectable.remedies.live.target import MODULE, SOURCES, Target, layout_of, source
+from ejectable.remedies.live.target import MODULE, SOURCES, Target, source
 from ejectable.remedies.live.toolchain import compiler_for, read_headers
 
-__all__ = ["for_debian", "for_small", "target_of_debian", "trouble_for_debian", "uts_version"]
+__all__ = ["any_hook", "for_debian", "for_small", "target_of_debian", "trouble_for_debian", "uts_version"]
 
 CROSS = "aarch64-linux-gnu-"
 TROUBLE = Path(__file__).with_name("trouble")
@@ -49,25 +54,41 @@ def target_of_debian(release: str, variant: str = "affected") -> Target:
     assert driver.btf is not None
     types = load_btf(driver.btf, base=load_btf(vmlinux_btf(release).read_bytes()))
     return Target(
-        release, uts_version(kernel.banner or ""), kernel.build_id or "", driver.elf.build_id, layout_of(types)
+        release, uts_version(kernel.banner or ""), kernel.build_id or "", driver.elf.build_id, resolve(LIVE, types)
     )
 
 
-def for_debian(release: str) -> Path:
-    """The module for Debian's kernel."""
+class _Somewhere:
+    """Types that put each member somewhere."""
+
+    source = "btf"
+
+    def member(self, struct: str, path: str) -> Member:
+        """As `Types.member`."""
+        del struct
+        return Member(path, 0, 64, "long")
+
+
+def any_hook() -> Resolved:
+    """The hook with offsets of no kernel: it can be compiled, and is never loaded."""
+    return resolve(LIVE, cast("Types", _Somewhere()))
+
+
+def for_debian(release: str, variant: str = "affected") -> Path:
+    """The module for Debian's kernel with this variant of virtio_pci.ko."""
     arm = architecture_of(release) == "arm64"
-    return _kept(release, lambda: target_of_debian(release), lambda: headers(release), arm=arm)
+    return _kept(release, lambda: target_of_debian(release, variant), lambda: headers(release), arm=arm)
 
 
-def for_small(config: str = "amd64-gcc") -> Path:
+def for_small(config: str = "amd64-gcc", variant: str = "affected") -> Path:
     """The module for a small kernel."""
 
     def target() -> Target:
-        kernel = _first(small_kernel(config=config))
+        kernel = _first(small_kernel(variant, config))
         assert kernel.vmlinux is not None
         assert kernel.vmlinux.types is not None
-        layout = layout_of(kernel.vmlinux.types)
-        return Target(kernel.release or "", uts_version(kernel.banner or ""), kernel.build_id or "", None, layout)
+        hook = resolve(LIVE, kernel.vmlinux.types)
+        return Target(kernel.release or "", uts_version(kernel.banner or ""), kernel.build_id or "", None, hook)
 
     return _kept(config, target, lambda: build_tree(config), arm=CONFIGS[config].arch == "arm64")
 
@@ -98,12 +119,12 @@ def _first(path: Path) -> Kernel:
 
 
 def _kept(name: str, target: Callable[[], Target], tree: Callable[[], Path], *, arm: bool) -> Path:
-    """Built once for each state of the sources."""
-    state = hashlib.sha256(b"".join(source(file) for file in SOURCES)).hexdigest()[:16]
-    kept = cache_folder() / "live" / f"{name}-{state}" / f"{MODULE}.ko"
+    """Built once for each state of the sources, and of what the module is built for."""
+    aim = target()
+    content = b"".join(source(file) for file in SOURCES) + aim.header()
+    kept = cache_folder() / "live" / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}" / f"{MODULE}.ko"
     with locked(f"live-{name}"):
         if not kept.exists():
-            aim = target()
             found = read_headers(tree(), aim.release)
             compiler = compiler_for(found, cross=CROSS if arm else "")
             extra = ("ARCH=arm64", f"CROSS_COMPILE={CROSS}") if arm else ()

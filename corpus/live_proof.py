@@ -23,7 +23,7 @@ import msgspec
 from corpus import live_modules
 from corpus.archive import cache_folder, fetch
 from corpus.kernels import CONFIGS, small_kernel
-from corpus.live_table import Result, Row, page
+from corpus.live_table import Result, Row, page, source_state
 from corpus.modules import faulty_module
 from corpus.trees import architecture_of
 from ejectable.errors import EjectableError
@@ -40,6 +40,7 @@ __all__ = ["KERNELS", "experiment", "rows", "tell"]
 TARGET = Path("docs/live-proof.md")
 KEPT = "live-proof.jsonl"
 AMD64, SHPC, ARM64 = "6.1.0-50-cloud-amd64", "6.1.0-50-amd64", "6.1.0-50-cloud-arm64"
+REALTIME = "6.1.0-56-rt-amd64"
 # Debian's kernels with the faulty module, and small ones with the callback built in (corpus.kernels).
 KERNELS = {
     AMD64: "Debian's, gcc",
@@ -47,7 +48,8 @@ KERNELS = {
     ARM64: "Debian's arm64, gcc",
     "amd64-kasan": "KASAN and lockdep",
     "amd64-clang-kcfi": "clang, kCFI and IBT",
-    "arm64-gcc": "arm64, BTI and pointer authentication",
+    "arm64-clang-kcfi": "arm64, clang, kCFI, shadow call stack, BTI, pointer authentication",
+    REALTIME: "Debian's, gcc, PREEMPT_RT",
 }
 Q35 = ("pcie-hotplug", "shpc")
 SLOW = Limits(boot=400, silence=200, device=120, unplug=120, heartbeat=60, use=120, cycle=600)
@@ -65,10 +67,13 @@ def rows(*, quick: bool) -> Iterator[Row]:
                 yield Row(ARM64, "virt", device, trigger)
     for mode in ("forced-legacy", "modern", "transitional"):
         yield Row(AMD64, "pc", "disk", "acpi-eject", mode)
-    # This small kernel has no ACPI, which q35 plugs a new device with in all other stories.
-    yield Row("amd64-clang-kcfi", "q35", "disk", "pcie-hotplug")
+    # These small kernels have no ACPI, which q35 plugs a new device with in all other stories.
+    for device in devices:
+        yield Row("amd64-clang-kcfi", "q35", device, "pcie-hotplug")
     for trigger in ("pcie-hotplug", "sysfs-remove", "virtio-unbind"):
-        yield Row("arm64-gcc", "virt", "disk", trigger)
+        for device in devices if trigger == "pcie-hotplug" else ("disk",):
+            yield Row("arm64-clang-kcfi", "virt", device, trigger)
+    yield Row(REALTIME, "pc", "disk", "acpi-eject")
     # No suspend: the small kernel has no alarm clock (rtc0/wakealarm) that would wake it.
     for trigger in ("acpi-eject", "sysfs-remove", "pci-unbind", "virtio-unbind"):
         for device in devices if trigger == "acpi-eject" else ("disk",):
@@ -129,7 +134,7 @@ def experiment(row: Row) -> Result:
     try:
         outcome = asyncio.run(run.run())
     except (Over, Refused) as error:
-        return Result(sum(told), tuple(seen), "nothing", f"the story broke off: {error}")
+        return Result(sum(told), tuple(seen), "nothing", f"the story broke off: {error}", source_state())
     # None came before the last unplug (see `seen`). A guest starved of time may report a stall beside the crash.
     first = next((e for e in outcome.events if e.function == "vp_del_vqs"), next(iter(outcome.events), None))
     crash = f"{first.kind} in {first.function}" if first else "nothing"
@@ -144,7 +149,7 @@ def experiment(row: Row) -> Result:
         wrong = f"in the log with the module loaded: {seen[0]}"
     elif (outcome.result, crash) != expected:
         wrong = f"without the module: {outcome.result}, {crash}, expected {' '.join(expected)}: {outcome.detail}"
-    return Result(sum(told), tuple(seen), without, wrong)
+    return Result(sum(told), tuple(seen), without, wrong, source_state())
 
 
 def main() -> int:
@@ -163,7 +168,8 @@ def main() -> int:
         key, value = msgspec.json.decode(line, type=tuple[str, Result])
         known[key] = value
     for row in () if chosen.table else rows(quick=chosen.quick):
-        if (row.key in known and not known[row.key].wrong) or chosen.only not in row.key:
+        result = known.get(row.key)
+        if (result and not result.wrong and result.module == source_state()) or chosen.only not in row.key:
             continue
         try:
             known[row.key] = experiment(row)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.archive import SUITE, cache_folder, fetch, locked, mirror
-from corpus.live_table import WHOLE
+from corpus.live_table import WHOLE, source_state
 from corpus.modules import faulty_module
 from corpus.trees import unpack_deb
 from ejectable.errors import Missing
@@ -32,7 +32,7 @@ from ejectable.lab.initramfs import Initramfs
 from ejectable.lab.kernels import open_kernel
 from ejectable.lab.modules import needed
 
-__all__: list[str] = []
+__all__ = ["RELEASE", "base", "install_ejectable", "make_disk", "run"]
 
 RELEASE = "6.1.0-50-cloud-amd64"
 
@@ -56,7 +56,7 @@ UNIT = """[Unit]
 After=multi-user.target ejectable-live.service
 [Service]
 Type=oneshot
-ExecStart=/bin/sh /usr/local/sbin/whole_story.sh
+ExecStart=/bin/sh /usr/local/sbin/story.sh
 StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS0
@@ -75,10 +75,10 @@ def base() -> Path:
             shutil.rmtree(aside, ignore_errors=True)
             aside.parent.mkdir(parents=True, exist_ok=True)
             command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(aside), mirror()]
-            _run("nice", "-n", "10", *command)
+            run("nice", "-n", "10", *command)
             _kernel_into(aside)
             dependencies = ["pip", "install", "--quiet", "--require-hashes", "-r", "requirements/run.txt"]
-            _run(sys.executable, "-m", *dependencies, "--target", str(aside / "usr/lib/python3/dist-packages"))
+            run(sys.executable, "-m", *dependencies, "--target", str(aside / "usr/lib/python3/dist-packages"))
             aside.rename(kept)
     return kept
 
@@ -97,23 +97,33 @@ def _kernel_into(root: Path) -> None:
             for part in ("boot", "lib/modules", "usr"):
                 if (Path(folder) / part).is_dir():
                     (root / part).mkdir(parents=True, exist_ok=True)
-                    _run("cp", "-a", f"{folder}/{part}/.", str(root / part))
+                    run("cp", "-a", f"{folder}/{part}/.", str(root / part))
     modules = root / "lib/modules" / RELEASE
     shutil.copy(faulty_module(RELEASE), modules / "kernel/drivers/virtio/virtio_pci.ko")
-    _run("depmod", "-b", str(root), RELEASE)
+    run("depmod", "-b", str(root), RELEASE)
 
 
 def disk(folder: Path) -> Path:
     """A file system with everything in it, ejectable from a wheel that is made now."""
     root = folder / "root"
-    _run("cp", "-a", str(base()), str(root))
-    _run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), ".")
+    run("cp", "-a", str(base()), str(root))
+    install_ejectable(folder, root)
+    return make_disk(folder, root, STORY)
+
+
+def install_ejectable(folder: Path, root: Path) -> None:
+    """Ejectable itself, by its wheel, into the root of a guest."""
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), ".")
     wheel = next(folder.glob("ejectable-*.whl"))
-    _run(sys.executable, "-m", "zipfile", "-e", str(wheel), str(root / "usr/lib/python3/dist-packages"))
+    run(sys.executable, "-m", "zipfile", "-e", str(wheel), str(root / "usr/lib/python3/dist-packages"))
     program = root / "usr/local/bin/ejectable"
     program.write_text("#!/usr/bin/python3\nimport sys\nfrom ejectable.__main__ import main\nsys.exit(main())\n")
     program.chmod(0o755)
-    shutil.copy(STORY, root / "usr/local/sbin/whole_story.sh")
+
+
+def make_disk(folder: Path, root: Path, story: Path) -> Path:
+    """The disk image of a guest that tells this story once it is up; takes its root away."""
+    shutil.copy(story, root / "usr/local/sbin/story.sh")
     (root / "etc/systemd/system/story.service").write_text(UNIT)
     wants = root / "etc/systemd/system/graphical.target.wants"
     wants.mkdir(parents=True, exist_ok=True)
@@ -126,12 +136,13 @@ def disk(folder: Path) -> Path:
     image = folder / "root.img"
     with image.open("wb") as file:
         file.truncate(3 << 30)
-    _run("mkfs.ext4", "-q", "-F", "-d", str(root), str(image))
+    run("mkfs.ext4", "-q", "-F", "-d", str(root), str(image))
     shutil.rmtree(root)
     return image
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
+    """Run a command to its end; raises `Missing` with its last words."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise Missing(f"`{' '.join(command)}` failed: {done.stderr.strip()[-600:]}", hint="Run it as root.")
@@ -234,7 +245,9 @@ def main() -> int:
             host.process.wait()
             transcript.close()
     state = hashlib.sha256(STORY.read_bytes()).hexdigest()[:16]
-    (cache_folder() / WHOLE).write_text("".join(json.dumps({**step, "story": state}) + "\n" for step in said))
+    (cache_folder() / WHOLE).write_text(
+        "".join(json.dumps({**step, "story": state, "module": source_state()}) + "\n" for step in said)
+    )
     bad = [step for step in said if step["verdict"] == "FAILED"]
     return 2 if bad or not said else 0
 

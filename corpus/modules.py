@@ -50,11 +50,32 @@ HARDENINGS = {
     "o3": "-O3",
     # On arm64 only: objtool, which x86-64 needs, reads no bitcode.
     "lto": "-flto -fvisibility=hidden",
+    "thin-lto": "-flto=thin -fsplit-lto-unit -fvisibility=hidden",
+    "gcov": "-fprofile-arcs -ftest-coverage -fno-tree-loop-im",
+    "gcov-clang": "-fprofile-arcs -ftest-coverage",
+    # clang's own: structures of nothing but pointers to functions are shuffled, and those that are marked.
+    "randstruct": "-DRANDSTRUCT -frandomize-layout-seed=ejectable",
+    "kcfi-ibt": "-fsanitize=kcfi -fcf-protection=branch -mibt-seal",
+    # What these options of a kernel change in a module's code comes from the headers alone.
+    "lockdep": " ".join(
+        f"-DCONFIG_{word}=1"
+        for word in (
+            "LOCKDEP",
+            "PROVE_LOCKING",
+            "DEBUG_SPINLOCK",
+            "DEBUG_MUTEXES",
+            "DEBUG_LOCK_ALLOC",
+            "TRACE_IRQFLAGS",
+        )
+    ),
+    "hw-tags": "-DCONFIG_KASAN=1 -DCONFIG_KASAN_HW_TAGS=1",
+    "no-ftrace": "",
 }
 MAKEFILE = """
 obj-m := virtio_pci.o
 virtio_pci-y := virtio_pci_modern.o virtio_pci_common.o {legacy}
 ccflags-y += {flags}
+ccflags-remove-y += {without}
 """
 # Drops what gcc understands and clang does not, among the options that gcc-configured headers give.
 WRAPPER = """#!/bin/sh
@@ -90,7 +111,8 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """The name of the build's folder."""
         options = {
-            "clang": self.compiler != "gcc-12",
+            self.compiler: self.compiler not in {"gcc-12", "clang-16"},
+            "clang": self.compiler == "clang-16",
             "os": self.opt == "Os",
             "nobtf": not self.btf,
             "noretpoline": not self.retpoline,
@@ -160,7 +182,7 @@ def _build(aside: Path, module: Module) -> Path:
     for file in (source(module.family) / "drivers/virtio").glob("virtio_pci_*.[ch]"):
         shutil.copy(file, work)
     apply(work, module.family, module.variant, KNOWN)
-    clang = module.compiler != "gcc-12"
+    clang = module.compiler.startswith("clang")
     flags = [f"-{module.opt}"] if module.opt != "O2" else []
     flags += HARDENINGS[module.hardening].split() if module.hardening else []
     if not module.retpoline and not arm and not clang:
@@ -172,21 +194,27 @@ def _build(aside: Path, module: Module) -> Path:
                 "#undef CONFIG_VIRTIO_PCI_LEGACY\n#undef CONFIG_VIRTIO_PCI_LEGACY_MODULE\n" + file.read_text()
             )
     (work / "Makefile").write_text(
-        MAKEFILE.format(legacy="virtio_pci_legacy.o" if module.legacy else "", flags=" ".join(flags))
+        MAKEFILE.format(
+            legacy="virtio_pci_legacy.o" if module.legacy else "",
+            flags=" ".join(flags),
+            without="$(CC_FLAGS_FTRACE)" if module.hardening == "no-ftrace" else "",
+        )
     )
     command: list[str | Path] = ["make", "-C", tree, f"M={work}", "modules"]
     if module.hardening:
-        if module.hardening == "lto":
-            command.append(f"LD={compilers.linker()}")
+        if module.hardening.endswith("lto"):
+            command.append(f"LD={compilers.linker(module.compiler)}")
         command.append("KBUILD_MODPOST_WARN=1")  # these headers' kernel has no sanitizer to call
     if arm:
         command += ["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"]
     if clang:
         wrapper = work / "clang-wrapper"
-        thunks = "-mretpoline-external-thunk -mfunction-return=thunk-extern" if module.retpoline else ""
+        thunks = "-mretpoline-external-thunk" if module.retpoline else ""
+        if module.retpoline and module.compiler != "clang-14":  # which cannot return through a thunk
+            thunks += " -mfunction-return=thunk-extern"
         wrapper.write_text(
             WRAPPER.format(
-                clang=compilers.command("clang-16"),
+                clang=compilers.command(module.compiler),
                 target="--target=aarch64-linux-gnu" if arm else "--target=x86_64-linux-gnu",
                 flags="" if arm else thunks,
             )
@@ -194,7 +222,7 @@ def _build(aside: Path, module: Module) -> Path:
         wrapper.chmod(0o755)
         command.append(f"CC={wrapper}")
     else:
-        command.append(f"CC={compilers.command('gcc-12', 'aarch64-linux-gnu-' if arm else '')}")
+        command.append(f"CC={compilers.command(module.compiler, 'aarch64-linux-gnu-' if arm else '')}")
     run_logged(command, log)
     made = work / "virtio_pci.ko"
     tool = "aarch64-linux-gnu-" if arm else ""

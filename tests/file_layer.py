@@ -34,7 +34,6 @@ EXCEPTIONS = {
     "__main__.py": "opens the three standard streams, which are no files of a machine",
     "cli/app.py": "puts /dev/null in place of an output that was closed",
     "confine/child.py": "puts /dev/null in place of the streams of a process that gives up its files",
-    "crash/inputs.py": "reads a pipe that the shell made (/dev/fd/N), which open_regular refuses",
     "remedies/ecs/sdk.py": "writes a library's chatter to /dev/null",
     "remedies/live/marker.py": "removes one mark of ours on the live machine, below a folder of root's",
     "remedies/upgrade/apt.py": "hands a folder to apt's own user and takes it back, within a private folder",

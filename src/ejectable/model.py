@@ -11,13 +11,17 @@ from typing import Literal
 
 import msgspec
 
+from ejectable.tasks import Frame, HeldLock, Task
+
 __all__ = [
+    "EJECT",
     "EXIT_AFFECTED",
     "EXIT_BAD_INPUT",
     "EXIT_OK",
     "EXIT_UNKNOWN",
     "SAFE",
     "SEVERITY",
+    "UNPLUG",
     "Applied",
     "Arch",
     "Assessment",
@@ -25,23 +29,29 @@ __all__ = [
     "Device",
     "Doubt",
     "DoubtKind",
+    "Effect",
     "Event",
     "EventKind",
     "Evidence",
     "EvidenceKind",
+    "Exposure",
     "Finding",
     "Frame",
     "GuestEvent",
+    "HeldLock",
     "Host",
     "Judgement",
     "Justification",
     "KernelReport",
+    "Likelihood",
+    "Operation",
     "Outcome",
     "Phase",
     "Remedy",
     "Run",
     "RunResult",
     "Status",
+    "Task",
     "Trigger",
     "earned",
     "exit_code",
@@ -190,6 +200,51 @@ class Finding(msgspec.Struct, frozen=True):
         )
 
 
+class Operation(StrEnum):
+    """What takes a device away from its driver, or from the machine."""
+
+    ACPI_EJECT = "acpi-eject"
+    PCIE_HOTPLUG = "pcie-hotplug"
+    SHPC = "shpc"
+    SURPRISE_REMOVAL = "surprise-removal"
+    SYSFS_REMOVE = "sysfs-remove"
+    DRIVER_UNBIND = "driver-unbind"
+    MODULE_UNLOAD = "module-unload"
+    SUSPEND = "suspend"
+    SHUTDOWN = "shutdown"
+    RESET = "reset"
+    SRIOV_DISABLE = "sriov-disable"
+
+
+# Those that a person calls unplugging: asked for, and the device is gone afterwards.
+EJECT = (Operation.ACPI_EJECT, Operation.PCIE_HOTPLUG, Operation.SHPC, Operation.SYSFS_REMOVE)
+UNPLUG = (*EJECT, Operation.SURPRISE_REMOVAL)
+
+
+class Effect(StrEnum):
+    """What a defect does to the machine, from the worst on."""
+
+    CORRUPTION = "corruption"
+    OOPS = "oops"
+    HANG = "hang"
+    LEAK = "leak"
+    WARNING = "warning"
+
+
+Likelihood = Literal["always", "race"]
+
+
+class Exposure(msgspec.Struct, frozen=True):
+    """What one operation on a device meets: a defect of its kernel."""
+
+    advisory: str
+    operation: Operation
+    effect: Effect
+    likelihood: Likelihood
+    status: Status  # affected: it meets the defect; a safe word: the kernel does not have it; else unknown
+    reason: str
+
+
 class KernelReport(msgspec.Struct, frozen=True):
     """One kernel and what was found in it."""
 
@@ -204,10 +259,12 @@ class KernelReport(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
     source: str | None = None  # `check` only: where its code was read
     running: bool | None = None  # `check` only
+    # Where each module is that an advisory asked about.
+    modules: dict[str, Literal["builtin", "module", "absent"] | None] = {}
 
 
 class Device(msgspec.Struct, frozen=True):
-    """One virtio device of a machine, and what unplugging it would do."""
+    """One device of a machine, and what taking it away would do."""
 
     name: str  # virtio1
     transport: str  # pci, mmio, ccw, vdpa
@@ -220,6 +277,10 @@ class Device(msgspec.Struct, frozen=True):
     unplug: Literal["would_oops", "safe", "unknown"]
     reason: str
     doubts: tuple[Doubt, ...] = ()  # what was not seen of how it is driven
+    bus: str = "virtio"  # its own, as sysfs calls it: virtio, pci, nvme, scsi, xen, vmbus
+    exposures: tuple[Exposure, ...] = ()
+    # What sysfs shows of it beyond that, by the attribute's name there: {"features": "0110...", "sriov_numvfs": "1"}.
+    attributes: dict[str, str] = {}
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -284,16 +345,6 @@ EventKind = Literal[
 Trigger = Literal["acpi-eject", "pcie-hotplug", "sysfs-remove", "driver-unbind", "module-unload", "suspend", "shutdown"]
 
 
-class Frame(msgspec.Struct, frozen=True):
-    """One line of a stack trace, innermost first. `offset` and `size` in bytes."""
-
-    function: str
-    offset: int | None
-    size: int | None
-    module: str | None
-    reliable: bool  # False for a frame marked `?`
-
-
 class Event(msgspec.Struct, frozen=True):
     """One thing that went wrong, read from a log."""
 
@@ -303,7 +354,7 @@ class Event(msgspec.Struct, frozen=True):
     kind: EventKind
     title: str
     function: str | None  # the first one to blame
-    ip: str | None  # "vp_del_vqs+0x6e/0x220", "0x0"
+    ip: str | None  # "virtblk_remove+0x6e/0x220", "0x0"
     module: str | None
     process: str | None
     pid: int | None
@@ -329,6 +380,9 @@ class Event(msgspec.Struct, frozen=True):
     hardware: str | None = None
     device: str | None = None  # which one it was about, as far as the log tells
     host: str | None = None  # who said it, where the log names somebody
+    waits_for: str | None = None  # of a task that hangs, in words, as far as its trace tells
+    owner: Task | None = None  # who is said to hold what it waits for
+    locks: tuple[HeldLock, ...] = ()  # that tasks hold, where lockdep lists them in the report
     ends_log: bool = False  # nothing stands behind the report: what the kernel did next is not told
     beginning_lost: bool = False  # the report's first lines are not in the log
     trace_headed: bool = True  # the line was read under which the trace begins: no frame above the first is missing
@@ -344,7 +398,7 @@ class Judgement(msgspec.Struct, frozen=True):
     confidence: float = 0.0  # 0..1
     why: str = ""
     known_as: str | None = None  # another known defect that it is
-    known_fix: str | None = None  # what repairs that one, as a sentence
+    known_fix: str | None = None  # what repairs the defect that it is, as a sentence
     doubts: tuple[Doubt, ...] = ()  # what keeps it from being called something else
 
     def __post_init__(self) -> None:
@@ -402,6 +456,7 @@ class Run(msgspec.Struct, frozen=True):
     events: tuple[GuestEvent, ...] = ()  # all that went wrong, in the order of the transcript
     attempts: int = 1  # how often it was tried until it said something about the unplug
     control: RunResult | None = None  # the result of the same guest without the unplug, where one was run
+    properties: dict[str, str] = {}  # that the device was given in QEMU because an advisory's scenario asks for them
 
 
 class Claim(msgspec.Struct, frozen=True):

@@ -9,9 +9,10 @@ import pytest
 
 from ejectable.advisories import registry
 from ejectable.advisories.cve_2024_42134.declarations import config
-from ejectable.advisories.cve_2024_42134.versions import changelog, version
+from ejectable.advisories.exposure import expose
 from ejectable.advisories.facts import Commit, FixedPackage, LookAlike, Release
 from ejectable.advisories.verdict import verdict
+from ejectable.advisories.versions import changelog, version
 from ejectable.kernel.config import parse_config
 from ejectable.model import Device, Doubt, DoubtKind, Evidence, EvidenceKind, Finding, Justification, Status
 
@@ -55,6 +56,16 @@ def test_a_version_is_placed_in_upstreams_ranges(release: str | None, says: Stat
     found = version(release, None, FACTS)
     assert found is not None
     assert (found.kind, found.says) == (EvidenceKind.VERSION, says)
+
+
+@pytest.mark.parametrize(
+    ("release", "says"), [("6.1.79", Status.NOT_AFFECTED), ("6.1.80", Status.AFFECTED), ("6.1.123", Status.FIXED)]
+)
+def test_a_stable_branch_has_the_defect_only_from_where_it_was_brought_in(release: str, says: Status) -> None:
+    branch = Release(introduced="6.1.80", source="made up", fixed="6.1.123", branch="6.1")
+    found = version(release, None, msgspec.structs.replace(FACTS, releases=(branch, *FACTS.releases)))
+    assert found is not None
+    assert found.says is says
 
 
 @pytest.mark.parametrize(
@@ -189,7 +200,13 @@ def device(**changes: str | None) -> Device:
 
 def exposed(status: Status, **changes: str | None) -> str:
     finding = Finding("CVE-2024-42134", status, None, "", (), False)
-    return ADVISORY.expose(finding, device(**changes)).unplug
+    return shown(finding, device(**changes)).unplug
+
+
+def shown(finding: Finding, one: Device) -> Device:
+    said = ADVISORY.exposures(one, finding)
+    assert said is not None
+    return expose(one, [said])
 
 
 @pytest.mark.parametrize(
@@ -216,7 +233,7 @@ def test_who_is_hit(status: Status, changes: dict[str, str | None], unplug: str)
 def test_a_device_comes_back_with_nothing_else_changed() -> None:
     finding = Finding("CVE-2024-42134", Status.AFFECTED, None, "", (), False)
     before = device()
-    after = ADVISORY.expose(finding, before)
+    after = shown(finding, before)
     assert after.reason
     assert {f: getattr(after, f) for f in ("name", "address", "nodes", "mode")} == {
         f: getattr(before, f) for f in ("name", "address", "nodes", "mode")

@@ -10,30 +10,18 @@ from msgspec.structs import replace
 from corpus.list import paired_tree
 from corpus.modules import Module
 from corpus.traps import TRAPS
-from ejectable.advisories.cve_2024_42134.probe import probe
+from ejectable.advisories import registry
 from ejectable.advisories.cve_2024_42134.scene import Bounds
+from ejectable.advisories.probe import probe as ask
 from ejectable.errors import EjectableError, Missing
 from ejectable.kernel import code
-from ejectable.kernel.machine import Bounds as MachineBounds
 from ejectable.kernel.open import Kernel, open_kernels
 from ejectable.kernel.types import spelling
-from ejectable.model import SAFE, DoubtKind, Status
+from ejectable.model import SAFE, DoubtKind, Finding, Status
 
 pytestmark = pytest.mark.kernels
 
-NARROW = [
-    *(
-        replace(Bounds(), **{name: value})
-        for name in Bounds.__struct_fields__
-        if name != "machine"
-        for value in (0, 1, 3)
-    ),
-    *(
-        Bounds(machine=MachineBounds(**{name: value}))
-        for name in MachineBounds.__struct_fields__
-        for value in (0, 1, 3)
-    ),
-]
+NARROW = [replace(Bounds(), **{name: value}) for name in Bounds.__struct_fields__ for value in (0, 1, 3)]
 AFFECTED = ("affected", "affected-helper", "affected-late", *TRAPS)
 FIXED = ("fixed", "fixed-feature", "fixed-is-legacy", "fixed-legacy-probe", "stock")
 
@@ -48,6 +36,10 @@ def built(variant: str) -> str:
         pytest.skip(str(error))
 
 
+def probe(kernel: Kernel, bounds: Bounds | None = None) -> Finding:
+    return ask(registry()["CVE-2024-42134"], kernel, bounds)
+
+
 def opened(path: str) -> Kernel:
     kernel = next(iter(open_kernels(path)))
     assert isinstance(kernel, Kernel)
@@ -55,8 +47,8 @@ def opened(path: str) -> Kernel:
 
 
 def differs(bounds: Bounds) -> str:
-    given = [(name, value) for one in (bounds, bounds.machine) for name in one.__struct_fields__
-             if (value := getattr(one, name)) != getattr(type(one)(), name) and name != "machine"]  # fmt: skip
+    given = [(name, value) for name in bounds.__struct_fields__
+             if (value := getattr(bounds, name)) != getattr(Bounds(), name)]  # fmt: skip
     return "-".join(f"{name}={value}" for name, value in given)
 
 

@@ -7,11 +7,13 @@ ours.
 """
 
 import base64
+import functools
 import json
 import os
 import random
 import socket
 import stat
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -175,11 +177,14 @@ def _record(path: Path, _chance: random.Random) -> None:
 
 
 def _zipped_bomb(path: Path, _chance: random.Random) -> None:
-    import zlib
+    path.write_bytes(_bomb())
 
+
+@functools.cache
+def _bomb() -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = bytes(1 << 20)
-    path.write_bytes(b"".join(packer.compress(block) for _ in range(256)) + packer.flush())
+    return b"".join(packer.compress(block) for _ in range(256)) + packer.flush()
 
 
 def _long_line(path: Path, _chance: random.Random) -> None:

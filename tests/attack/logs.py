@@ -11,6 +11,8 @@ import random
 import re
 from collections.abc import Callable
 
+from tests.attack.pastes import PASTES
+
 __all__ = ["DAMAGES", "DRESSES", "Transformation", "apply", "text_of"]
 
 Transformation = Callable[[str, random.Random], bytes]
@@ -213,6 +215,7 @@ DRESSES: dict[str, Transformation] = {
         lambda text: "time,message\n" + "".join(f'{at},"{line}"\n' for at, line in enumerate(text.splitlines()))
     ),
     "mail": _whole(lambda text: f"From: a@b\nSubject: it crashed\n\n{text}\n-- \nregards\n"),
+    **PASTES,
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corpus.judge import Judgement, judge, main, summary
+from corpus.judge import Judgement, Said, judge, main, summary
 from corpus.list import Entry, entries, items
 
 
@@ -32,7 +32,7 @@ def test_a_file_that_is_no_kernel_is_an_error_and_so_wrong(tmp_path: Path) -> No
     judgement = judge(entry(path))
     assert judgement.verdict in {"error", "unknown"}
     assert not judgement.right
-    assert judgement.reason
+    assert judgement.said.reason
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_file_that_is_no_kernel_is_an_error_and_so_wrong(tmp_path: Path) -> No
     ],
 )
 def test_only_unknown_is_neither_right_nor_wrong(expected: str, verdict: str, right: bool, wrong: bool) -> None:
-    judgement = Judgement(entry(Path("x"), expected), verdict, (), "", 0.0)
+    judgement = Judgement(entry(Path("x"), expected), Said(verdict, (), "", 0.0))
     assert (judgement.right, judgement.wrong) == (right, wrong)
     assert ("1 wrong" in summary([judgement])) == wrong
 
@@ -56,7 +56,7 @@ def test_only_unknown_is_neither_right_nor_wrong(expected: str, verdict: str, ri
 def test_the_list_names_each_kernel_once_and_is_long_enough() -> None:
     names = [item.name for item in items()]
     assert len(names) == len(set(names))
-    assert len(names) >= 60
+    assert len(names) >= 260
 
 
 def test_what_cannot_be_had_is_reported_and_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -67,3 +67,16 @@ def test_what_cannot_be_had_is_reported_and_fails(monkeypatch: pytest.MonkeyPatc
     assert name.startswith("module-")
     assert why
     assert main(["--only", name]) == 1
+
+
+def test_a_journal_answers_for_a_file_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "vmlinuz"
+    path.write_bytes(b"nothing of the kind\n" * 100)
+    journal = tmp_path / "journal"
+    first = judge(entry(path), journal)
+    kept = journal.read_bytes()
+    assert judge(entry(path), journal) == first
+    assert journal.read_bytes() == kept
+    path.write_bytes(b"another\n" * 100)
+    judge(entry(path), journal)
+    assert len(journal.read_bytes()) > len(kept)

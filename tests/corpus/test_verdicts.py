@@ -21,5 +21,5 @@ def test_verdict_is_the_truth_and_rests_on_more_than_a_version(item: Item) -> No
             raise
         pytest.skip(f"{error.message} {error.hint or ''}")
     judgement = judge(line)
-    assert judgement.verdict == line.expected, judgement.reason
-    assert set(judgement.kinds) - {"version", "changelog"}, "no finding rests on a version alone"
+    assert judgement.verdict == line.expected, judgement.said.reason
+    assert set(judgement.said.kinds) - {"version", "changelog"}, "no finding rests on a version alone"

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A safe word is only said of a log that was read: not of another file, a damaged report, or beyond a bound."""
 
+import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ejectable.advisories import registry
-from ejectable.advisories.advisory import Advisory
 from ejectable.assess.crashes import judge, read_all
 from ejectable.crash.inputs import sources
 from ejectable.crash.logs import read_bytes
 from ejectable.errors import BadInput
 from ejectable.model import SAFE, Doubt, DoubtKind, Judgement, Status, worst
+from tests.advisories.toy import Toy
 from tests.crash.fixtures import FIXTURES, load
 
 __all__: list[str] = []
@@ -107,19 +109,16 @@ def test_a_log_that_speaks_of_a_crash_and_has_no_report_is_unknown(tmp_path: Pat
     assert "exited with preempt_count" in reading.suspicious[0].detail
 
 
-def test_a_part_that_cannot_be_imported_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "broken_advisory"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    (folder / "signature.py").write_text("import no_such_module_at_all\n")
-    monkeypatch.syspath_prepend(tmp_path)
+def test_a_part_that_cannot_be_imported_is_a_failure() -> None:
+    class Broken(Toy):
+        @property
+        def signature(self) -> Any:
+            return importlib.import_module("no_such_module_at_all")
+
     (event, *_) = read_bytes(DEFECT, "log").events
     with pytest.raises(ImportError, match="no_such_module_at_all"):
-        judge(event, {"X": Advisory("X", "broken", package="broken_advisory")})
-    (folder / "signature.py").unlink()
-    silent = Advisory("Y", "without a signature", package="broken_advisory")
-    monkeypatch.delitem(__import__("sys").modules, "broken_advisory.signature", raising=False)
-    assert judge(event, {"Y": silent}).status is Status.NOT_AFFECTED
+        judge(event, {"X": Broken()})
+    assert judge(event, {"Y": Toy()}).status is Status.NOT_AFFECTED
 
 
 def test_a_safe_judgement_beside_a_doubt_cannot_be_made() -> None:

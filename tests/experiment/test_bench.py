@@ -46,6 +46,7 @@ u64 drain(struct device *d) { u64 n = 0; while (take(d)) n++; return n; }
 u64 sum(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 g, u64 h, u64 i, u64 j)
 { return g * 1000 + h * 100 + i * 10 + j; }
 u64 null(struct device *d) { return d->table[1]; }
+u64 next_processor(u64 *mask) { return _find_next_bit(mask, 1, 1); }
 u64 bits(u64 *mask) { return _find_next_bit(mask, 128, 3) * 1000 + _find_next_bit(mask, 128, 70); }
 void saturate(struct device *d) { refcount_warn_saturate(d, 3); note(3); }
 u64 clock(void) { u64 first = ktime_get(); return ktime_get() > first; }
@@ -142,6 +143,8 @@ def test_services_of_the_kernel_answer_truly(compiler: str) -> None:
     mask = scene.alloc(16)
     scene.machine.memory.write(mask, (1 << 5 | 1 << 100).to_bytes(16, "little"))
     assert scene.run("bits", mask).value == 5 * 1000 + 100
+    # A loop over one processor looks for the next one behind the last, and finds none.
+    assert scene.run("next_processor", mask).value == 1
     assert bench.scene().run("clock").value == 1
 
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """No good word about a machine rests on a file, a name or a gap that proves nothing."""
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from ejectable import host
+from ejectable.advisories import registry
 from ejectable.assess import memory
 from ejectable.assess.downgrade import downgrade_in_transition, downgrade_live_patched, downgrade_refuted
 from ejectable.assess.machine import assess
@@ -59,18 +61,22 @@ def _status(report: KernelReport) -> Status:
 
 def test_a_legacy_device_refutes_a_kernel_that_could_not_drive_it() -> None:
     claimed = _report(Status.NOT_AFFECTED, "vulnerable_code_not_in_execute_path")
-    assert _status(downgrade_refuted(claimed, ())) is Status.NOT_AFFECTED
-    assert _status(downgrade_refuted(claimed, (msgspec.structs.replace(DISK, mode="modern"),))) is Status.NOT_AFFECTED
+    assert _status(downgrade_refuted(claimed, (), registry())) is Status.NOT_AFFECTED
     assert (
-        _status(downgrade_refuted(claimed, (msgspec.structs.replace(DISK, transport="mmio"),))) is Status.NOT_AFFECTED
+        _status(downgrade_refuted(claimed, (msgspec.structs.replace(DISK, mode="modern"),), registry()))
+        is Status.NOT_AFFECTED
     )
-    refuted = downgrade_refuted(claimed, (DISK,))
+    assert (
+        _status(downgrade_refuted(claimed, (msgspec.structs.replace(DISK, transport="mmio"),), registry()))
+        is Status.NOT_AFFECTED
+    )
+    refuted = downgrade_refuted(claimed, (DISK,), registry())
     assert _status(refuted) is Status.UNKNOWN
     assert refuted.findings[0].justification is None
     assert "virtio1 is driven as legacy" in refuted.findings[0].reason
     # A kernel that never had the code is another claim: legacy devices are at home there.
     never = _report(Status.NOT_AFFECTED, "vulnerable_code_not_present")
-    assert downgrade_refuted(never, (DISK,)) == never
+    assert downgrade_refuted(never, (DISK,), registry()) == never
 
 
 def _patched(function: str, *, in_transition: bool = False) -> tuple[host.PatchedFunction, ...]:
@@ -192,14 +198,15 @@ def test_the_module_that_modprobe_would_load_comes_first(tmp_path: Path) -> None
         (base / name).parent.mkdir(parents=True, exist_ok=True)
         (base / name).touch()
     there = f"/lib/modules/{RELEASE}"
+    found = partial(host.module_files, host.Root(tmp_path), RELEASE, "virtio_pci", "kernel/drivers/virtio")
     usual = (f"{there}/updates/dkms/virtio_pci.ko", f"{there}/kernel/drivers/virtio/virtio_pci.ko")
-    assert host.module_files(host.Root(tmp_path), RELEASE) == usual
+    assert found() == usual
     (base / "modules.dep").write_text("kernel/fs/ext4.ko: \nvendor/virtio-pci.ko.xz: kernel/drivers/virtio/virtio.ko\n")
-    assert host.module_files(host.Root(tmp_path), RELEASE) == (f"{there}/vendor/virtio-pci.ko.xz",)
+    assert found() == (f"{there}/vendor/virtio-pci.ko.xz",)
     (base / "modules.dep").write_text("../../../../etc/virtio_pci.ko:\n")
     (tmp_path / "etc").mkdir()
-    assert host.module_files(host.Root(tmp_path), RELEASE) == usual
-    assert host.module_files(host.Root(tmp_path), "../6.1") == ()
+    assert found() == usual
+    assert host.module_files(host.Root(tmp_path), "../6.1", "virtio_pci") == ()
 
 
 def test_without_a_boot_loader_the_linked_kernel_is_guessed_else_the_newest(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ejectable.errors import BadInput, DamagedInput, Missing
 from ejectable.intake import Compression, Limits, file_input
 from ejectable.kernel import Kernel, Unreadable, open_kernels
 from ejectable.kernel.containers import cpio, deb, tar
-from ejectable.kernel.containers.archive import Archive, Entry, clean_name
+from ejectable.kernel.containers.archive import Archive, Entry, clean_name, keep_modules
 from tests.intake.test_files import as_nobody, public_folder
 from tests.kernel import synthetic
 from tests.kernel.synthetic import RELEASE, refusal, tool
@@ -205,6 +205,23 @@ def test_an_archive_is_read_no_further_than_asked(image: bytes) -> None:
     assert met == ["boot/vmlinuz-1"]
     assert list(archive.find_all(re.compile(r".*\.ko"))) == ["lib/modules/1/a.ko", "lib/modules/1/b.ko"]
     assert archive.read("lib/modules/1/a.ko") == b"a"
+
+
+def test_modules_that_will_be_asked_for_cost_one_walk_only() -> None:
+    walks: list[int] = []
+
+    def walk() -> Iterator[Entry]:
+        walks.append(1)
+        for name in ("kernel/a-one.ko.xz", "kernel/b_two.ko", "kernel/c_three.ko"):
+            yield Entry(name, 1, partial(bytes, b"x"))
+
+    keep_modules(["a_one", "b-two"])
+    archive = Archive(walk, name="x", limits=SMALL)
+    assert len(list(archive.find_all(re.compile(".*")))) == 3
+    assert [archive.read(name) for name in ("kernel/a-one.ko.xz", "kernel/b_two.ko")] == [b"x", b"x"]
+    assert len(walks) == 1
+    assert archive.read("kernel/c_three.ko") == b"x"
+    assert len(walks) == 2
 
 
 def test_members_add_up_to_the_limit(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ejectable.errors import Missing
 from ejectable.kernel.formats.arm64_base import relocated
 from ejectable.kernel.formats.elf import notes
 from ejectable.kernel.identity import build_id_in
+from ejectable.kernel.kernel import Kernel
 from ejectable.kernel.open import open_kernels
 from tests.kernel.synthetic import absent
 
@@ -88,3 +89,33 @@ def test_the_base_of_an_arm64_image_is_found_where_nothing_points_to_its_first_b
     again, found = relocated(memoryview(bytes(changed)))
     assert found == base
     assert again[:4096] == plain[:4096]
+
+
+def opened(path: Path) -> Kernel:
+    (kernel,) = open_kernels(path)
+    assert isinstance(kernel, Kernel)
+    return kernel
+
+
+def test_a_genuine_flat_image_has_the_build_id_that_the_kernel_shows_in_sys_kernel_notes() -> None:
+    kernel = opened(fetch("linux-image-6.12.117+deb12-cloud-arm64", "arm64"))
+    assert (kernel.arch, kernel.format) == ("aarch64", "Image")
+    assert kernel.vmlinux is not None
+    symbols = kernel.vmlinux.symbols
+    start, stop = symbols.get("__start_notes"), symbols.get("__stop_notes")  # kernel/ksysfs.c shows what is between
+    assert start is not None
+    assert stop is not None
+    shown = notes(memoryview(kernel.vmlinux.image.read(start.address, stop.address - start.address)))
+    assert kernel.build_id in [text.hex() for owner, number, text in shown if (owner, number) == (b"GNU", 3)]
+
+
+def test_a_genuine_flat_image_without_variables_among_its_symbols_gives_them_all() -> None:
+    # Debian's 6.1 has no CONFIG_KALLSYMS_ALL: the first symbol is _stext, and their base is in .rela.dyn only.
+    kernel = opened(fetch("linux-image-6.1.0-50-cloud-arm64", "arm64"))
+    assert kernel.vmlinux is not None
+    symbols = kernel.vmlinux.symbols
+    assert symbols.get("__start_notes") is None
+    first = symbols.get("_stext")
+    assert first is not None
+    assert first.address % 0x1_0000 == 0
+    assert len(symbols) > 40_000

@@ -110,7 +110,7 @@ def _run(folder: Path) -> memoryview:
     (folder / "initrd.img").write_bytes(root.image)
     command = ["qemu-system-x86_64", "-accel", "tcg", "-machine", "pc", "-m", str(RAM // MIB), "-nic", "none"]
     command += ["-no-reboot", "-display", "none", "-serial", "stdio", "-kernel", str(boot_image())]
-    command += ["-initrd", str(folder / "initrd.img"), "-append", "console=ttyS0 nokaslr quiet panic=1"]
+    command += ["-initrd", str(folder / "initrd.img"), "-append", "console=ttyS0 nokaslr quiet panic=1 no_timer_check"]
     disks = (
         ("disk", "disable-legacy=on,disable-modern=off", 4),
         ("one", "disable-modern=on", 5),

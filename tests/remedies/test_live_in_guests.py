@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,14 @@ def test_the_unplug_that_crashed_goes_through_with_the_module_and_crashes_again_
 
 def test_the_module_refuses_what_it_was_not_built_for(tmp_path: Path) -> None:
     target = target_of_debian(RELEASE)
-    # Eight bytes before the member stands another pointer of the device, which is never empty.
-    layout = msgspec.structs.replace(target.layout, is_avq=target.layout.is_avq - 8)
+    # The layout of another build: where it has is_avq, this one has a member that is empty. What is beside it tells.
+    lines = [re.sub(r"\b(?:10[78]\d|109\d)\b", lambda at: str(int(at[0]) - 96), line) for line in target.hook.lines]
+    assert lines != list(target.hook.lines)
+    layout = msgspec.structs.replace(target.hook, lines=tuple(lines))
     ids = "the build-ids in sysfs are not those that this module was built for (-8): refused"
     changed: dict[str, tuple[dict[str, Any], str]] = {
         "other_build": ({"version": "#1 SMP another build"}, f"built for {RELEASE} #1 SMP another build: refused"),
-        "other_layout": ({"layout": layout}, "not as this module was built for: nothing was changed"),
+        "other_layout": ({"hook": layout}, "not as this module was built for: nothing was changed"),
         "other_kernel_id": ({"build_id": "ab" * 20}, ids),
         "other_driver_id": ({"driver_build_id": "ab" * 20}, ids),
     }
@@ -153,7 +156,6 @@ def test_a_thread_that_died_in_the_middle_keeps_the_module_in_and_lets_nobody_wa
                 return
 
     told(story, with_trouble())
-    assert [line.partition("] ")[2].partition(" (")[0][:26] for line in seen] == [
-        "LATE: 1",
-        "ejectable_live 16384 1 - L",
-    ]
+    late, still = (line.partition("] ")[2] for line in seen)
+    assert late.startswith("LATE: 1")
+    assert re.match(r"ejectable_live \d+ 1 - Live", still)

@@ -15,6 +15,7 @@ from corpus.trees import source as kernel_source
 from ejectable import host
 from ejectable.advisories import registry
 from ejectable.advisories.cve_2024_42134.source import Reading
+from ejectable.advisories.cve_2024_42134.source_fix import NullTest
 from ejectable.errors import BadInput, EjectableError, Missing
 from ejectable.intake import DEFAULT_LIMITS
 from ejectable.kernel.module import Module
@@ -25,6 +26,7 @@ from ejectable.remedies.source_tree import ENCODING, SourceTree, open_tree
 
 pytestmark = pytest.mark.kernels
 RELEASE = "6.1.0-50-cloud-amd64"
+FIX = NullTest()
 COMMON = "drivers/virtio/virtio_pci_common.c"
 Make = Callable[..., Path]
 
@@ -66,7 +68,7 @@ def test_the_module_that_is_built_is_run_and_kept(make: Make, own_state: Path) -
 @pytest.mark.parametrize("name", ["affected-inverted", "affected-helper"])
 def test_the_compiled_edit_of_a_variant_is_fixed_when_run(make: Make, name: str) -> None:
     top = make(name)
-    tree = open_tree(str(top))
+    tree = open_tree(str(top), FIX)
     (top / COMMON).write_bytes(tree.repaired().encode(*ENCODING))
     built = build(tree.again(), str(headers(RELEASE)), DEFAULT_LIMITS)
     assert (built.release, built.finding.status, built.was_run) == (RELEASE, Status.FIXED, True)
@@ -79,8 +81,8 @@ def test_a_tree_that_was_never_repaired_is_found_out_by_its_code(make: Make, mon
     monkeypatch.setattr(
         "ejectable.remedies.source_tree.SourceTree.repaired", lambda tree: tree.reading.common.text + "\n"
     )
-    read = open_tree(str(top))
-    wrong = SourceTree(read.given, read.top, Reading(Status.FIXED, "so it seems", read.reading.common))
+    read = open_tree(str(top), FIX)
+    wrong = SourceTree(read.given, read.top, Reading(Status.FIXED, "so it seems", read.reading.common), FIX)
     monkeypatch.setattr("ejectable.remedies.source_tree.SourceTree.again", lambda _: wrong)
     with pytest.raises(BadInput, match="affected all the same") as caught:
         execute.apply(situation(), "source-patch", Request(target=str(top), build=str(headers(RELEASE))))
@@ -136,7 +138,7 @@ def test_the_trees_own_makefile_runs_nothing(make: Make, tmp_path: Path) -> None
     )
     makefile = top / "drivers/virtio/Makefile"
     makefile.write_text(makefile.read_text() + trap)
-    tree = open_tree(str(top))
+    tree = open_tree(str(top), FIX)
     (top / COMMON).write_bytes(tree.repaired().encode(*ENCODING))
     from ejectable.remedies.module_build import _objects
 
@@ -154,7 +156,7 @@ def test_the_edit_compiles_in_612_too(make: Make, tmp_path: Path, name: str) -> 
     from ejectable.assess.kernels import judge_path
 
     top = make(name, "6.12")
-    tree = open_tree(str(top))
+    tree = open_tree(str(top), FIX)
     (top / COMMON).write_bytes(tree.repaired().encode(*ENCODING))
     work = tmp_path / "work"
     work.mkdir()

@@ -4,9 +4,10 @@
 Nothing here decides: versions support or contradict what was found in the code.
 """
 
-import importlib.resources
-
 import msgspec
+
+from ejectable.advisories.terms import Story, Topic, stripped
+from ejectable.confine import data_of
 
 __all__ = ["Commit", "Facts", "FixedPackage", "LookAlike", "Reference", "Release", "load_facts"]
 
@@ -77,9 +78,13 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function: str
     commits: tuple[Commit, ...]
     releases: tuple[Release, ...]
-    packages: tuple[FixedPackage, ...]
-    look_alikes: tuple[LookAlike, ...]
     references: tuple[Reference, ...]
+    packages: tuple[FixedPackage, ...] = ()
+    look_alikes: tuple[LookAlike, ...] = ()
+    name: str | None = None  # a short one beside the CVE: "vq-wrong-index"
+    # For `explain`: the story of the defect, and the terms that it needs.
+    story: Story | None = None
+    topics: tuple[Topic, ...] = ()
 
     def commit(self, role: str) -> Commit | None:
         """The first commit of this role."""
@@ -88,5 +93,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load_facts(package: str) -> Facts:
     """The facts of the advisory in `package`."""
-    text = importlib.resources.files(package).joinpath("facts.toml").read_bytes()
-    return msgspec.toml.decode(text, type=Facts)
+    facts = msgspec.toml.decode(data_of(package, "facts.toml"), type=Facts)
+    return msgspec.structs.replace(
+        facts, topics=tuple(map(stripped, facts.topics)), story=facts.story and stripped(facts.story)
+    )

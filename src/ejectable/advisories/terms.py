@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Words and what they mean, as data: an advisory's terms.toml, and the files of the tool's own words."""
 
+from typing import TypeVar
+
 import msgspec
 
-__all__ = ["Story", "Terms", "Topic", "load_terms"]
+__all__ = ["Story", "Terms", "Topic", "load_terms", "stripped"]
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Topic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,11 +39,13 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     story: Story | None = None
 
 
+def stripped(entry: T) -> T:
+    """The same entry without white space around its texts."""
+    texts = {name: value.strip() for name in entry.__struct_fields__ if isinstance(value := getattr(entry, name), str)}
+    return msgspec.structs.replace(entry, **texts)
+
+
 def load_terms(data: bytes) -> Terms:
     """The terms of a TOML file; texts lose the white space around them."""
     terms = msgspec.toml.decode(data, type=Terms)
-    topics = tuple(msgspec.structs.replace(topic, text=topic.text.strip()) for topic in terms.topics)
-    story = terms.story
-    if story is not None:
-        story = Story(**{name: text.strip() for name, text in msgspec.structs.asdict(story).items()})
-    return Terms(topics, story)
+    return Terms(tuple(map(stripped, terms.topics)), terms.story and stripped(terms.story))

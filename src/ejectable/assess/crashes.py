@@ -2,18 +2,17 @@
 """Events and advisories: which crash is which defect, and what the kernel that crashed says to it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from ejectable.advisories import registry
+from ejectable.advisories.first_good import first_good
+from ejectable.assess.logs import Unreadable, follow_log, read_logs
+from ejectable.assess.misread import put_right, symbols
 from ejectable.crash.blame import named
-from ejectable.crash.inputs import Source, read_each
-from ejectable.crash.kernel_log import NoLog
-from ejectable.crash.logs import Log
-from ejectable.errors import EjectableError
+from ejectable.crash.inputs import Source
+from ejectable.errors import Ended
 from ejectable.intake import DEFAULT_LIMITS, Limits
 from ejectable.model import SAFE, Doubt, DoubtKind, Event, Finding, Judgement, Status, worst
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from ejectable.kernel.kernel import Kernel
     from ejectable.model import Frame
 
-__all__ = ["Build", "Reading", "Unreadable", "compare", "follow_all", "join", "judge", "read_all"]
+__all__ = ["Build", "Reading", "Unreadable", "compare", "doubt_of_end", "follow_all", "join", "judge", "read_all"]
 
 ENOUGH = 3  # functions whose sizes must agree before two builds are called the same
 
@@ -47,17 +46,6 @@ class Build(msgspec.Struct, frozen=True):
         if self.blamed_differs or self.differ > self.agree // 10:
             return False
         return True if self.agree >= ENOUGH else None
-
-
-class Unreadable(msgspec.Struct, frozen=True):
-    """A log that could not be read, or not to its end."""
-
-    source: str
-    message: str
-    hint: str | None
-    exit_code: int
-    no_log: bool = False  # it can be read, and is something else
-    holds_one: bool = False  # a memory dump, which a log can be got out of
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -87,7 +75,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 def read_all(
-    sources: Sequence[Source],
+    found: Sequence[Source],
     advisories: Mapping[str, "Advisory"],
     *,
     kernel: str | None = None,
@@ -103,20 +91,35 @@ def read_all(
     left_out = 0
     names: list[str] = []
     others: list[Unreadable] = []
-    for source, name, result in _logs(sources, partial(_matters, tuple(advisories)), jobs, limits, done):
-        if isinstance(result, Unreadable):
-            beside = source.found or name != source.name  # in a folder or an archive, not every file is a log
-            (others if result.no_log and beside else errors).append(result)
-            continue
-        names.append(name)
-        if result.damaged:
-            errors.append(Unreadable(name, result.damaged, None, 65))
-        left_out += result.left_out
-        for event in result.events:
-            events.append(event)
-            judgements.append(judge(event, advisories))
-        if result.suspicious is not None:
-            suspicious.append(result.suspicious)
+    for source, logs, ended in read_logs(
+        found,
+        partial(_judgements, advisories=advisories),
+        partial(_matters, advisories=advisories),
+        jobs=jobs,
+        limits=limits,
+        done=done,
+    ):
+        for one in logs:
+            if isinstance(one.found, Unreadable):
+                beside = source.found or one.name != source.name  # in a folder or an archive, not every file is a log
+                (others if one.found.no_log and beside else errors).append(one.found)
+                continue
+            names.append(one.name)
+            if one.found.damaged:
+                errors.append(Unreadable(one.name, one.found.damaged, None, 65))
+            left_out += one.found.left_out
+            events += one.found.events
+            judgements += one.judgements
+            if one.found.suspicious is not None:
+                suspicious.append(one.found.suspicious)
+        if isinstance(ended, Ended):
+            names.append(source.name)
+            suspicious.append(doubt_of_end(source.name, ended))
+        elif ended is None and not logs:
+            detail = f"{source.name}: nothing in it could be read as a log."
+            suspicious.append(Doubt(DoubtKind.UNREADABLE, source.name, detail))
+        elif ended is not None:
+            errors.append(Unreadable(source.name, ended.message, ended.hint, ended.exit_code))
     if not names and others and not errors:
         errors.append(others.pop(0))
     suspicious += [
@@ -126,7 +129,10 @@ def read_all(
     ]
     builds: tuple[Build, ...] = ()
     if kernel is not None:
-        builds, judgements = _with_kernel(events, judgements, kernel, advisories, limits)
+        try:
+            builds, judgements = _with_kernel(events, judgements, kernel, advisories, limits)
+        except Ended as ended:
+            suspicious.append(doubt_of_end(kernel, ended))
     return Reading(
         tuple(names),
         tuple(events),
@@ -139,49 +145,16 @@ def read_all(
     )
 
 
+def doubt_of_end(name: str, ended: Ended) -> Doubt:
+    """The doubt that is left where the process that read a file came to a bad end."""
+    return Doubt(DoubtKind.UNREADABLE, name, f"{name}: {ended.message} {ended.hint or ''}".strip())
+
+
 def follow_all(path: str, advisories: Mapping[str, "Advisory"]) -> Iterator[tuple[Event, Judgement]]:
-    """Each event of a log that grows, when it is complete, and what is said of it."""
-    from ejectable.crash.follow import follow
-
-    for event in follow(path, matters=partial(_matters, tuple(advisories))):
-        yield event, judge(event, advisories)
-
-
-def _logs(
-    sources: Sequence[Source],
-    matters: Callable[[Event], bool],
-    jobs: int,
-    limits: Limits,
-    done: Callable[[int], None] | None,
-) -> Iterator[tuple[Source, str, Log | Unreadable]]:
-    if len(sources) < 2 or jobs < 2 or sum(source.size for source in sources) < SMALL:
-        for source in sources:
-            for name, log in read_each(
-                source, threads=max(1, jobs // len(sources)), limits=limits, progress=done, matters=matters
-            ):
-                yield source, name, _unreadable(name, log)
-        return
-    with ProcessPoolExecutor(min(jobs, len(sources))) as pool:
-        waiting = [(source, pool.submit(_read, source, matters, limits)) for source in sources]
-        for source, future in waiting:
-            yield from ((source, name, log) for name, log in future.result())
-            if done:
-                done(source.size)
-
-
-SMALL = 8 << 20  # bytes for which starting processes would take longer than reading
-
-
-def _read(source: Source, matters: Callable[[Event], bool], limits: Limits) -> list[tuple[str, Log | Unreadable]]:
-    return [(name, _unreadable(name, log)) for name, log in read_each(source, limits=limits, matters=matters)]
-
-
-def _unreadable(name: str, log: Log | EjectableError) -> Log | Unreadable:
-    if isinstance(log, Log):
-        return log
-    no_log = isinstance(log, NoLog)
-    dump = isinstance(log, NoLog) and log.holds_one
-    return Unreadable(name, log.message, log.hint, log.exit_code, no_log=no_log, holds_one=dump)
+    """Each event of a log that grows, when it is complete, and what is said of it. Raises `Ended` where its process
+    came to a bad end.
+    """
+    return follow_log(path, partial(judge, advisories=advisories), partial(_matters, advisories=advisories))
 
 
 def _with_kernel(
@@ -192,61 +165,83 @@ def _with_kernel(
     limits: Limits,
 ) -> tuple[tuple[Build, ...], list[Judgement]]:
     """Hold the kernels in a file against the event that matters most, and judge the matching events by the best."""
+    from ejectable.assess.confined import confined
     from ejectable.kernel.open import Kernel, open_kernels
 
     subject = next((event for event, said in zip(events, judgements, strict=True) if said.advisory), None)
     subject = subject or next((event for event in events if event.trace), None)
     if subject is None:
         return (), list(judgements)
-    builds = [
-        compare(subject, kernel, advisories)
-        for kernel in open_kernels(path, limits=limits)
-        if isinstance(kernel, Kernel)
-    ]
+
+    def compared() -> tuple[Build, ...]:
+        kernels = (kernel for kernel in open_kernels(path, limits=limits) if isinstance(kernel, Kernel))
+        return tuple(compare(subject, kernel, advisories) for kernel in kernels)
+
+    builds = confined(compared, (path,), limits, into=tuple[Build, ...], ids=tuple(advisories))
     if not builds:
         return (), list(judgements)
     best = max(builds, key=lambda build: (build.same is True, build.agree - build.differ))
     return (best,), [join(said, best) if said.advisory else said for said in judgements]
 
 
-def judge(event: Event, advisories: Mapping[str, "Advisory"]) -> Judgement:
-    """What the advisories say of an event: the worst of them, and of those that say the same the one that says most."""
+def judge(event: Event, advisories: Mapping[str, "Advisory"], beside: Sequence[Event] = ()) -> Judgement:
+    """What the advisories say of an event; `unknown` where one would say more if a name was only typed wrong.
+
+    `beside` are the other events of the same log: a deadlock shows as two tasks.
+    """
+    said = _judge(event, advisories, beside)
+    if said.status not in SAFE or not event.trace:
+        return said
+    known = dict.fromkeys(
+        name for advisory in advisories.values() if advisory.signature is not None for name in symbols(advisory)
+    )
+    right, replaced = put_right(event, known)
+    if not replaced:
+        return said
+    then = _judge(right, advisories, beside)
+    if then.status in SAFE and then.known_as in (None, said.known_as):
+        return said
+    wrong, name = next(iter(replaced.items()))
+    why = f"“{wrong}” may be {name}, typed or read wrong; it would be {then.advisory or then.known_as or 'undecided'}"
+    if then.status in SAFE:
+        return msgspec.structs.replace(said, why=f"{said.why}; {why} then")
+    doubt = Doubt(DoubtKind.AMBIGUOUS, f"{event.source}:{event.line}", f"{why} then.")
+    return Judgement(Status.UNKNOWN, why=f"{why} then", doubts=(*event.doubts, doubt))
+
+
+def _judge(event: Event, advisories: Mapping[str, "Advisory"], beside: Sequence[Event]) -> Judgement:
+    """The worst of what the advisories say; of those that say the same, the one that says most."""
     found: list[Recognition] = []
     for advisory in advisories.values():
-        signature = _signature(advisory)
-        if signature is not None:
-            found.append(signature.recognise(event))
+        said = advisory.recognise(event, beside)
+        if said is not None:
+            found.append(said)
     if not found:
         return Judgement(Status.NOT_AFFECTED)
     status = worst(one.status for one in found)
     chosen = max(
         (one for one in found if one.status is status), key=lambda one: (one.confidence, one.known_as is not None)
     )
+    own = advisories.get(chosen.advisory or "")
     return Judgement(
         status,
         advisory=chosen.advisory,
         confidence=chosen.confidence,
         why=chosen.why,
         known_as=chosen.known_as,
-        known_fix=chosen.fix,
+        known_fix=chosen.fix if own is None else first_good(own.facts, event.kernel),
         doubts=chosen.doubts,
     )
 
 
-def _matters(advisories: tuple[str, ...], event: Event) -> bool:
-    """Whether one of the advisories of these ids says something of an event: so that no bound leaves it out."""
-    known = registry()
-    return judge(event, {name: known[name] for name in advisories}).status not in SAFE
+def _judgements(events: Sequence[Event], advisories: Mapping[str, "Advisory"]) -> tuple[Judgement, ...]:
+    """What is said of each event of one log."""
+    return tuple(judge(event, advisories, events) for event in events)
 
 
-def _signature(advisory: "Advisory") -> Any:
-    """The advisory's signature, or `None` where its folder has none. A part that cannot be imported is a failure."""
-    try:
-        return advisory.part("signature")
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.endswith(".signature"):
-            return None
-        raise
+def _matters(event: Event, advisories: Mapping[str, "Advisory"]) -> bool:
+    """Whether one of the advisories says something of an event: so that no bound leaves it out."""
+    return judge(event, advisories).status not in SAFE
 
 
 def compare(event: Event, kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> Build:

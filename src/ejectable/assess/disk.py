@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel on the disk of a machine: its image, its configuration and its virtio_pci.ko, all from below one root."""
+"""A kernel on the disk of a machine: its image, its configuration and its modules, all from below one root."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from ejectable.assess import initramfs
 from ejectable.errors import EjectableError
 from ejectable.intake import decompress
 from ejectable.intake.limits import Limits
-from ejectable.intake.module_files import module_names
+from ejectable.intake.module_files import module_name, module_names
 from ejectable.model import Doubt, DoubtKind
 
 if TYPE_CHECKING:
@@ -20,98 +20,136 @@ if TYPE_CHECKING:
 __all__ = ["DiskModules", "open_image", "unread"]
 
 MAX_LIST = 16 << 20
-MODULE = "virtio_pci"
 Found = tuple[str, bytes]  # the name of a module's file, and its content
 
 
 class DiskModules:
     """The modules of one release below a root (an `ejectable.kernel.modules.ModuleSource`).
 
-    Of the module that is loaded, only a file with its build-id counts: an upgrade may have replaced the file. Of a
+    Of a module that is loaded, only a file with its build-id counts: an upgrade may have replaced the file. Of a
     kernel that does not run, what a boot loads: the one in its initramfs and the one on the disk may differ, and then
-    each is one of `choices`, of which this object offers the one at `choose`.
+    each is one of its `choices`, of which this object offers the one at `choose`. `places` are the modules that may be
+    asked for, each with its usual folder below lib/modules/RELEASE.
     """
 
     def __init__(
-        self, root: host.Root, running: host.Running | None, limits: Limits, image: str, choose: int = 0
+        self,
+        root: host.Root,
+        running: host.Running | None,
+        limits: Limits,
+        image: str,
+        places: Mapping[str, str],
+        *,
+        choose: int = 0,
     ) -> None:
         self._root = root
         self._running = running
         self._limits = limits
         self._image = image
+        self._places = places
         self._choose = choose
-        self._found: tuple[list[Found], list[Found]] | None = None
-        self.choices: list[list[Found]] = []
+        self._boot: list[Found] | None = None  # what the initramfs has of them
+        self._unread: list[Doubt] = []  # of the initramfs
+        self._choices: dict[str, list[list[Found]]] = {}
         self.notes: list[str] = []  # what was passed over
-        self.doubts: list[Doubt] = []
+        self.doubts: dict[str, list[Doubt]] = {}  # by module
+
+    @property
+    def most_choices(self) -> int:
+        """How many different files there are at most for one of the modules that were asked for."""
+        return max(map(len, self._choices.values()), default=0)
+
+    def chosen(self, module: str) -> str | None:
+        """The file that was offered for a module."""
+        files = self._offered(module)
+        return files[0][0] if files else None
 
     def find(self, release: str | None, module: str) -> "ModuleFiles":
-        """The files that may be this module; only virtio_pci is looked for."""
+        """The files that may be this module."""
         from ejectable.kernel.modules import ModuleFile, ModuleFiles
 
         running = self._running
         release = release or (running.release if running else None)
-        if release is None or module != MODULE:
+        if release is None or module not in self._places:
             return ModuleFiles()
-        # Whatever the release is called: of the kernel that runs, one build of the module is loaded.
-        wanted = running.module_build_id if running else None
-        if not self.choices:
-            self.choices = self._loaded(release, wanted) if wanted else self._booted(release)
-        chosen = self.choices[self._choose] if self._choose < len(self.choices) else []
-        return ModuleFiles(tuple(ModuleFile(path, partial(bytes, data)) for path, data in chosen))
+        if module not in self._choices:
+            # Whatever the release is called: of the kernel that runs, one build of a module is loaded.
+            wanted = running.modules.get(module) if running else None
+            self._choices[module] = self._loaded(release, module, wanted) if wanted else self._booted(release, module)
+        return ModuleFiles(tuple(ModuleFile(path, partial(bytes, data)) for path, data in self._offered(module)))
 
-    def _loaded(self, release: str, wanted: str) -> list[list[Found]]:
+    def _offered(self, module: str) -> list[Found]:
+        choices = self._choices.get(module, [])
+        return choices[min(self._choose, len(choices) - 1)] if choices else []
+
+    def _loaded(self, release: str, module: str, wanted: str) -> list[list[Found]]:
         """The files with the build-id of the module that is loaded."""
         for files in (self._on_disk, self._in_initramfs):
             fitting = []
-            for path, data in files(release):
-                if self._build_id(path, data) == wanted:
+            for path, data in files(release, module):
+                if self._build_id(module, path, data) == wanted:
                     fitting.append((path, data))
                 else:
                     self.notes.append(f"{path} is another build than the module that is loaded.")
             if fitting:
-                self.doubts.clear()  # what else could not be read is not what is loaded
+                self.doubts.pop(module, None)  # what else could not be read is not what is loaded
                 return [fitting]
         return []
 
-    def _booted(self, release: str) -> list[list[Found]]:
+    def _booted(self, release: str, module: str) -> list[list[Found]]:
         """What a boot may load: the files on the disk in their order, and apart each that differs in the initramfs."""
-        on_disk = list(self._on_disk(release))
-        if not on_disk and MODULE in (self.builtin(release) or ()):
+        on_disk = list(self._on_disk(release, module))
+        if not on_disk and module in (self.builtin(release) or ()):
             return []
         choices = [on_disk] if on_disk else []
-        for path, data in self._in_initramfs(release):
-            same = on_disk and self._build_id(path, data) == self._build_id(*on_disk[0])
-            if not same or self._build_id(path, data) is None:
+        if self._running is not None and self._running.modules and module not in self._running.modules:
+            return choices  # the machine has booted without it: what loads it now takes it from the disk
+        for path, data in self._in_initramfs(release, module):
+            found = self._build_id(module, path, data)
+            same = on_disk and found == self._build_id(module, *on_disk[0])
+            if not same or found is None:
                 choices.append([(path, data)])
         return choices
 
-    def _on_disk(self, release: str) -> Iterator[Found]:
-        for path in host.module_files(self._root, release):
+    def _on_disk(self, release: str, module: str) -> Iterator[Found]:
+        for path in host.module_files(self._root, release, module, self._places[module]):
             try:
                 yield path, self._root.content(path, self._limits.in_memory)
             except EjectableError as error:
-                self.doubts.append(unread(path, error))
+                self._doubt(module, unread(path, error))
 
-    def _in_initramfs(self, release: str) -> Iterator[Found]:
-        found, doubts = initramfs.modules_in(self._root, release, self._image, MODULE, self._limits)
-        self.doubts += doubts
-        yield from found
+    def _in_initramfs(self, release: str, module: str) -> Iterator[Found]:
+        if self._boot is None:
+            self._boot, self._unread = initramfs.modules_in(
+                self._root, release, self._image, tuple(self._places), self._limits
+            )
+        for doubt in self._unread:
+            self._doubt(module, doubt)
+        yield from (found for found in self._boot if module_name(found[0].removesuffix(")")) == module)
 
-    def _build_id(self, path: str, data: bytes) -> str | None:
+    def _doubt(self, module: str, doubt: Doubt) -> None:
+        self.doubts.setdefault(module, []).append(doubt)
+
+    def _build_id(self, module: str, path: str, data: bytes) -> str | None:
         """Of a module; `None` where it has none, or cannot be read."""
         from ejectable.kernel.module import Module
 
         try:
             return Module(decompress(data, self._limits.in_memory, name=path), name=path).elf.build_id
         except EjectableError as error:
-            self.doubts.append(unread(path, error))
+            self._doubt(module, unread(path, error))
             return None
 
     def names(self, release: str | None) -> frozenset[str]:
-        """The one that matters here, where it is."""
-        there = release is not None and host.module_files(self._root, release)
-        return frozenset({MODULE} if there else ())
+        """Those that modules.dep lists, and those that may be asked for, where they are."""
+        if release is None or "/" in release:
+            return frozenset()
+        there = {module for module, folder in self._places.items()
+                 if host.module_files(self._root, release, module, folder)}  # fmt: skip
+        for base in ("/lib/modules", "/usr/lib/modules"):
+            dep = self._root.read(f"{base}/{release}/modules.dep", MAX_LIST) or b""
+            there |= module_names(b"\n".join(line.partition(b":")[0] for line in dep.splitlines()))
+        return frozenset(there)
 
     def builtin(self, release: str | None) -> frozenset[str] | None:
         """What modules.builtin lists."""

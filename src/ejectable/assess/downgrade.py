@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Doubts added to the findings of a kernel: a safe word beside one becomes `unknown`, by `Finding.doubted`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ejectable.host import PatchedFunction
-from ejectable.model import Device, Doubt, DoubtKind, Finding, Justification, KernelReport, Status
+from ejectable.model import Device, Doubt, DoubtKind, Finding, KernelReport, Status
+
+if TYPE_CHECKING:
+    from ejectable.advisories import Advisory
 
 __all__ = [
     "downgrade_doubted",
@@ -23,8 +27,10 @@ def downgrade_doubted(report: KernelReport, doubts: Sequence[Doubt]) -> KernelRe
     return _each(report, lambda finding: finding.doubted(*doubts))
 
 
-def downgrade_unproven(report: KernelReport, what: str) -> KernelReport:
+def downgrade_unproven(report: KernelReport, what: str, only: Collection[str] | None = None) -> KernelReport:
     """The report of a file that has the right name, and nothing else that says it is what runs.
+
+    `only` are the advisories whose findings rest on it; all of them if it is `None`.
 
     An upgrade replaces the file of a release while the old code runs on: a safe word about the file is none about
     the machine. A bad one is a warning that stands.
@@ -34,15 +40,15 @@ def downgrade_unproven(report: KernelReport, what: str) -> KernelReport:
         detail = f"Nothing shows that this file is the same build as {what}. Of the file: {finding.reason}"
         return finding.doubted(Doubt(DoubtKind.IDENTITY, report.path, detail))
 
-    return _each(report, doubted)
+    return _each(report, lambda finding: doubted(finding) if only is None or finding.advisory in only else finding)
 
 
-def downgrade_unlocated(report: KernelReport) -> KernelReport:
-    """The report of an image whose virtio_pci is a module that was not found: its code was not read at all."""
+def downgrade_unlocated(report: KernelReport, module: str, only: Collection[str]) -> KernelReport:
+    """The report of an image of which a module was not found: the code that `only` are about was not read at all."""
     missing = Doubt(
         DoubtKind.MISSING,
         report.path,
-        "The virtio_pci module that is loaded was not found on disk, so its code could not be read.",
+        f"The {module} module that is loaded was not found on disk, so its code could not be read.",
     )
 
     def unlocated(finding: Finding) -> Finding:
@@ -51,7 +57,9 @@ def downgrade_unlocated(report: KernelReport) -> KernelReport:
             return msgspec.structs.replace(doubted, reason=missing.detail)
         return doubted
 
-    return msgspec.structs.replace(_each(report, unlocated), virtio_pci=None)
+    known = {name: None if name == module else place for name, place in report.modules.items()}
+    found = _each(report, lambda finding: unlocated(finding) if finding.advisory in only else finding)
+    return msgspec.structs.replace(found, modules=known)
 
 
 def downgrade_live_patched(
@@ -100,17 +108,18 @@ def _replaced(finding: Finding, patched: Sequence[PatchedFunction]) -> list[Patc
     return [one for one in patched if one.function.partition(".")[0] in rests_on]
 
 
-def downgrade_refuted(report: KernelReport, devices: Sequence[Device]) -> KernelReport:
-    """The report, unless a device refutes it: a kernel that cannot drive a legacy device does not drive one."""
-    seen = next((device for device in devices if device.transport == "pci" and device.mode == "legacy"), None)
-    if seen is None:
-        return report
+def downgrade_refuted(
+    report: KernelReport, devices: Sequence[Device], advisories: Mapping[str, "Advisory"]
+) -> KernelReport:
+    """The report, with a doubt where a device of the machine shows what its words rule out."""
 
     def refuted(finding: Finding) -> Finding:
-        if finding.justification != Justification.NOT_REACHED:
-            return finding
-        detail = f"{seen.name} is driven as legacy, which refutes what was read: {finding.reason}"
-        return finding.doubted(Doubt(DoubtKind.CONTRADICTED, seen.address or seen.name, detail))
+        for device in devices:
+            seen = advisories[finding.advisory].refutes(device, finding)
+            if seen is not None:
+                detail = f"{seen}, which refutes what was read: {finding.reason}"
+                return finding.doubted(Doubt(DoubtKind.CONTRADICTED, device.address or device.name, detail))
+        return finding
 
     return _each(report, refuted)
 

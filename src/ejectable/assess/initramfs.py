@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The module in a kernel's initramfs: it is what the boot loads, whatever lies below /lib/modules."""
+"""The modules in a kernel's initramfs: they are what the boot loads, whatever lies below /lib/modules."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ejectable import host
 from ejectable.errors import Denied, EjectableError, Missing
 from ejectable.intake.limits import Limits
+from ejectable.intake.module_files import module_name
 from ejectable.model import Doubt, DoubtKind
 
 __all__ = ["modules_in", "names"]
@@ -37,35 +38,37 @@ def _paths(root: host.Root, release: str, image: str) -> Iterator[str]:
 
 
 def modules_in(
-    root: host.Root, release: str, image: str, module: str, limits: Limits
+    root: host.Root, release: str, image: str, modules: Collection[str], limits: Limits
 ) -> tuple[list[tuple[str, bytes]], list[Doubt]]:
-    """The files of a module in the initramfs of an image, each with a name and its content, and what was not seen.
+    """The files of these modules in the initramfs of an image, each with a name and its content, and what was not seen.
 
-    No initramfs and none of the module in it are complete answers: then the module on disk is what is loaded.
+    No initramfs and none of a module in it are complete answers: then the module on disk is what is loaded.
     """
     found: list[tuple[str, bytes]] = []
     doubts: list[Doubt] = []
     for path in _paths(root, release, image):
         try:
-            found += _modules(root, path, release, module, limits)
+            found += _modules(root, path, release, modules, limits)
         except EjectableError as error:
             kind = DoubtKind.PERMISSION if isinstance(error, Denied) else DoubtKind.UNREADABLE
-            detail = f"{path} could not be read, and the {module} in it is what a boot loads: {error.message}"
+            which = f"the {next(iter(modules))}" if len(modules) == 1 else "what"
+            detail = f"{path} could not be read, and {which} in it is what a boot loads: {error.message}"
             doubts.append(Doubt(kind, path, detail))
     return found, doubts
 
 
-def _modules(root: host.Root, path: str, release: str, module: str, limits: Limits) -> list[tuple[str, bytes]]:
+def _modules(
+    root: host.Root, path: str, release: str, modules: Collection[str], limits: Limits
+) -> list[tuple[str, bytes]]:
     from ejectable.kernel.containers.cpio import initramfs_entries
 
-    stem = "[-_]".join(re.split("[-_]", module))
-    wanted = re.compile(rf"(?:usr/)?lib/modules/{re.escape(release)}/(?:.*/)?{stem}\.ko(?:\.gz|\.xz|\.zst)?")
+    below = re.compile(rf"(?:usr/)?lib/modules/{re.escape(release)}/.*")
     found: list[tuple[str, bytes]] = []
     whole = False
     with root.open(path) as stream:
         for entry in initramfs_entries(stream, name=path, limit=limits.unpacked):
             whole = whole or not EARLY.fullmatch(entry.name)
-            if wanted.fullmatch(entry.name):
+            if module_name(entry.name) in modules and below.fullmatch(entry.name):
                 found.append((f"{path}({entry.name})", entry.read()))
     if not whole:
         # Only the archive with the processor's microcode was understood; what is behind it is the file system.

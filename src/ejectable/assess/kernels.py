@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from ejectable.advisories import Advisory
+    from ejectable.advisories.code import CodeUnder
     from ejectable.kernel.open import Kernel
 
 __all__ = ["DEBUG", "Judged", "Unreadable", "judge", "judge_path", "judge_paths", "status_of"]
@@ -26,6 +27,8 @@ __all__ = ["DEBUG", "Judged", "Unreadable", "judge", "judge_path", "judge_paths"
 
 # Set by --debug; an environment variable reaches the processes of --jobs too.
 DEBUG = "EJECTABLE_DEBUG"
+Place = Literal["builtin", "module", "absent"]
+VIRTIO_PCI = "virtio_pci"  # whose place has a key of its own in the document, from before there were others
 # Names that mean another file in another process.
 DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/")
 
@@ -50,6 +53,8 @@ class Judged(msgspec.Struct, frozen=True):
 def judge(kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> KernelReport:
     """What each advisory says of one kernel."""
     findings: tuple[Finding, ...] = tuple(advisory.probe(kernel) for advisory in advisories.values())
+    codes = {advisory.code.module: advisory.code for advisory in advisories.values() if advisory.code.module}
+    modules = {name: _place(kernel, code) for name, code in codes.items()}
     return KernelReport(
         path=kernel.path,
         member=kernel.member,
@@ -58,8 +63,9 @@ def judge(kernel: "Kernel", advisories: Mapping[str, "Advisory"]) -> KernelRepor
         arch=kernel.arch,
         build_id=kernel.build_id,
         format=kernel.format,
-        virtio_pci=_virtio_pci(kernel),
+        virtio_pci=modules.get(VIRTIO_PCI),
         findings=findings,
+        modules=modules,
     )
 
 
@@ -76,9 +82,21 @@ class Job(msgspec.Struct, frozen=True):
 
 
 def jobs_of(paths: Sequence[str], limits: Limits) -> list[Job]:
-    """The paths of one command, sorted into what belongs together, in their order."""
+    """The paths of one command, sorted into what belongs together, in their order, by a confined process.
+
+    Raises `Ended` where that died: then nothing tells what belongs to what.
+    """
     if len(paths) < 2:
         return [Job((path,)) for path in paths]
+    from ejectable.assess.confined import confined
+
+    found: list[Job] = confined(
+        lambda: _jobs_of(paths, limits), paths, limits, into=list[Job], ids=(), alone=True, usual=()
+    )
+    return found
+
+
+def _jobs_of(paths: Sequence[str], limits: Limits) -> list[Job]:
     from ejectable.intake import file_input
     from ejectable.kernel.initramfs import is_initramfs
     from ejectable.kernel.package_set import groups
@@ -156,7 +174,15 @@ def judge_paths(
     paths: Sequence[str], ids: Sequence[str], limits: Limits, *, jobs: int, done: Callable[[str], None]
 ) -> Iterator[Judged]:
     """Judge many paths, up to `jobs` at once in processes of their own; answers come in the order of `paths`."""
-    work = jobs_of(paths, limits)
+    try:
+        work = jobs_of(paths, limits)
+    except Ended as ended:
+        from ejectable.assess.confined import undecided
+
+        for path in paths:
+            yield Judged(path, (undecided(path, ids, ended),), ())
+            done(path)
+        return
     if len(work) < 2 or jobs < 2:
         for job in work:
             yield judge_job(job, ids, limits)
@@ -167,7 +193,14 @@ def judge_paths(
     import multiprocessing
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
-    pool = ProcessPoolExecutor(min(jobs, len(work)), mp_context=multiprocessing.get_context("forkserver"))
+    from ejectable.advisories import add_folders, added_folders
+
+    pool = ProcessPoolExecutor(
+        min(jobs, len(work)),
+        mp_context=multiprocessing.get_context("forkserver"),
+        initializer=add_folders,
+        initargs=(added_folders(),),
+    )
     try:
         futures = {job: pool.submit(judge_job, job, ids, limits) for job in work if not job.here}
         jobs_by_future = {future: job for job, future in futures.items()}
@@ -207,16 +240,18 @@ def _unreadable(path: str, error: EjectableError) -> Unreadable:
     return Unreadable(path, error.message, error.exit_code, error.hint)
 
 
-def _virtio_pci(kernel: "Kernel") -> Literal["builtin", "module", "absent"] | None:
-    """Where the kernel has its virtio_pci; asked after the probes, which have read what this looks at."""
-    if kernel.source_tree is not None:
+def _place(kernel: "Kernel", code: "CodeUnder") -> Place | None:
+    """Where the kernel has a module's code; asked after the probes, which have read what this looks at."""
+    module = code.module
+    if kernel.source_tree is not None or module is None:
         return None
-    if kernel.module("virtio_pci") is not None:
+    if kernel.module(module) is not None:
         return "module"
-    if kernel.vmlinux is not None and kernel.vmlinux.symbols.function("virtio_pci_probe"):
+    witness = code.entry or code.functions[0]
+    if kernel.vmlinux is not None and kernel.vmlinux.symbols.function(witness):
         return "builtin"
-    if kernel.builtin("virtio_pci"):
+    if kernel.builtin(module):
         return "builtin"
-    says = kernel.config.says("CONFIG_VIRTIO_PCI", "CONFIG_PCI", "CONFIG_VIRTIO_MENU") if kernel.config else None
-    words: dict[str | None, Literal["builtin", "module", "absent"]] = {"y": "builtin", "m": "module", "n": "absent"}
+    says = kernel.config.says(code.option, *code.menus) if kernel.config and code.option else None
+    words: dict[str | None, Place] = {"y": "builtin", "m": "module", "n": "absent"}
     return words.get(says)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The answer of `check`: would this machine crash if a virtio device were unplugged now?
+"""The answer of `check`: which devices of this machine can be taken away, by which operation, without harm?
 
 The machine's word follows from its devices first, because a defect that no device can reach crashes nothing:
 
-- one device whose unplugging would Oops              → affected
+- one operation on one device that meets a defect      → affected
 - else one for which that could not be decided        → unknown
 - else not every device could be seen                 → the kernel's word, and unknown where that is affected
 - else (every device is safe, or there is none)       → the kernel's word where it is a good one, not_affected where
@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ejectable import host
+from ejectable.advisories.exposure import expose
 from ejectable.assess.kernels import status_of
 from ejectable.assess.running_kernel import RunningKernel
 from ejectable.assess.steps import next_steps
-from ejectable.model import SAFE, Assessment, Device, Doubt, Finding, KernelReport, Outcome, Status, earned
+from ejectable.assess.summary import exposed_to, summary
+from ejectable.model import SAFE, Assessment, Device, Doubt, Effect, Finding, KernelReport, Outcome, Status, earned
 
 if TYPE_CHECKING:
     from ejectable.advisories import Advisory
 
-__all__ = ["assess", "nouns"]
+__all__ = ["assess"]
 
 MOST_DOUBTS = 3  # in the notes; the document has all of them
-WORST = ("would_oops", "unknown", "safe")
 
 
 def assess(facts: host.Facts, running_kernel: RunningKernel, advisories: Mapping[str, "Advisory"]) -> Assessment:
@@ -36,11 +37,11 @@ def assess(facts: host.Facts, running_kernel: RunningKernel, advisories: Mapping
     report = running_kernel.report
     devices = None if facts.devices is None else tuple(_exposed(d, running_kernel, advisories) for d in facts.devices)
     status = _status(devices, facts.doubts, report)
-    outcome = _outcome(facts, status)
+    outcome = _outcome(facts, status, devices or ())
     return Assessment(
         status=status,
-        summary=_summary(status, devices, report, outcome, facts, ", ".join(advisories)),
-        next_steps=next_steps(facts, running_kernel, status, devices or (), outcome),
+        summary=summary(status, devices, report, outcome, facts, tuple(advisories)),
+        next_steps=next_steps(facts, running_kernel, status, devices or (), outcome, advisories=advisories),
         host=facts.host,
         kernel=report,
         devices=devices or (),
@@ -48,14 +49,6 @@ def assess(facts: host.Facts, running_kernel: RunningKernel, advisories: Mapping
         notes=_notes(facts, running_kernel, status),
         doubts=_doubts(facts),
     )
-
-
-def nouns(devices: Sequence[Device]) -> str:
-    """Devices as a person calls them: `vdb (legacy disk)`, `eth0 and vdb`."""
-    names = [device.nodes[0] if device.nodes else f"{device.name} ({device.kind})" for device in devices]
-    if len(names) > 3:
-        names = [*names[:2], f"{len(names) - 2} more"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _doubts(facts: host.Facts) -> tuple[Doubt, ...]:
@@ -67,14 +60,12 @@ def _exposed(device: Device, running_kernel: RunningKernel, advisories: Mapping[
     """The device with the worst that any advisory says of unplugging it."""
     report = running_kernel.report
     findings = {finding.advisory: finding for finding in report.findings} if report else {}
-    if device.address in running_kernel.repaired:
-        findings = {
-            name: msgspec.structs.replace(finding, status=Status.MITIGATED)
-            for name, finding in findings.items()
-            if finding.status is Status.AFFECTED
-        } | {name: finding for name, finding in findings.items() if finding.status is not Status.AFFECTED}
-    said = [advisory.expose(findings.get(name, _nothing(name)), device) for name, advisory in advisories.items()]
-    return min(said, key=lambda one: WORST.index(one.unplug), default=device)
+    for name, addresses in running_kernel.repaired.items():
+        finding = findings.get(name)
+        if finding is not None and finding.status is Status.AFFECTED and device.address in addresses:
+            findings[name] = msgspec.structs.replace(finding, status=Status.MITIGATED)
+    said = [advisory.exposures(device, findings.get(name, _nothing(name))) for name, advisory in advisories.items()]
+    return expose(device, [one for one in said if one is not None]) if advisories else device
 
 
 def _nothing(name: str) -> Finding:
@@ -84,18 +75,20 @@ def _nothing(name: str) -> Finding:
 
 def _status(devices: Sequence[Device] | None, doubts: Sequence[Doubt], report: KernelReport | None) -> Status:
     word = status_of(report) if report else Status.UNKNOWN
-    if any(device.unplug == "would_oops" for device in devices or ()):
-        return Status.AFFECTED
-    if any(device.unplug == "unknown" for device in devices or ()):
-        return Status.UNKNOWN
+    for word_of_exposure in (Status.AFFECTED, Status.UNKNOWN):
+        if exposed_to(devices or (), word_of_exposure):
+            return word_of_exposure
     # A kernel that cannot crash needs no list of devices; of any other, one that is not listed may be the one.
     return word if word in SAFE else earned(Status.NOT_AFFECTED, doubts)
 
 
-def _outcome(facts: host.Facts, status: Status) -> Outcome:
+def _outcome(facts: host.Facts, status: Status, devices: Sequence[Device]) -> Outcome:
     policy = facts.policy
+    met = {one.effect for one in exposed_to(devices, Status.AFFECTED)}
     if status in SAFE:
         effect = "none"
+    elif status is Status.AFFECTED and not met & {Effect.OOPS, Effect.CORRUPTION}:
+        effect = "hang" if Effect.HANG in met else "none"
     elif status is Status.UNKNOWN or policy.panic_on_oops is None:
         effect = "unknown"
     else:
@@ -108,58 +101,11 @@ def _outcome(facts: host.Facts, status: Status) -> Outcome:
     )
 
 
-def _summary(  # noqa: PLR0917  (called once, a few lines up)
-    status: Status,
-    devices: Sequence[Device] | None,
-    report: KernelReport | None,
-    outcome: Outcome,
-    facts: host.Facts,
-    names: str,
-) -> str:
-    kernel = (report.release if report else facts.host.kernel_release) or "this kernel"
-    if status is Status.AFFECTED:
-        hit = [device for device in devices or () if device.unplug == "would_oops"]
-        what = {
-            "panic": "would panic this machine",
-            "hang": "would Oops, and this machine would limp on",  # or hang, where a lock is held that others want
-        }.get(outcome.effect, "would crash this machine")
-        return f"Unplugging {nouns(hit)} {what} ({names})."
-    if status is Status.UNKNOWN:
-        open_ones = [device for device in devices or () if device.unplug == "unknown"]
-        if not open_ones:
-            return _unseen(devices, report, kernel, names)
-        return f"What unplugging {nouns(open_ones)} does could not be decided ({names})."
-    if status is Status.MITIGATED:
-        return f"Kernel {kernel} carries the defect, but it is repaired while it runs ({names})."
-    if status is Status.FIXED:
-        return f"Kernel {kernel} has the fix ({names})."
-    word = status_of(report) if report else Status.UNKNOWN
-    if word is Status.NOT_AFFECTED:
-        return f"Kernel {kernel} does not have the faulty code ({names})."
-    if not devices:
-        return f"This machine has no virtio device ({names})."
-    # Legacy devices exist on other buses too, where they are harmless: then it takes a longer sentence to be exact.
-    how = "driven as legacy" if all(device.mode == "modern" for device in devices) else "a legacy PCI device"
-    if len(devices) == 1:
-        return f"Its only virtio device is not {how} ({names})."
-    return f"None of its {len(devices)} virtio devices is {how} ({names})."
-
-
-def _unseen(devices: Sequence[Device] | None, report: KernelReport | None, kernel: str, names: str) -> str:
-    if report and status_of(report) is Status.AFFECTED:
-        return f"Kernel {kernel} has the defect; whether a device here is legacy could not be seen ({names})."
-    if devices:
-        return f"Not all the virtio devices of this machine could be seen ({names})."
-    return f"The virtio devices of this machine could not be seen ({names})."
-
-
 def _notes(facts: host.Facts, running_kernel: RunningKernel, status: Status) -> tuple[str, ...]:
     notes = []
     word = status_of(running_kernel.report) if running_kernel.report else Status.UNKNOWN
     if status is Status.NOT_AFFECTED and word is Status.AFFECTED:
-        notes.append(
-            "The kernel itself is affected: a device that is driven as legacy, plugged in later, would crash it."
-        )
+        notes.append("The kernel itself is affected: a device that meets the defect, plugged in later, would crash it.")
     elif status is Status.NOT_AFFECTED and word is Status.UNKNOWN:
         notes.append("The kernel's own code was not judged: this holds for the devices that are there now.")
     notes += [doubt.detail for doubt in _doubts(facts)[:MOST_DOUBTS]]

@@ -3,16 +3,18 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from ejectable import host
+from ejectable.assess.confined import confined
 from ejectable.assess.kernels import judge
 from ejectable.assess.verdicts import Verdicts
-from ejectable.errors import EjectableError, Missing
+from ejectable.errors import Denied, EjectableError, Missing
 from ejectable.intake.limits import Limits
 from ejectable.model import SAFE, Device, Evidence, EvidenceKind, Finding, KernelReport, Status
 
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
     from ejectable.advisories import Advisory
     from ejectable.kernel.memory import MemoryKernel
 
-__all__ = ["judged", "merged", "open_memory", "repaired"]
+__all__ = ["judged", "look", "merged", "open_memory", "repaired"]
 
 ORDER = tuple(EvidenceKind)
-KCORE, KALLSYMS = "/proc/kcore", "/proc/kallsyms"
+KCORE, KALLSYMS, TYPES = "/proc/kcore", "/proc/kallsyms", "/sys/kernel/btf"
+T = TypeVar("T")
 
 
 def judged(  # noqa: PLR0917  (called once, by running_kernel)
@@ -42,17 +45,45 @@ def judged(  # noqa: PLR0917  (called once, by running_kernel)
     if key and (kept := verdicts.get(key)):
         return kept
     try:
-        with closing(open_memory(root, running, limits)) as kernel:
-            report = judge(kernel, advisories)
+        report = look(
+            root, running, limits, lambda kernel: judge(kernel, advisories), into=KernelReport, ids=advisories
+        )
     except EjectableError as error:
         # Who is not root may not, and need not be told why; as root, it is the kernel's lockdown or configuration.
-        if root.live and not (isinstance(error.__cause__, PermissionError) and os.geteuid()):
+        if root.live and not (isinstance(error, Denied) and os.geteuid()):
             notes.append(f"The code in memory could not be read: {error.message}")
         return None
     report = msgspec.structs.replace(report, source=f"{KCORE} (the code as it runs)", running=True)
     if key:
         verdicts.put(key, report)
     return report
+
+
+def look(
+    root: host.Root,
+    running: host.Running,
+    limits: Limits,
+    work: Callable[["MemoryKernel"], T],
+    *,
+    into: Any,
+    ids: Iterable[str],
+) -> T:
+    """What `work` returns of the memory of the running kernel, which is read in a confined process; `into` is its type.
+
+    Raises an `EjectableError` where it may not be read, and what `work` raises; `Ended` where the process died.
+    """
+
+    def inside() -> T:
+        with closing(open_memory(root, running, limits)) as kernel:
+            return work(kernel)
+
+    paths = [place for path in (KCORE, KALLSYMS) if (place := root.file(path)) is not None]
+    return confined(inside, [*paths, _types_of(root)], limits, into=into, ids=tuple(ids), alone=True)
+
+
+def _types_of(root: host.Root) -> str:
+    """The folder with the types of the running kernel and its modules."""
+    return root.outside(root.resolve(TYPES) or TYPES)
 
 
 def open_memory(root: host.Root, running: host.Running, limits: Limits) -> "MemoryKernel":
@@ -65,7 +96,7 @@ def open_memory(root: host.Root, running: host.Running, limits: Limits) -> "Memo
     return MemoryKernel(
         kcore=kcore,
         kallsyms=kallsyms,
-        btf_folder=root.outside(root.resolve("/sys/kernel/btf") or "/sys/kernel/btf"),
+        btf_folder=_types_of(root),
         release=running.release,
         banner=running.banner,
         build_id=running.build_id,
@@ -82,38 +113,38 @@ def repaired(  # noqa: PLR0917  (called once, by running_kernel)
     advisories: Mapping[str, "Advisory"],
     limits: Limits,
     notes: list[str],
-) -> tuple[KernelReport, tuple[str, ...]]:
-    """The report, `mitigated` where a module guards each device that is there; and the addresses of those guarded.
+) -> tuple[KernelReport, dict[str, tuple[str, ...]]]:
+    """The report, `mitigated` where a module guards each device that is there; by advisory the addresses of those.
 
     Never from the cache: devices come and go. Where the module is loaded and memory may not be read, nobody knows.
     """
     modules = root.text("/proc/modules", 4 << 20) or ""
-    covered: tuple[str, ...] = ()
+    covered: dict[str, tuple[str, ...]] = {}
     findings = []
     for finding in report.findings:
-        alive = _alive(advisories.get(finding.advisory))
+        advisory = advisories[finding.advisory]
+        alive = advisory.live
         if finding.status is Status.AFFECTED and alive is not None and alive.loaded(modules):
             try:
-                with closing(open_memory(root, running, limits)) as kernel:
-                    found = alive.repairs(kernel, modules, running.module_build_id)
+                driver = running.modules.get(advisory.code.module or "")
+                repairs = partial(alive.repairs, modules=modules, driver_build_id=driver)
+                found = look(root, running, limits, repairs, into=alive.Repairs, ids=advisories)
             except EjectableError as error:
                 finding = _undecided(finding, alive.MODULE, error.message)  # noqa: PLW2901
             else:
-                covered += found.repaired
+                covered[advisory.id] = found.repaired
                 notes.append(f"The module {alive.MODULE} is loaded: {found.detail}.")
-                wanted = {d.address for d in devices or () if d.transport == "pci" and d.mode != "modern"}
+                wanted = {device.address for device in devices or () if _comes_to(advisory, device, finding)}
                 if found.guarded and not found.bare and wanted <= set(found.repaired):
                     finding = _mitigated(finding, found.detail)  # noqa: PLW2901
         findings.append(finding)
     return msgspec.structs.replace(report, findings=tuple(findings)), covered
 
 
-def _alive(advisory: "Advisory | None") -> Any:
-    """The part of the advisory that knows how its devices are repaired; `None` where it has none."""
-    try:
-        return advisory.part("live") if advisory else None
-    except ModuleNotFoundError:
-        return None
+def _comes_to(advisory: "Advisory", device: Device, finding: Finding) -> bool:
+    """Whether a device comes to the faulty code, or may."""
+    reach = advisory.exposure(device, finding)
+    return reach is not None and reach.met is not False
 
 
 def _undecided(finding: Finding, module: str, why: str) -> Finding:
@@ -126,7 +157,7 @@ def _undecided(finding: Finding, module: str, why: str) -> Finding:
 
 
 def _mitigated(finding: Finding, detail: str) -> Finding:
-    """The finding where every device that sysfs shows as legacy, or does not tell of, is guarded."""
+    """The finding where every device that comes to the code, or may, is guarded."""
     return msgspec.structs.replace(
         finding,
         status=Status.MITIGATED,

@@ -96,12 +96,8 @@ def claims_of(runs: Sequence[Run], advisories: Sequence[str]) -> tuple[Claim, ..
     """What the runs prove about each of these advisories; nothing about those that no guest can show."""
     claims: list[Claim] = []
     for name, advisory in registry().items():
-        if name in advisories:
-            try:
-                scenario = advisory.part("scenario")
-            except ModuleNotFoundError:
-                continue
-            claims.append(scenario.judge(runs))
+        if name in advisories and advisory.scenario is not None:
+            claims.append(advisory.scenario.judge(runs, name))
     return tuple(claims)
 
 

@@ -6,7 +6,7 @@ while the old code goes on running. What proves it is the build-id, which the ru
 /sys/kernel/notes and /sys/module/*/notes; where it shows none, its whole banner with the time of its build.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -49,8 +49,25 @@ class RunningKernel(msgspec.Struct, frozen=True):
     on_disk: KernelReport | None = None
     certain: bool = False  # that it does, by the boot loader's own files
     refused: tuple[str, ...] = ()  # files that this user may not read
-    # PCI addresses of devices that were repaired while the kernel runs, whatever is true of the others.
-    repaired: tuple[str, ...] = ()
+    # By advisory: PCI addresses of devices that were repaired while the kernel runs, whatever is true of the others.
+    repaired: dict[str, tuple[str, ...]] = {}
+
+    def about(self, ids: Collection[str]) -> "RunningKernel":
+        """The same, with the findings of these advisories alone."""
+
+        def some(report: KernelReport | None) -> KernelReport | None:
+            if report is None:
+                return None
+            return msgspec.structs.replace(
+                report, findings=tuple(one for one in report.findings if one.advisory in ids)
+            )
+
+        return msgspec.structs.replace(
+            self,
+            report=some(self.report),
+            on_disk=some(self.on_disk),
+            repaired={name: addresses for name, addresses in self.repaired.items() if name in ids},
+        )
 
 
 def find(
@@ -88,10 +105,10 @@ class _Search:
             on_disk = downgrade_doubted(on_disk, running.doubts)
             on_disk = downgrade_live_patched(on_disk, running.patched, in_memory)
         found = memory.merged(on_disk, in_memory)
-        repaired: tuple[str, ...] = ()
+        repaired: dict[str, tuple[str, ...]] = {}
         if found:
             found = downgrade_in_transition(found, running.patched)
-            found = downgrade_refuted(found, self.facts.devices or ())
+            found = downgrade_refuted(found, self.facts.devices or (), self.advisories)
             found, repaired = memory.repaired(
                 self.root, running, found, self.facts.devices, self.advisories, self.limits, self.notes
             )
@@ -173,7 +190,7 @@ class _Search:
         return f"No file of the running kernel {running.release or ''} was found in /boot or /lib/modules."
 
     def _judged(self, path: str, running: host.Running | None) -> KernelReport | None:
-        """The report of one image (with its module, where virtio_pci is one); `None` and a note where it failed."""
+        """The report of one image (with its modules); `None` and a note where it failed."""
         try:
             found = self.judge.judge(path, running)
         except EjectableError as error:
@@ -200,21 +217,31 @@ class _Search:
         if proven is None:
             self.notes.append(f"Nothing shows that {report.path} is what runs: no build-id and no banner to compare.")
             report = downgrade_unproven(report, "the running kernel")
-        if report.virtio_pci == "builtin" or not self._in_action(running):
-            return report
-        if report.virtio_pci != "module":
-            # A machine that drives virtio PCI devices has a virtio_pci: its absence from the files is no absence of
-            # the defect.
-            return downgrade_unlocated(report)
-        if running.module_build_id is None:
-            return downgrade_unproven(report, "the virtio_pci module that is loaded")
+        for module, ids in self._by_module().items():
+            place = report.modules.get(module)
+            at_work = [name for name in ids if self._in_action(module, self.advisories[name], running)]
+            if place == "builtin" or not at_work:
+                continue
+            if place != "module":
+                # A machine that drives such devices has the driver: its absence from the files is no absence of the
+                # defect.
+                report = downgrade_unlocated(report, module, at_work)
+            elif running.modules.get(module) is None:
+                report = downgrade_unproven(report, f"the {module} module that is loaded", at_work)
         return report
 
-    def _in_action(self, running: host.Running) -> bool:
-        """Whether there is, or may be, a virtio_pci at work."""
+    def _by_module(self) -> dict[str, list[str]]:
+        """The advisories whose code may be a module, by that."""
+        found: dict[str, list[str]] = {}
+        for name, advisory in self.advisories.items():
+            if advisory.code.module:
+                found.setdefault(advisory.code.module, []).append(name)
+        return found
+
+    def _in_action(self, module: str, advisory: "Advisory", running: host.Running) -> bool:
+        """Whether the module is, or may be, at work."""
         devices = self.facts.devices
-        bound = devices is None or any(device.transport == "pci" and device.driver for device in devices)
-        return bound or running.module_loaded or running.module_build_id is not None
+        return devices is None or module in running.modules or any(advisory.concerns(device) for device in devices)
 
 
 def _match(report: KernelReport, running: host.Running) -> Match:

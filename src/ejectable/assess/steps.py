@@ -1,33 +1,47 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What to do about a machine's answer, in order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ejectable import host
 from ejectable.assess.kernels import status_of
-from ejectable.model import SAFE, Device, KernelReport, Outcome, Status
+from ejectable.assess.summary import ACTS, exposed_to, met_by, nouns
+from ejectable.model import SAFE, UNPLUG, Device, KernelReport, Outcome, Status
 
 if TYPE_CHECKING:
+    from ejectable.advisories import Advisory
     from ejectable.assess.running_kernel import RunningKernel
 
 __all__ = ["next_steps"]
 
 
 def next_steps(
-    facts: host.Facts, running_kernel: "RunningKernel", status: Status, devices: Sequence[Device], outcome: Outcome
+    facts: host.Facts,
+    running_kernel: "RunningKernel",
+    status: Status,
+    devices: Sequence[Device],
+    outcome: Outcome,
+    *,
+    advisories: Mapping[str, "Advisory"],
 ) -> tuple[str, ...]:
     """The steps, the most urgent first; each is a sentence that can be followed as it stands."""
     mend = ("Run `sudo ejectable fix live --apply` before the next kernel is installed: it mends what DKMS is told.",)
-    steps = _by_status(facts, running_kernel, status, devices, outcome)
+    steps = _by_status(facts, running_kernel, status, devices, outcome, advisories=advisories)
     return (*steps, *(mend if facts.live_repair.faulty_dkms else ()))
 
 
 def _by_status(
-    facts: host.Facts, running_kernel: "RunningKernel", status: Status, devices: Sequence[Device], outcome: Outcome
+    facts: host.Facts,
+    running_kernel: "RunningKernel",
+    status: Status,
+    devices: Sequence[Device],
+    outcome: Outcome,
+    *,
+    advisories: Mapping[str, "Advisory"],
 ) -> tuple[str, ...]:
     if status is Status.AFFECTED:
-        return _affected(facts, running_kernel, devices, outcome)
+        return _affected(facts, running_kernel, devices, outcome, advisories)
     if status is Status.UNKNOWN:
         return _unknown(facts, running_kernel)
     word = status_of(running_kernel.report) if running_kernel.report else Status.UNKNOWN
@@ -52,16 +66,21 @@ def _reboot(what: str, running_kernel: "RunningKernel", waiting: KernelReport) -
 
 
 def _affected(
-    facts: host.Facts, running_kernel: "RunningKernel", devices: Sequence[Device], outcome: Outcome
+    facts: host.Facts,
+    running_kernel: "RunningKernel",
+    devices: Sequence[Device],
+    outcome: Outcome,
+    advisories: Mapping[str, "Advisory"],
 ) -> tuple[str, ...]:
+    steps = []
     hit = [device for device in devices if device.unplug == "would_oops"]
-    names = ", ".join(device.nodes[0] if device.nodes else device.name for device in hit[:4])
-    if len(hit) > 4:
-        names += f" and {len(hit) - 4} more"
-    steps = [f"Do not unplug {names} while this machine runs; detach a device while it is stopped."]
-    if facts.forced_legacy or (facts.running and facts.running.force_legacy):
-        where = ", ".join(facts.forced_legacy) or "the options of virtio_pci"
-        steps.append(f"Remove virtio_pci.force_legacy from {where} and reboot: transitional devices are then modern.")
+    if hit:
+        names = ", ".join(device.nodes[0] if device.nodes else device.name for device in hit[:4])
+        if len(hit) > 4:
+            names += f" and {len(hit) - 4} more"
+        steps.append(f"Do not unplug {names} while this machine runs; detach a device while it is stopped.")
+    met = dict.fromkeys(one.advisory for one in exposed_to(devices, Status.AFFECTED))
+    steps += [step for name in met for step in _of(advisories[name], facts, devices)]
     if running_kernel.on_disk and status_of(running_kernel.on_disk) in SAFE:
         steps.append(_reboot("Reboot", running_kernel, running_kernel.on_disk))
     steps.append("Run `ejectable fix`: it says which kernel has the fix, and what else helps here.")
@@ -71,6 +90,19 @@ def _affected(
             "that restarts."
         )
     return tuple(steps)
+
+
+def _of(advisory: "Advisory", facts: host.Facts, devices: Sequence[Device]) -> list[str]:
+    """What an advisory itself says that can be done here, its first workaround, and what it only meets elsewhere."""
+    steps = list(advisory.steps(facts))
+    first = next((one for one in advisory.remedies if not isinstance(one, str)), None)
+    if first is not None:
+        steps.append(f"{first.why} ({advisory.id}: `ejectable fix {first.name}`.)")
+    found = [one for one in exposed_to(devices, Status.AFFECTED) if one.advisory == advisory.id]
+    if not steps and found and found[0].operation not in UNPLUG:
+        act = ACTS[found[0].operation].format(nouns(met_by(devices, found[0])))
+        steps.append(f"{act} has to be avoided while it has this kernel ({advisory.id}).")
+    return steps
 
 
 def _unknown(facts: host.Facts, running_kernel: "RunningKernel") -> tuple[str, ...]:
@@ -83,5 +115,5 @@ def _unknown(facts: host.Facts, running_kernel: "RunningKernel") -> tuple[str, .
         steps.append(_reboot("Reboot", running_kernel, running_kernel.on_disk))
     elif running_kernel.report is None and not steps:
         steps.append("Get the package of the running kernel and judge it: `ejectable kernel PACKAGE`.")
-    steps.append("Until it is decided, unplug no virtio device while this machine runs.")
+    steps.append("Until it is decided, unplug no device while this machine runs.")
     return tuple(steps)

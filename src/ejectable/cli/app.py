@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "lab": "What happens when it is really unplugged? Boots the kernel in QEMU.",
     "fix": "What do I do about it, and is it done?",
     "explain": "What does this word or advisory mean?",
+    "advisory": "Is an advisory of your own fit for use?",
     "schema": "Print the JSON Schema of a document.",
 }
 EXIT_OK = 0

@@ -2,7 +2,6 @@
 """`ejectable crash`: is this crash the defect, and what was it?"""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -56,7 +55,7 @@ def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everyth
     """
     from ejectable.advisories import choose
     from ejectable.assess.crashes import read_all
-    from ejectable.crash.inputs import sources
+    from ejectable.assess.logs import sources
     from ejectable.model import EXIT_BAD_INPUT, EXIT_OK, exit_code
     from ejectable.report import document
     from ejectable.report.crash import as_document, as_text, event_document
@@ -74,6 +73,8 @@ def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everyth
     if common.format == "jsonl":
         for event, said in reading.pairs:
             terminal.document(document.encode(event_document(event, said), indent=0))
+        for doubt in reading.suspicious:
+            terminal.error(doubt.detail)
     elif common.json:
         terminal.document(document.encode(as_document(reading)))
     else:
@@ -82,7 +83,8 @@ def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everyth
     for error in reading.errors:
         terminal.error(error.message, error.hint)
     damaged = bool(reading.errors)
-    code = exit_code([reading.status] if reading.judgements or not damaged else [], damaged=damaged)
+    decided = bool(reading.judgements or reading.suspicious) or not damaged
+    code = exit_code([reading.status] if decided else [], damaged=damaged)
     if code == EXIT_OK and damaged:
         code = EXIT_BAD_INPUT
     if code == EXIT_BAD_INPUT and all(error.exit_code != EXIT_BAD_INPUT for error in reading.errors):
@@ -92,9 +94,9 @@ def crash(common: Common, *, paths: tuple[str, ...], kernel: str | None, everyth
 
 def _follow(paths: list[str], advisories: Mapping[str, "Advisory"], terminal: Terminal) -> int:
     """Show each event of a log that grows; the exit code is what they add up to when it ends, or Ctrl-C ends it."""
-    from ejectable.assess.crashes import Reading, follow_all
-    from ejectable.errors import WrongUsage
-    from ejectable.model import Event, Judgement, Status, exit_code
+    from ejectable.assess.crashes import Reading, doubt_of_end, follow_all
+    from ejectable.errors import Ended, WrongUsage
+    from ejectable.model import Doubt, Event, Judgement, Status, exit_code
     from ejectable.report import document
     from ejectable.report.crash import as_document, as_text, event_document
 
@@ -103,7 +105,8 @@ def _follow(paths: list[str], advisories: Mapping[str, "Advisory"], terminal: Te
     pairs: list[tuple[Event, Judgement]] = []
     statuses = {Status.NOT_AFFECTED}
     common = terminal.common
-    with suppress(KeyboardInterrupt):
+    doubts: tuple[Doubt, ...] = ()
+    try:
         for event, said in follow_all(paths[0], advisories):
             statuses.add(said.status)
             if common.format == "jsonl":
@@ -114,7 +117,13 @@ def _follow(paths: list[str], advisories: Mapping[str, "Advisory"], terminal: Te
                 one = Reading((paths[0],), (event,), (said,))
                 text = as_text(one, colour=terminal.colour, width=terminal.width, quiet=common.quiet)
                 terminal.print(*text, *([] if common.quiet else [""]))
+    except KeyboardInterrupt:
+        pass  # that is how it ends
+    except Ended as ended:
+        statuses.add(Status.UNKNOWN)
+        doubts = (doubt_of_end(paths[0], ended),)
+        terminal.error(ended.message, ended.hint)
     if common.json:
         events, judgements = tuple(event for event, _ in pairs), tuple(said for _, said in pairs)
-        terminal.document(document.encode(as_document(Reading((paths[0],), events, judgements))))
+        terminal.document(document.encode(as_document(Reading((paths[0],), events, judgements, suspicious=doubts))))
     return exit_code(statuses)

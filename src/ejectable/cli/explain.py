@@ -21,8 +21,7 @@ def _topics(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 @command(
     examples=(
         "ejectable explain",
-        "ejectable explain CVE-2024-42134",
-        "ejectable explain is_avq",
+        "ejectable explain suspend",
         "ejectable explain admin virtqueue",
         "ejectable explain 69",
         "ejectable explain legacy --format json | jq -r '.topic.see[]'",

@@ -91,12 +91,10 @@ def fix(
     from ejectable import host
     from ejectable.advisories import choose
     from ejectable.model import EXIT_OK, Status, exit_code
-    from ejectable.remedies import REMEDIES, Request, Situation, execute, remediation
+    from ejectable.remedies import Request, Situation, execute
     from ejectable.report import document
     from ejectable.report.fix import Answer, as_document, as_text
 
-    if remedy is not None and remedy not in REMEDIES:
-        raise WrongUsage(f"There is no remedy {remedy!r}.", hint=f"There are: {', '.join(REMEDIES)}.")
     if apply and undo:
         raise WrongUsage("--apply and --undo are opposites.", hint="Give one of them.")
     if (apply or undo) and remedy is None:
@@ -104,8 +102,6 @@ def fix(
     request = Request(
         target=target, persist=persist, build=build, to=to, instance=instance, region=region, device=device
     )
-    if remedy is not None:
-        remediation(remedy).check_options(request)
     terminal = Terminal(common)
     with terminal.progress("reading this machine") as progress:
         situation = Situation(
@@ -116,6 +112,8 @@ def fix(
             cache=common.cache,
             tell=lambda label: progress.advance(0, label),
         )
+        if remedy is not None:
+            execute.named(situation, remedy).check_options(request)
         if remedy is not None and (apply or undo):
             applied = (execute.apply if apply else execute.undo)(situation, remedy, request)
             after = situation.again()

@@ -112,6 +112,13 @@ def _options(formats: tuple[str, ...], without: Collection[str]) -> list[click.P
             help="Ask about this defect only; may be repeated.",
             shell_complete=_advisories,
         ),
+        click.Option(
+            ["--advisories"],
+            multiple=True,
+            metavar="DIR",
+            type=click.Path(readable=False),
+            help="Ask about the defects in this folder too; it is code that is run.",
+        ),
         click.Option(["--no-cache"], is_flag=True, help="Neither use nor keep earlier verdicts."),
         click.Option(
             ["--jobs", "-j"], type=click.IntRange(0, 1024), default=0, metavar="N", help="How many at once; 0: by CPUs."
@@ -135,6 +142,10 @@ def _options(formats: tuple[str, ...], without: Collection[str]) -> list[click.P
 
 def _common(values: dict[str, Any]) -> Common:
     """The common options out of the values of a command line, which keeps its own."""
+    if folders := values.pop("advisories"):
+        from ejectable.advisories import add_folders
+
+        add_folders(folders)
     return Common(
         format=values.pop("format"),
         advisory=tuple(values.pop("advisory")),

@@ -7,8 +7,23 @@ The child is forked, so the work needs no preparation; what it returns comes bac
 its type. Whatever it wants to open it asks the parent for, which decides. See docs/confinement.md.
 """
 
-from ejectable.confine.child import Fence, Outside, ask, confined, run
-from ejectable.confine.imports import load
+from ejectable.confine.child import ask, confined, data_of
+from ejectable.confine.imports import TRY, load
 from ejectable.confine.scarce import memory_is_scarce
+from ejectable.confine.wire import Fence, Outside
+from ejectable.confine.work import Done, run, share, stream
 
-__all__ = ["Fence", "Outside", "ask", "confined", "load", "memory_is_scarce", "run"]
+__all__ = [
+    "TRY",
+    "Done",
+    "Fence",
+    "Outside",
+    "ask",
+    "confined",
+    "data_of",
+    "load",
+    "memory_is_scarce",
+    "run",
+    "share",
+    "stream",
+]

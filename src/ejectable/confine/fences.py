@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What takes a process's power away besides seccomp: limits, user, capabilities, Landlock. Each alone stops much."""
+"""Restrictions on a process besides seccomp: limits, user, capabilities, Landlock. Each alone stops much."""
 
 import contextlib
 import ctypes
@@ -34,7 +34,7 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def limit(*, memory: int, cpu: int, descriptors: int) -> None:
+def limit(*, memory: int, cpu: int | None, descriptors: int) -> None:
     """Bytes of address space, seconds of computing, open files; no file grows, none is dumped."""
     wanted = {
         resource.RLIMIT_AS: memory,
@@ -44,6 +44,8 @@ def limit(*, memory: int, cpu: int, descriptors: int) -> None:
         resource.RLIMIT_CORE: 0,
     }
     for kind, value in wanted.items():
+        if value is None:
+            continue
         most = resource.getrlimit(kind)[1]
         soft = value if most == resource.RLIM_INFINITY else min(value, most)
         # A second lies between the signal that says why, and the one that cannot be survived.

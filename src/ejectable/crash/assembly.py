@@ -195,6 +195,9 @@ class Assembly:
         if pattern.name == "task-state" and (own.way == "stall" or (own.way == "hang" and not _has_frames(report))):
             report.add(line.text, self._line)  # its own: hung_task and RCU show the task that they complain of
             return True
+        if pattern.name == "hung-owner" and own.way == "hang":
+            report.add(line.text, self._line)
+            return True
         if pattern.name == "panic-overflow" and own.name == "stack":
             report.add(line.text, self._line)  # arm64 says it once more when it gives up
             return True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What somebody did when it went wrong, told by the rest of the trace: ejected, unbound, suspended."""
+"""What set a crash off, from the rest of its trace: an ejection, an unbind, a suspend."""
 
 import re
 from collections.abc import Sequence

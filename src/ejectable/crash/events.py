@@ -12,6 +12,7 @@ from ejectable.crash.cause import trigger_of
 from ejectable.crash.context import Context
 from ejectable.crash.fingerprint import fingerprint
 from ejectable.crash.frames import base, location
+from ejectable.crash.hangs import holds, owner, waits_for
 from ejectable.crash.parsed_report import ParsedReport, parse
 from ejectable.crash.report import Report
 from ejectable.model import Doubt, DoubtKind, Event, EventKind, Frame
@@ -91,6 +92,9 @@ def event_of(report: Report, source: str, context: Context) -> Event:
         device=context.device(names),
         beginning_lost=report.lost,
         host=report.host or None,
+        waits_for=waits_for(names) if kind == "hung-task" else None,
+        owner=next((one for text in report.texts if (one := owner(text))), None) if kind == "hung-task" else None,
+        locks=holds(report.texts) if kind in ("hung-task", "lockdep") else (),
         ends_log=report.final or report.cut,
         trace_headed=parsed.announced is not None or not frames,
         doubts=_doubts(report, parsed, source, truncated=truncated),

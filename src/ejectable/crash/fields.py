@@ -13,17 +13,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from ejectable.crash.kernel_log import is_kernel_log
+from ejectable.crash.lines import host_of
 
-__all__ = ["HOST_KEYS", "fields", "is_document"]
+__all__ = ["fields", "from_base64", "is_document"]
 
 LARGEST = 64 << 20
 MOST_NODES = 2_000_000
 MOST_FIELDS = 2000
-HOST_KEYS = re.compile(
-    r"_HOSTNAME|host(?:name|_name)?|node(?:_?name)?|instance(?:_?id)?|pod(?:_?name)?|container(?:_?(?:name|id))?|vm|computer"
-    r"|logStream(?:Name)?|source_?host|agent|beat",
-    re.IGNORECASE,
-)
 DOCUMENT = re.compile(rb"\s{0,64}(?:\{\s{0,64}\"|\[\s{0,64}[{\"\[])")
 Path = tuple[str, ...]
 
@@ -49,7 +45,7 @@ def fields(data: bytes) -> list[tuple[str, bytes]]:
     for path, host, text in _leaves(document):
         key = (".".join(path), host)
         if key in found or len(found) < MOST_FIELDS:
-            found.setdefault(key, []).append(_from_base64(text))
+            found.setdefault(key, []).append(from_base64(text))
     logs = []
     for (name, host), texts in found.items():
         log = "\n".join(text.rstrip("\n") for text in texts).encode("utf-8", "replace")
@@ -70,7 +66,7 @@ def _leaves(document: Any) -> Iterator[tuple[Path, str, str]]:
         elif isinstance(node, dict):
             if node.get("_TRANSPORT", "kernel") != "kernel":
                 continue
-            host = _host(node) or host
+            host = host_of(node) or host
             waiting += [((*path, str(key)), host, value) for key, value in reversed(node.items())]
         elif isinstance(node, list):
             row = len(node) <= 50 and path[-1:] == ("*",) and all(not isinstance(one, dict | list) for one in node)
@@ -78,15 +74,8 @@ def _leaves(document: Any) -> Iterator[tuple[Path, str, str]]:
             waiting += [((*path, name), host, one) for name, one in reversed(list(zip(names, node, strict=True)))]
 
 
-def _host(record: dict[str, Any]) -> str:
-    return " ".join(
-        value
-        for key, value in record.items()
-        if isinstance(value, str) and len(value) < 200 and HOST_KEYS.fullmatch(key)
-    )
-
-
-def _from_base64(text: str) -> str:
+def from_base64(text: str) -> str:
+    """What a text in base64 says; any other text as it is."""
     if len(text) < 80:
         return text
     packed = "".join(text.split())

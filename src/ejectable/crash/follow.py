@@ -6,13 +6,13 @@ import os
 import select
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from ejectable.crash.kernel_log import SAMPLE, is_kernel_log, refuse
 from ejectable.crash.logs import Learner, Matters, nothing_matters
 from ejectable.crash.reader import Reader
-from ejectable.intake.files import open_growing
+from ejectable.intake.files import STANDARD_INPUT, is_same_file, open_growing, open_stream
 from ejectable.model import Event
 
 __all__ = ["QUIET_S", "follow"]
@@ -22,17 +22,21 @@ POLL_S = 0.2  # between two looks at a file, which cannot be waited for
 CHUNK = 1 << 18
 
 
-def follow(path: str, *, matters: Matters = nothing_matters) -> Iterator[Event]:
+def follow(
+    path: str, *, matters: Matters = nothing_matters, alive: Callable[[], object] = lambda: None
+) -> Iterator[Event]:
     """The events of a log from its beginning, each as soon as it is complete or nothing came for two seconds.
 
-    Ends with the end of a pipe; goes on for ever with a file or /dev/kmsg. Raises `Missing` where it cannot be opened,
-    `BadInput` where a pipe ended in which no line was a kernel's.
+    `alive` is called with each piece, and at least every two seconds. Ends with the end of a pipe; goes on for ever
+    with a file or /dev/kmsg. Raises `Missing` where it cannot be opened, `BadInput` where a pipe ended in which no
+    line was a kernel's.
     """
     reader = Reader(path, matters=matters)
     learner = Learner(reader)
     first = b""
     seen = quiet = False
     for data in _pieces(path):
+        alive()
         if data is None:
             if not quiet:
                 yield from reader.quiet()
@@ -54,8 +58,9 @@ def follow(path: str, *, matters: Matters = nothing_matters) -> Iterator[Event]:
 
 def _pieces(path: str) -> Iterator[bytes | None]:
     """What comes, in pieces; `None` each time that nothing came for `QUIET_S`."""
-    if path == "-":
-        yield from _of_pipe(0)
+    if path == STANDARD_INPUT:
+        with open_stream(path) as standard:
+            yield from _of_pipe(standard.fileno())
         return
     file = open_growing(path)
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -67,9 +72,10 @@ def _pieces(path: str) -> Iterator[bytes | None]:
 
 def _of_pipe(descriptor: int) -> Iterator[bytes | None]:
     """A pipe, or /dev/kmsg, which gives a record for each read (Documentation/ABI/testing/dev-kmsg)."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
     while True:
-        ready, _, _ = select.select([descriptor], [], [], QUIET_S)
-        if not ready:
+        if not poll.poll(QUIET_S * 1000):
             yield None
             continue
         try:
@@ -102,7 +108,7 @@ def _of_file(path: str, file: BinaryIO) -> Iterator[bytes | None]:
             about = os.fstat(file.fileno())
             if about.st_size < os.lseek(file.fileno(), 0, os.SEEK_CUR):
                 os.lseek(file.fileno(), 0, os.SEEK_SET)
-            elif _has_another(path, about):
+            elif not is_same_file(path, about.st_dev, about.st_ino):
                 fresh = open_growing(path)
                 rest = os.read(file.fileno(), CHUNK)
                 file.close()
@@ -111,12 +117,3 @@ def _of_file(path: str, file: BinaryIO) -> Iterator[bytes | None]:
                     yield rest
     finally:
         file.close()
-
-
-def _has_another(path: str, about: os.stat_result) -> bool:
-    """Whether the name is another file's now."""
-    try:
-        now = os.stat(path)  # noqa: PTH116  (its identity, next to that of a descriptor)
-    except OSError:
-        return False  # between two files
-    return (now.st_dev, now.st_ino) != (about.st_dev, about.st_ino)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is passed over when a function is blamed: what every caller in the kernel may be standing in.
+"""Frames that are ignored when a function is blamed: reporting helpers, allocators, entry code, common callers.
 
 Families, by what they do. A pattern matches a name as a whole.
 """

@@ -5,8 +5,7 @@ import io
 import os
 import re
 import stat
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,8 +23,9 @@ from ejectable.intake import (
     open_regular,
     sniff,
 )
+from ejectable.intake.files import STANDARD_INPUT, is_pipe, open_stream
 
-__all__ = ["Source", "read", "read_each", "sources"]
+__all__ = ["Source", "joined", "listed", "read", "read_each", "sources"]
 
 MOST_FILES = 20000
 MOST_PART = 4 << 20  # bytes of one pstore part; backends give some KiB
@@ -46,22 +46,30 @@ class Source(msgspec.Struct, frozen=True):
     found: bool = False  # in a folder that was named, so that it need not be a log
 
 
-def sources(paths: Iterable[str]) -> list[Source]:
-    """The logs that the paths stand for; parts of one pstore record are joined. Raises `Missing`, `BadInput`."""
-    files: list[tuple[str, bool]] = []
+def listed(paths: Iterable[str]) -> list[Source]:
+    """The files that the paths stand for, by name and size; nothing in them is read. Raises `Missing`, `BadInput`."""
     found: list[Source] = []
-    for path in paths or ("-",):
-        if path == "-":
-            found.append(Source("-", ()))
+    for path in paths or (STANDARD_INPUT,):
+        if path == STANDARD_INPUT:
+            found.append(Source(path, ()))
         elif is_directory(path):
-            files += [(one, True) for one in _below(path)]
+            found += _below(path)
         else:
-            files.append((path, False))
+            found.append(Source(path, (path,), _size(path)))
+    if not found:
+        raise BadInput("the directory holds no file to read", path=next(iter(paths), None))
+    return found
+
+
+def joined(files: Sequence[Source]) -> list[Source]:
+    """The logs that the files are; the parts of one pstore record are one. Looks into each."""
+    found: list[Source] = []
     groups: dict[tuple[str, ...], list[tuple[int, str]]] = {}
-    for path, within in files:
-        size, part = _peek(path)
+    for file in files:
+        path = file.name
+        part = _part(path) if file.paths else None
         if part is None:
-            found.append(Source(path, (path,), size, within))
+            found.append(file)
             continue
         word, count, number = part
         name = NAME.match(Path(path).name)
@@ -70,9 +78,12 @@ def sources(paths: Iterable[str]) -> list[Source]:
     for parts in groups.values():
         parts.sort(key=lambda one: (-one[0], one[1]))
         found.append(Source(parts[0][1], tuple(path for _, path in parts)))
-    if not found:
-        raise BadInput("the directory holds no file to read", path=next(iter(paths), None))
     return found
+
+
+def sources(paths: Iterable[str]) -> list[Source]:
+    """The logs that the paths stand for. Raises `Missing`, `BadInput`."""
+    return joined(listed(paths))
 
 
 def read_each(
@@ -85,15 +96,18 @@ def read_each(
 ) -> Iterator[tuple[str, Log | EjectableError]]:
     """The logs that a source holds, by name: one, or every one in an archive; or why it could not be read."""
     try:
-        if source.name == "-" and not _is_plain_file(sys.stdin.fileno()):
-            stream = open_decompressed(sys.stdin.buffer, name="standard input")
-            yield from _from_stream(stream, "-", None, limits, progress, matters)
-        elif source.name == "-":
-            yield "-", read_file(sys.stdin.fileno(), "-", threads=threads, progress=progress, matters=matters)
-        elif len(source.paths) > 1 or (source.paths and _peek(source.name)[1] is not None):
+        if source.name == STANDARD_INPUT:
+            with open_stream(source.name) as standard:
+                if _is_plain_file(standard.fileno()):
+                    log = read_file(standard.fileno(), "-", threads=threads, progress=progress, matters=matters)
+                    yield "-", log
+                    return
+                stream = open_decompressed(standard, name="standard input")
+                yield from _from_stream(stream, "-", None, limits, progress, matters)
+        elif len(source.paths) > 1 or (source.paths and _part(source.name) is not None):
             yield source.name, _joined(source, matters)
-        elif _is_pipe(source.name):
-            with open(source.name, "rb") as pipe:  # noqa: PTH123  (process substitution: /dev/fd/63)
+        elif is_pipe(source.name):
+            with open_stream(source.name) as pipe:
                 stream = open_decompressed(pipe, name=source.name)
                 yield from _from_stream(stream, source.name, None, limits, progress, matters)
         else:
@@ -177,16 +191,17 @@ def _joined(source: Source, matters: Matters) -> Log:
     return log
 
 
-def _below(folder: str) -> list[str]:
+def _below(folder: str) -> list[Source]:
     """The regular files under a directory, sorted; links are not followed."""
-    found: list[str] = []
+    found: list[Source] = []
     for place, folders, names in os.walk(folder, onerror=_unreadable):
         folders.sort()
         for name in sorted(names):
             path = f"{place.rstrip(os.sep)}{os.sep}{name}"
             try:
-                if stat.S_ISREG(os.lstat(path).st_mode):
-                    found.append(path)
+                about = os.lstat(path)
+                if stat.S_ISREG(about.st_mode):
+                    found.append(Source(path, (path,), about.st_size, found=True))
             except OSError:
                 continue
             if len(found) > MOST_FILES:
@@ -200,19 +215,26 @@ def _unreadable(error: OSError) -> None:
     ) from error
 
 
-def _peek(path: str) -> tuple[int, tuple[str, str, int] | None]:
-    """The size of a file, and what its first line says if it is a pstore part."""
-    if _is_pipe(path):
-        return 0, None
+def _size(path: str) -> int:
+    try:
+        about = os.stat(path)  # noqa: PTH116  (a path may be no path at all)
+    except (OSError, ValueError):
+        return 0  # it is opened later, and complained about, when its turn comes
+    return about.st_size if stat.S_ISREG(about.st_mode) else 0
+
+
+def _part(path: str) -> tuple[str, str, int] | None:
+    """What the first line of a file says if it is a part of a pstore record: why, which count, which part."""
+    if is_pipe(path):
+        return None
     try:
         with open_regular(path) as file:
             match = PART.match(file.read(80))
-            size = os.fstat(file.fileno()).st_size
     except (EjectableError, OSError):
-        return 0, None  # it is opened again, and complained about, when its turn comes
+        return None  # it is opened again, and complained about, when its turn comes
     if not match or len(match.group(3)) > 6:
-        return size, None
-    return size, (match.group(1).decode(), match.group(2).decode(), int(match.group(3)))
+        return None
+    return match.group(1).decode(), match.group(2).decode(), int(match.group(3))
 
 
 def _is_plain_file(descriptor: int) -> bool:
@@ -221,15 +243,5 @@ def _is_plain_file(descriptor: int) -> bool:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode) or os.lseek(descriptor, 0, os.SEEK_CUR):
             return False
         return sniff(os.pread(descriptor, 16, 0)) is Compression.NONE
-    except OSError:
-        return False
-
-
-def _is_pipe(path: str) -> bool:
-    """A shell's process substitution, which somebody surely writes to."""
-    if not path.startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin")):
-        return False
-    try:
-        return stat.S_ISFIFO(Path(path).stat().st_mode)
     except OSError:
         return False

@@ -21,7 +21,7 @@ KERNEL = re.compile(
     rb"|^(?:<\d{1,3}>|\d{1,5},\d{1,20},\d{1,20},)|^[A-Za-z]{2,12}#\d{1,6} Part\d|\w{3}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}"
     rb"|^\[[A-Z][a-z]{2} (?:[A-Z][a-z]{2} )?[ \d]\d \d\d:|^\d{4}-\d\d-\d\d[T ][\d:]{8},\d{6}[+-]"
     rb"|^\[ {0,9}[<+] {0,9}\d{1,9}\.\d{6}|\"_TRANSPORT\" ?: ?\"kernel\"|^_TRANSPORT=kernel|^kern {0,2}:[a-z]{3,6}"
-    rb"|^\[<[0-9a-f]{1,16}>\] ",
+    rb"|^\[<[0-9a-f]{1,16}>\] |\] exited with (?:preempt_count|irqs disabled)",
     re.MULTILINE,
 )
 # A console without times: several of these, which begin the lines of a boot.

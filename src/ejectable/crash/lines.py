@@ -11,7 +11,7 @@ import re
 
 import msgspec
 
-__all__ = ["PRINTK", "Line", "clean", "read"]
+__all__ = ["PRINTK", "Line", "clean", "host_of", "read"]
 
 
 class Line(msgspec.Struct):
@@ -166,7 +166,12 @@ def _after_printk(text: str, match: re.Match[str], host: str = "") -> Line | Non
 MONOTONIC = re.compile(r"([\w.-]{1,255}+) (kernel(?=: )|[\w.@\\/-]{1,100}+(?=\[\d{1,10}\]: ))(?:\[\d{1,10}\])?: ")
 
 
-HOSTS = ("_HOSTNAME", "hostname", "host", "container_id", "instance")
+# Keys of a record that name who sent it.
+HOST_KEYS = re.compile(
+    r"_HOSTNAME|host(?:name|_name)?|node(?:_?name)?|instance(?:_?id)?|pod(?:_?name)?|container(?:_?(?:name|id))?|vm|computer"
+    r"|logStream(?:Name)?|source_?host|agent|beat",
+    re.IGNORECASE,
+)
 
 
 def _json(text: str) -> Line | None:
@@ -196,11 +201,22 @@ def _record(record: object) -> Line | None:
         return Line("")
     line = read(clean(message.rstrip("\n")))
     if line is not None:
-        line.host = line.host or next((name for key in HOSTS if isinstance(name := record.get(key), str)), "")
+        line.host = line.host or host_of(record)
     if line is not None and line.time is None:
         time = record.get("_SOURCE_MONOTONIC_TIMESTAMP", record.get("time", record.get("__REALTIME_TIMESTAMP")))
         line.time = None if time is None else str(time).strip()
     return line
+
+
+def host_of(record: dict[str, object], depth: int = 3) -> str:
+    """What a record says of who sent it, here or in a record within it; an empty string where it does not."""
+    names = []
+    for key, value in record.items():
+        if isinstance(value, str) and len(value) < 200 and HOST_KEYS.fullmatch(key):
+            names.append(value)
+        elif isinstance(value, dict) and depth:
+            names.append(host_of(value, depth - 1))
+    return " ".join(name for name in names if name)
 
 
 def _decoded(value: str) -> str | None:

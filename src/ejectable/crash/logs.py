@@ -237,7 +237,10 @@ def _searched(descriptor: int, size: int, threads: int, progress: Report | None)
         for start in range(0, len(offsets), AHEAD * threads):
             batch = offsets[start : start + AHEAD * threads]
             lanes = [batch[lane * AHEAD : (lane + 1) * AHEAD] for lane in range(threads)]
-            results = [pool.submit(search, lane, part) for lane, part in enumerate(lanes) if part]
+            try:
+                results = [pool.submit(search, lane, part) for lane, part in enumerate(lanes) if part]
+            except RuntimeError as error:  # "can't start new thread": there is no room for its stack
+                raise MemoryError from error
             for part, result in zip(lanes, results, strict=False):
                 yield from zip(part, result.result(), strict=True)
             if progress:

@@ -56,7 +56,12 @@ def speaks_of_a_crash(text: str) -> bool:
     """Whether a line that is in no report has words of one."""
     if "---[ end Kernel panic" in text:  # begins nothing, and ends what a crash began
         return True
-    return SUSPICIOUS.search(text) is not None and not NOT_MEANT.search(text)
+    if not SUSPICIOUS.search(text):
+        return False
+    return len(text) > LONG or not NOT_MEANT.search(text)
+
+
+LONG = 1200  # characters: no line of the kernel is that long; several are in it, of which one may be harmless
 
 
 @cache

@@ -103,6 +103,14 @@ CHECKS: tuple[OopsPattern, ...] = (
         "hang",
     ),
     oops_pattern(
+        "hung-owner",
+        r"INFO: task (\S.{0,40}?):\d+(?: <\w{1,10}>)? (?:is )?blocked on an? [\w -]{1,30}(?: likely|, but the owner)",
+        "hung-task",
+        "INFO: task hung",
+        "hang",
+        bare=True,
+    ),
+    oops_pattern(
         "task-state",
         r"^ {0,4}task:(\S.{0,40}?) {1,20}state:D\b",
         "hung-task",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A log as somebody passed it on, made lines of a log again: encodings, escapes, folded, reversed, one long line.
+"""Undoes what was done to a log on its way: encodings, escapes, folding, reversed order, one long line.
 
 Each step looks whether the text is dressed so, and takes that off; a log that is not dressed goes through unchanged.
 Steps that change the lines keep the number of the line that each one comes from.
@@ -7,13 +7,14 @@ Steps that change the lines keep the number of the line that each one comes from
 
 import html
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
 import msgspec
 
-from ejectable.crash.fields import fields
+from ejectable.crash.fields import fields, from_base64
 from ejectable.crash.kernel_log import is_kernel_log
 
 __all__ = ["LARGEST", "Piece", "is_wide", "undress"]
@@ -37,6 +38,12 @@ OWN_BEGINNING = re.compile(
 ALIKE = 6  # characters: "Jun  1", "2026-0"
 REPORTED = (b"+0x", b"RIP", b"Call", b"Oops", b"BUG", b"panic")  # a log without a report may stay folded
 NARROWEST, WIDEST = 20, 250
+# A list as Python, Ruby or Perl print it, with its strings in single quotes: `['...', '...']`.
+LIST = re.compile(rb"\s{0,80}(?:[\w.]{1,40} {0,4}[=:] {0,4})?[\[(]\s{0,80}['\"]")
+BETWEEN = re.compile(rb"(?<!\\)['\"],\s{0,80}['\"]")
+PACKED = re.compile(rb"(?:^[A-Za-z0-9+/]{60,76}\r?\n){3,}(?:[A-Za-z0-9+/]{0,75}={0,2})?", re.MULTILINE)
+# Blanks and letters of other widths: U+2000 to U+200A, U+3000, U+FF01 to U+FF5E; NFKC makes the usual ones of them.
+WIDE = re.compile(rb"\xe2\x80[\x80-\x8a]|\xe3\x80\x80|\xef\xbc[\x81-\xbf]|\xef\xbd[\x80-\x9e]")
 MOJIBAKE = (
     ("\u00c2\u00a0", " "),
     ("\u00a0", " "),
@@ -85,8 +92,14 @@ def _encoding(data: bytes) -> str | None:
 
 
 def _decoded(data: bytes) -> bytes:
-    encoding = _encoding(data)
-    return data.decode(encoding, "replace").lstrip("\ufeff").encode() if encoding else data
+    if encoding := _encoding(data):
+        data = data.decode(encoding, "replace").lstrip("\ufeff").encode()
+    if WIDE.search(data):
+        data = unicodedata.normalize("NFKC", data.decode("utf-8", "replace")).encode()
+    if (packed := PACKED.search(data)) and not is_kernel_log(data):
+        plain = from_base64(packed.group(0).decode()).encode()
+        data = plain if is_kernel_log(plain) else data
+    return data
 
 
 def _plain(piece: Piece) -> Piece:
@@ -94,7 +107,11 @@ def _plain(piece: Piece) -> Piece:
     returns = data.count(b"\r")
     if returns > 3 and returns > 4 * data.count(b"\n"):
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if LIST.match(data) and len(BETWEEN.findall(data)) >= 3:
+        data = BETWEEN.sub(b"\n", data[LIST.match(data).end() :])  # type: ignore[union-attr]
     newlines, escaped = data.count(b"\n"), data.count(b"\\n")
+    if b"#011" in data or b"#012" in data:  # rsyslog's escapes of a tab and a line's end
+        data = data.replace(b"#011", b" ").replace(b"#012", b"\n")
     if escaped >= 5 and escaped > 3 * newlines:
         data = _unescaped(data)
     if any(
@@ -109,7 +126,8 @@ def _plain(piece: Piece) -> Piece:
     piece.data = data
     if not NARROWEST <= len(data) <= LARGEST or not any(sign in data for sign in REPORTED) or not is_kernel_log(data):
         return piece
-    lines = data.decode("utf-8", "surrogateescape").split("\n")
+    lines = _without_ends(data.decode("utf-8", "surrogateescape").split("\n"))
+    piece.data = "\n".join(lines).encode("utf-8", "surrogateescape")
     numbers: Sequence[int] = range(1, len(lines) + 1)
     unfolded = _unfolded(lines, numbers)
     lines, numbers = unfolded or (lines, numbers)
@@ -120,6 +138,26 @@ def _plain(piece: Piece) -> Piece:
         piece.data = "\n".join(lines).encode("utf-8", "surrogateescape")
         piece.numbers = list(numbers)
     return piece
+
+
+def _without_ends(lines: list[str]) -> list[str]:
+    """The lines without what a table, a string or a tag puts behind each of them."""
+    full = [line for line in lines if line.rstrip("\r")]
+    if len(full) < FEWEST:
+        return lines
+    sign, count = Counter(line[-1] for line in full).most_common(1)[0]
+    if sign not in BEHIND or count * 10 < len(full) * 9:
+        return lines
+    ended = [line for line in full if line[-1] == sign]
+    end = ended[0][-LONGEST_END:]
+    while not all(line.endswith(end) for line in ended):
+        end = end[1:]
+    end = end.lstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_])}")
+    return [line.removesuffix(end) for line in lines]
+
+
+FEWEST, LONGEST_END = 5, 60
+BEHIND = frozenset("\"'`|$,;>\\")
 
 
 def _unescaped(data: bytes) -> bytes:
@@ -150,6 +188,9 @@ def _unfolded(lines: Sequence[str], numbers: Sequence[int]) -> tuple[list[str], 
     """
     widths = [len(line) for line in lines]
     width = max(widths)
+    if sum(1 for line in lines if len(line) == width and line.endswith(" ")) * 2 > len(lines):
+        lines = [line.rstrip() for line in lines]  # a screen, filled with blanks
+        widths = [len(line) for line in lines]
     if not NARROWEST <= width <= WIDEST:
         return None
     full = sum(1 for one in widths if one == width)

@@ -14,7 +14,7 @@ from ejectable.experiment.observations import Observation
 from ejectable.experiment.scene import Scene
 from ejectable.kernel.machine import Bounds, Outcome, Stub
 from ejectable.kernel.program import Program, Types
-from ejectable.model import Doubt, DoubtKind, Status, earned
+from ejectable.model import Doubt, DoubtKind, Justification, Status, earned
 
 __all__ = ["Bench", "Result"]
 
@@ -28,7 +28,13 @@ class Result(msgspec.Struct, frozen=True):
     detail: str
     story: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
-    functions: tuple[str, ...] = ()  # that were run
+    functions: tuple[str, ...] = ()  # that were run, or whose answers decided
+    claim: str | None = None  # what was seen, as one word that the advisory defines
+    justification: Justification | None = None  # beside `not_affected`
+
+    def __post_init__(self) -> None:
+        """Refuse a safe word beside a doubt."""
+        assert earned(self.says, self.doubts) is self.says, self.doubts
 
 
 class Bench:
@@ -48,6 +54,7 @@ class Bench:
         self._find = find
         self._story: list[str] = []
         self._functions: dict[str, None] = {}
+        self.runs: list[Outcome] = []  # that were decided by
 
     def scene(
         self,
@@ -56,15 +63,22 @@ class Bench:
         stubs: Mapping[str, Stub] | None = None,
         free: bool = False,
         program: Program | None = None,
+        bounds: Bounds | None = None,
     ) -> Scene:
-        """A fresh machine with nothing in it; see `Scene`."""
+        """A fresh machine with nothing in it; see `Scene`. `bounds` are this scene's own."""
         return Scene(
-            program or self.program, bounds=self.bounds, types=self._types, follow=follow, stubs=stubs, free=free
+            program or self.program,
+            bounds=bounds or self.bounds,
+            types=self._types,
+            follow=follow,
+            stubs=stubs,
+            free=free,
         )
 
     def has(self, function: str) -> bool:
-        """Whether the program has this function."""
-        return self.program.symbols.function(function) is not None
+        """Whether the program has this function, and does not only call it."""
+        found = self.program.symbols.function(function)
+        return found is not None and found.kind != "U"
 
     def elsewhere(self, function: str) -> Program | None:
         """The piece of the same kernel that has this function; `None` if none has it."""
@@ -93,6 +107,7 @@ class Bench:
             if seen is not None:
                 self.say(f"{name}: {'yes' if seen else 'no'}: {seen.detail}.")
                 self._functions.update(dict.fromkeys(outcome.function for outcome in seen.outcomes))
+                self.runs += [outcome for outcome in seen.outcomes if outcome not in self.runs]
         if control is not None and not control:
             return self.unknown(f"the control run did not go as it must on every kernel: {control.detail}")
         if bool(affected) is bool(fixed):

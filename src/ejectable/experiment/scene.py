@@ -10,7 +10,6 @@ outcome = scene.run("vp_find_vqs", device.vdev, 3, pointers, entries, 0)
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -275,7 +274,8 @@ class Scene:
                 memory.write(symbol.address, value.to_bytes(size, "little"))
         stubs: dict[str, Stub] = {
             **dict.fromkeys(("__alloc_percpu", "__alloc_percpu_gfp", "pcpu_alloc", "pcpu_alloc_noprof"), _percpu),
-            **dict.fromkeys(("_find_next_bit", "_find_first_bit"), _find_bit),
+            "_find_first_bit": lambda machine, arguments: _find_bit(machine, arguments[0], arguments[1], 0),
+            "_find_next_bit": lambda machine, arguments: _find_bit(machine, arguments[0], arguments[1], arguments[2]),
         }
         for name, stub in stubs.items():
             self.machine.stubs.setdefault(name, stub)
@@ -286,12 +286,9 @@ def _percpu(machine: Machine, _arguments: tuple[int, ...]) -> int:
     return machine.memory.allocate(4096) - machine.percpu & (1 << 64) - 1
 
 
-def _find_bit(machine: Machine, arguments: tuple[int, ...]) -> int:
-    """lib/find_bit.c: the first bit that is set, from the third argument on where it is given; else the size."""
-    address, size, start = arguments[:3]
+def _find_bit(machine: Machine, address: int, size: int, start: int) -> int:
+    """lib/find_bit.c: the number of the first set bit of `size` bits, from `start` on; `size` where there is none."""
     size = min(size & 0xFFFF_FFFF, 1 << 16)
-    start = start if start < size else 0
-    words: Any = machine.memory.read(address, -(-size // 64) * 8)
-    bits = int.from_bytes(words, "little") & (1 << size) - 1
-    bits = bits >> start << start
-    return (bits & -bits).bit_length() - 1 if bits else size
+    words = bytes(machine.memory.read(address, -(-size // 64) * 8))
+    bits = (int.from_bytes(words, "little") & (1 << size) - 1) >> start if start < size else 0
+    return start + (bits & -bits).bit_length() - 1 if bits else size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The virtio devices of a machine, out of sysfs, and how each is driven."""
+"""The virtio devices of a machine, from sysfs, and how each is driven."""
 
 import re
 from typing import Literal

@@ -13,10 +13,8 @@ __all__ = ["Candidate", "candidates", "installed_images", "module_files", "newes
 
 IMAGE = re.compile(r"(?:vmlinuz|vmlinux|Image|kernel|bzImage)[-_]?(.*)", re.DOTALL)
 MODULES = ("/lib/modules", "/usr/lib/modules")
-PLACES = ("updates", "updates/dkms", "extra", "weak-updates", "kernel/drivers/virtio")
-MODULE_NAMES = tuple(
-    f"{name}.ko{suffix}" for name in ("virtio_pci", "virtio-pci") for suffix in ("", ".xz", ".zst", ".gz")
-)
+PLACES = ("updates", "updates/dkms", "extra", "weak-updates")
+SUFFIXES = ("", ".xz", ".zst", ".gz")
 COPIES = ("vmlinuz", "vmlinuz.efi", "Image")  # what packages keep below /lib/modules/RELEASE
 MAX_IMAGES = 256
 MAX_DEP = 16 << 20
@@ -89,22 +87,26 @@ def installed_images(root: Root, also: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(dict.fromkeys(images))
 
 
-def module_files(root: Root, release: str) -> tuple[str, ...]:
-    """Where virtio_pci.ko of a release is, from the root: the one that modules.dep names, which modprobe loads.
+def module_files(root: Root, release: str, module: str, folder: str = "") -> tuple[str, ...]:
+    """Where a module of a release is, from the root: the file that modules.dep names, which modprobe loads.
 
-    Where it names none that is there: the files in the usual places, the one first that depmod would prefer.
+    Where it names none that is there: the files in the usual places, the one first that depmod would prefer. `folder`
+    is where the kernel's own build puts it, from lib/modules/RELEASE.
     """
     if "/" in release or release in (".", ".."):
         return ()
     found: list[str] = []
+    spelt = dict.fromkeys((module, module.replace("_", "-")))
+    names = [f"{name}.ko{suffix}" for name in spelt for suffix in SUFFIXES]
+    places = (*PLACES, *((folder,) if folder else ()))
     for base in MODULES:
-        folder = f"{base}/{release}"
-        named = listed(root.read(f"{folder}/modules.dep", MAX_DEP) or b"", "virtio_pci")
-        if named and (path := _there(root, f"{folder}/{named}")):
+        top = f"{base}/{release}"
+        named = listed(root.read(f"{top}/modules.dep", MAX_DEP) or b"", module)
+        if named and (path := _there(root, f"{top}/{named}")):
             return (path,)
-        usual = (f"{place}/{name}" for place in PLACES for name in MODULE_NAMES)
-        for name in by_precedence(usual, None, "virtio_pci"):
-            path = _there(root, f"{folder}/{name}")
+        usual = (f"{place}/{name}" for place in places for name in names)
+        for name in by_precedence(usual, None, module):
+            path = _there(root, f"{top}/{name}")
             if path and path not in found:
                 found.append(path)
     return tuple(found)

@@ -15,6 +15,7 @@ NT_GNU_BUILD_ID = 3  # include/uapi/linux/elf.h
 LIVE_PATCHES = "/sys/kernel/livepatch"
 MAX_PATCHES, MAX_PATCHED = 64, 4096
 TAINT_DIE = 1 << 7
+MOST_MODULES = 1024
 
 
 class PatchedFunction(msgspec.Struct, frozen=True):
@@ -36,8 +37,7 @@ class Running(msgspec.Struct, frozen=True):
     banner: str | None
     arch: str | None
     build_id: str | None  # lower-case hex, of vmlinux
-    module_build_id: str | None  # of virtio_pci, where it is a module that is loaded
-    module_loaded: bool  # virtio_pci is listed in /proc/modules
+    modules: dict[str, str | None]  # those that are loaded, each with its build-id where it shows one
     command_line: str | None
     lockdown: str | None  # none, integrity, confidentiality
     force_legacy: bool | None  # the parameter as the kernel has it now
@@ -68,8 +68,7 @@ def read_running(root: Root) -> Running | None:
         banner=banner or None,
         arch=_arch(root, banner or ""),
         build_id=build_id(notes or b""),
-        module_build_id=build_id(root.read("/sys/module/virtio_pci/notes/.note.gnu.build-id", 4096) or b""),
-        module_loaded=bool(re.search(r"^virtio_pci ", root.text("/proc/modules", 1 << 20) or "", re.MULTILINE)),
+        modules=_modules(root),
         command_line=root.text("/proc/cmdline", 65536),
         lockdown=_chosen(root.text("/sys/kernel/security/lockdown", 256)),
         force_legacy=_boolean(root.text("/sys/module/virtio_pci/parameters/force_legacy", 16)),
@@ -77,6 +76,17 @@ def read_running(root: Root) -> Running | None:
         has_memory=root.file("/proc/kcore") is not None,
         doubts=(*doubts, *more),
     )
+
+
+def _modules(root: Root) -> dict[str, str | None]:
+    """The modules that are loaded: by /proc/modules, or those that sysfs shows with notes of their own."""
+    listed = re.findall(r"^(\w+) ", root.text("/proc/modules", 1 << 20) or "", re.MULTILINE)
+    found = {}
+    for name in (listed or root.list("/sys/module") or ())[:MOST_MODULES]:
+        of_module = build_id(root.read(f"/sys/module/{name}/notes/.note.gnu.build-id", 4096) or b"")
+        if listed or of_module:
+            found[name] = of_module
+    return found
 
 
 def oopsed(root: Root) -> bool:

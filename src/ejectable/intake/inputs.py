@@ -15,14 +15,13 @@ import msgspec
 from ejectable.confine import ask, confined
 from ejectable.errors import BadInput
 from ejectable.intake.bounded import read_bounded
-from ejectable.intake.files import open_regular
+from ejectable.intake.files import STANDARD_INPUT, open_regular
 from ejectable.intake.limits import Limits
 from ejectable.intake.reasons import as_ours
 from ejectable.intake.root import Root
 
 __all__ = ["STANDARD_INPUT", "Input", "file_below", "file_input", "memory_input", "stream_input"]
 
-STANDARD_INPUT = "-"
 WRITER_S = 5.0  # until the first byte of a pipe, where nobody has it open for writing
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much of a hostile world we are ready to hold."""
+"""Limits on what is read from outside and unpacked, in bytes and counts."""
 
 import msgspec
 

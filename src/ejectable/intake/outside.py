@@ -3,16 +3,25 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import BinaryIO
 
 from ejectable.confine import Outside
 from ejectable.errors import Denied
 from ejectable.intake.beneath import Beneath
-from ejectable.intake.files import is_directory, is_file, open_regular
+from ejectable.intake.files import (
+    is_directory,
+    is_file,
+    is_pipe,
+    is_same_file,
+    open_growing,
+    open_regular,
+    open_stream,
+)
 from ejectable.intake.inputs import Input, stream_input
 from ejectable.intake.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["opening"]
+__all__ = ["opening", "opening_logs"]
 
 MOST_ROOTS = 64
 TOP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -70,6 +79,28 @@ def opening(allowed: Callable[[str], bool], limits: Limits = DEFAULT_LIMITS) -> 
         "resolve": lambda root, path: below(root).resolve(path),
         "target": lambda root, path: below(root).target(path),
         "dangling": lambda root, path: below(root).is_dangling(path),
+    }
+
+
+def opening_logs(paths: Iterable[str]) -> Outside:
+    """What a child that reads logs may ask for: these files, by these names; `-` is standard input."""
+    named = frozenset(paths)
+
+    def by(opens: Callable[[str], BinaryIO]) -> Callable[[str], int]:
+        def opened(path: str) -> int:
+            if path not in named:
+                raise Denied(f"{path}: it was not named.", hint="Name it on the command line.")
+            with opens(path) as file:
+                return os.dup(file.fileno())
+
+        return opened
+
+    return {
+        "open": by(open_regular),
+        "growing": by(open_growing),
+        "stream": by(open_stream),
+        "is_pipe": lambda path: path in named and is_pipe(path),
+        "is_same_file": lambda path, device, number: path in named and is_same_file(path, int(device), int(number)),
     }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The probes that are set in a running kernel's code, out of its memory (kernel/kprobes.c).
+"""The probes that are set in a running kernel's code, read from its memory (kernel/kprobes.c).
 
 A probe replaces the first instruction in its place, and a debugger's view of the code has to see through it. Where
 several stand at one place, the kernel's table holds a probe of its own that lists them.

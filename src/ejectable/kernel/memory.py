@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel as it runs, out of its memory: code after relocation, alternatives, ftrace and live patches.
+"""The running kernel, read from its memory: code after relocation, alternatives, ftrace and live patches.
 
 /proc/kcore is an ELF core file of the kernel's address space (fs/proc/kcore.c), /proc/kallsyms has the addresses of
 now, /sys/kernel/btf the types. Nothing is read but what is asked for: a function is a few pages.

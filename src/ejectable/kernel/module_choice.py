@@ -113,7 +113,8 @@ def _code(module: Module) -> list[tuple[str, bytes]]:
 def module_program(
     name: str, module: Module, kernel_types: Callable[[], Types | None]
 ) -> tuple[Program, tuple[Doubt, ...]]:
-    """The module linked, with its types: split BTF over the kernel's, or over what it carries of them; else DWARF.
+    """The module linked, with its types: split BTF over the kernel's, or over what it carries of them; else DWARF; else
+    the kernel's alone.
 
     A doubt where its types are there and were not understood, or only make sense with those of its kernel.
     """
@@ -132,6 +133,8 @@ def _types(module: Module, kernel_types: Callable[[], Types | None]) -> tuple[Ty
                 return load_btf(module.btf, base=base), ()
         if module.elf.section(".debug_info") is not None:
             return load_dwarf(module.elf.data), ()
+        # Until v5.10, and without CONFIG_DEBUG_INFO_BTF_MODULES, a module has none of its own. Those of its kernel
+        # hold what it shares with the rest, such as struct pci_dev.
+        return kernel_types() if module.btf is None else None, ()
     except BadInput as error:
         return None, [Doubt(DoubtKind.UNPARSED, module.file, f"No types: {error.message}.")]
-    return None, ()

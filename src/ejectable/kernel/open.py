@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a path to kernels: which container it is, and what is in it."""
+"""Opens a path: which kind of container it is, and the kernels in it."""
 
 import os
 from collections.abc import Iterator, Sequence

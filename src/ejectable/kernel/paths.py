@@ -20,7 +20,7 @@ from ejectable.kernel.source import matching
 __all__ = ["Place", "find"]
 
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
-MAX_BODY = 20_000  # tokens; vp_del_vqs() has some two hundred
+MAX_BODY = 20_000  # tokens; a usual one has some two hundred
 LEAVING = ("return", "goto", "break", "continue")
 Facts = tuple[Fact, ...]
 

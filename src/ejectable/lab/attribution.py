@@ -35,7 +35,7 @@ FATAL: frozenset[EventKind] = frozenset(
     }
 )
 # Functions that only run while a device, or its driver, goes away or is suspended. Not those that handle plugging as
-# well (acpiphp_hotplug_notify, hotplug_event), nor those that a failed probe shares (vp_del_vqs).
+# well (acpiphp_hotplug_notify, hotplug_event), nor those that a failed probe shares.
 REMOVAL = re.compile(
     # drivers/pci/{remove,pci-driver,pci-sysfs}.c
     r"pci_(?:stop|remove)_bus_device|pci_stop_dev|pci_destroy_dev|pci_stop_and_remove_bus_device(?:_locked)?"
@@ -123,11 +123,7 @@ def _of_removal(event: Event, marks: Sequence[Mark]) -> bool:
 def _advisory(event: Event) -> str | None:
     """The advisory whose signature the event has, or `None`."""
     for advisory in registry().values():
-        try:
-            signature = advisory.part("signature")
-        except ModuleNotFoundError:  # its crash has none
-            continue
-        named: str | None = signature.recognise(event).advisory
-        if named is not None:
-            return named
+        said = advisory.recognise(event)
+        if said is not None and said.advisory is not None:
+            return said.advisory
     return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is made of the settings on disk before they take effect: the boot menu, and the initramfs of each kernel."""
+"""Rebuilds the boot menu and the initramfs of each kernel after settings on disk were changed."""
 
 import re
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Changing a machine so that it can always be taken back: all of it or nothing, and every step on record.
+"""Changes a machine so that it can always be undone: all of it or nothing, and every step on record.
 
     with Changes.begin(root, "panic-policy", undo="ejectable fix panic-policy --undo") as changes:
         changes.write("/etc/sysctl.d/90-ejectable.conf", text)

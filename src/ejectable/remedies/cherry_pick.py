@@ -2,18 +2,19 @@
 """A git tree that holds the upstream fix already: can it be cherry-picked? Asked without touching the tree.
 
 Git obeys the configuration of the repository it looks at: what that may run (a file system monitor, hooks, filters,
-transports for objects that lack) is switched off, for the tree may be anybody's.
+transports for objects that lack) is switched off, for the tree may be anybody's; and git runs as its owner.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from ejectable.advisories.cve_2024_42134 import ADVISORY
-from ejectable.advisories.cve_2024_42134.source import FILES, FOLDER, read
+from ejectable.advisories import registry
 from ejectable.errors import EjectableError
 from ejectable.intake import Directory, Root
 from ejectable.model import Status
+from ejectable.remedies.acting import acting_as
 from ejectable.remedies.commands import Finished, run, which
 from ejectable.remedies.source_tree import SourceTree
 from ejectable.remedies.workspace import workspace
@@ -43,15 +44,19 @@ class CherryPick(msgspec.Struct, frozen=True):
 
 def cherry_pick(tree: SourceTree) -> CherryPick | None:
     """The fix that the repository holds, mainline's or a stable branch's; `None` where git has none, or is silent."""
+    fixes = [fix.id for fix in registry()[tree.fix.advisory].facts.commits if fix.role.startswith("fixed") and fix.id]
+    with acting_as(tree.owner):
+        return _found(tree, fixes)
+
+
+def _found(tree: SourceTree, fixes: Sequence[str]) -> CherryPick | None:
     if which("git") is None or not (tree.top / ".git").exists():
         return None
     found = []
-    for fix in ADVISORY.facts.commits:
-        if not fix.role.startswith("fixed") or not fix.id:
-            continue
+    for fix in fixes:
         try:
-            if _git(tree.top, "cat-file", "-e", f"{fix.id}^{{commit}}").ok:
-                found.append(CherryPick(fix.id, _branch(tree.top, fix.id), _applies(tree, fix.id)))
+            if _git(tree.top, "cat-file", "-e", f"{fix}^{{commit}}").ok:
+                found.append(CherryPick(fix, _branch(tree.top, fix), _applies(tree, fix)))
         except EjectableError:  # too slow to ask
             continue
     return next((one for one in found if one.applies), found[0] if found else None)
@@ -74,19 +79,20 @@ def _branch(folder: Path, commit: str) -> str | None:
 
 def _applies(tree: SourceTree, commit: str) -> bool:
     """Whether the commit's change of the driver applies to a copy of its files, and they are fixed then."""
+    fix = tree.fix
     plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
-    patch = _git(tree.top, "diff-tree", "-p", *plain, f"{commit}^", commit, "--", FOLDER)
+    patch = _git(tree.top, "diff-tree", "-p", *plain, f"{commit}^", commit, "--", fix.folder)
     if not patch.ok or not patch.out:
         return False
     with workspace("patch") as aside:
         copy = Path(aside.name) / "tree"
         source = Root(tree.top)
-        with Directory.make(copy / FOLDER) as folder:
-            for name in FILES:
-                if source.is_file(f"{FOLDER}/{name}"):
-                    folder.write(name, source.content(f"{FOLDER}/{name}", MAX_SOURCE), lasting=False)
+        with Directory.make(copy / fix.folder) as folder:
+            for name in fix.files:
+                if source.is_file(f"{fix.folder}/{name}"):
+                    folder.write(name, source.content(f"{fix.folder}/{name}", MAX_SOURCE), lasting=False)
         aside.write("patch", patch.out.encode(), lasting=False)
         if not _git(copy, "apply", "-p1", f"{aside.name}/patch", GIT_CEILING_DIRECTORIES=aside.name).ok:
             return False
-        after = read(copy)
+        after = fix.read(copy)
         return after is not None and after.status is Status.FIXED

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Other programs, run without a shell, within a time, with bounded output and an environment of our own.
+"""Runs other programs without a shell, within a time, with bounded output and an allow-listed environment.
 
 As root, only programs are run that nobody but root may replace, and of the environment that we were called with only
-what is named here reaches them: a kept HOME, LD_PRELOAD or GIT_DIR is somebody else's.
+what is named here reaches them: a kept HOME, LD_PRELOAD or GIT_DIR is somebody else's. While root works for a user
+(`acting`), they run with that user's rights for good, and in none but root's folders are they looked for all the same.
 """
 
 import os
@@ -14,10 +15,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from ejectable.errors import Missing
+from ejectable.remedies.acting import acting, as_ourselves
 from ejectable.remedies.ownership import other_writer
 
 __all__ = ["Finished", "environment", "paste", "run", "run_checked", "which"]
@@ -70,14 +73,14 @@ def which(program: str) -> str | None:
     places = [Path(program)] if "/" in program else [Path(folder) / program for folder in _folders()]
     for place in places:
         with suppress(OSError):
-            if place.is_file() and os.access(place, os.X_OK) and not (os.geteuid() == 0 and other_writer(place)):
+            if place.is_file() and os.access(place, os.X_OK) and not (_privileged() and other_writer(place)):
                 return str(place.absolute())
     return None
 
 
 def environment(*, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment for a program: plain words, the proxies of the system, a home, and `more`."""
-    root = os.geteuid() == 0
+    root = _privileged()
     names = PASSED if root else (*PASSED, *PASSED_TO_USERS)
     found = {name: os.environ[name] for name in names if name in os.environ}
     folders = [folder for folder in _folders() if not (root and other_writer(folder))]
@@ -119,15 +122,19 @@ def run(
         raise Missing(f"`{argv[0]}` was not found{_refused(argv[0])}.", hint=hint)
     # Files, not pipes: a child of the program that keeps a pipe open would keep us waiting.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(
-            [program, *argv[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            cwd=cwd,
-            env=environment(more=env),
-            start_new_session=True,
-        )
+        owner, surroundings = acting(), environment(more=env)
+        rights: dict[str, Any] = {"user": owner.uid, "group": owner.gid, "extra_groups": []} if owner else {}
+        with as_ourselves():  # the real identity changes too, which only root may
+            process = subprocess.Popen(
+                [program, *argv[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=cwd,
+                env=surroundings,
+                start_new_session=True,
+                **rights,
+            )
         try:
             code = process.wait(timeout_s)
         except KeyboardInterrupt:
@@ -162,15 +169,22 @@ def _folders() -> list[str]:
 
 def _refused(program: str) -> str:
     """Why a program that is there is not run."""
-    for folder in _folders() if os.geteuid() == 0 and "/" not in program else ():
+    for folder in _folders() if _privileged() and "/" not in program else ():
         place = Path(folder) / program
         if place.is_file() and (said := other_writer(place)):
             return f" where only root may write: {said}"
     return ""
 
 
+def _privileged() -> bool:
+    """Whether this is root, also while it works for somebody."""
+    return os.geteuid() == 0 or acting() is not None
+
+
 def _home() -> str:
-    """Root's own, whatever was kept of another user's."""
+    """Root's own, whatever was kept of another user's; none while root works for a user, whose settings run things."""
+    if acting() is not None:
+        return "/nonexistent"
     if os.geteuid() == 0:
         with suppress(KeyError):
             return pwd.getpwuid(0).pw_dir

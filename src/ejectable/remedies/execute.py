@@ -12,15 +12,17 @@ from types import FrameType
 import msgspec
 
 from ejectable import host
+from ejectable.advisories import Workaround
 from ejectable.errors import EjectableError, Missing, WrongUsage
 from ejectable.model import Applied, Remedy, Status
+from ejectable.remedies.by_hand import ByHand
 from ejectable.remedies.changes import Changes, interrupted
 from ejectable.remedies.records import Records
 from ejectable.remedies.registry import REMEDIES, remediation
 from ejectable.remedies.remediation import Remediation, Request, undone
 from ejectable.remedies.situation import Situation
 
-__all__ = ["apply", "left_open", "plan", "status", "undo"]
+__all__ = ["apply", "left_open", "named", "plan", "status", "undo"]
 
 
 def plan(situation: Situation, request: Request, names: Sequence[str] = ()) -> tuple[Remedy, ...]:
@@ -29,12 +31,50 @@ def plan(situation: Situation, request: Request, names: Sequence[str] = ()) -> t
     Of those that are possible, the first one that removes the danger is `recommended`, and with it the first one to
     live with meanwhile. Where nothing is needed, nothing is recommended.
     """
-    chosen = [remediation(name) for name in names or REMEDIES]
-    lines = [(one, _planned(one, situation, request)) for one in chosen]
+    chosen = [named(situation, name) for name in names] or _all(situation)
+    lines = [(one, _planned(one, _part(situation, one.name), request)) for one in chosen]
     if not names and situation.needed:
         lines = _ranked(lines)
     order = ("done", "recommended", "possible", "impossible")
     return tuple(line for _, line in sorted(lines, key=lambda pair: order.index(pair[1].state)))
+
+
+def named(situation: Situation, name: str) -> Remediation:
+    """The remedy of this name: one of the tool's, or a workaround of an advisory's. Raises `WrongUsage`."""
+    return next((one for one in _by_hand(situation) if one.name == name), None) or remediation(name)
+
+
+def _all(situation: Situation) -> list[Remediation]:
+    """Those of the tool that help any advisory, then those of the advisories that something has to be done about."""
+    needed = situation.concerned
+    return [
+        *(remediation(name) for name in REMEDIES if _helped_by(situation, name)),
+        *(one for one in _by_hand(situation) if one.advisory.id in needed),
+    ]
+
+
+def _by_hand(situation: Situation) -> list[ByHand]:
+    return [
+        ByHand(advisory, one)
+        for advisory in situation.advisories.values()
+        for one in advisory.remedies
+        if isinstance(one, Workaround)
+    ]
+
+
+def _helped_by(situation: Situation, name: str) -> frozenset[str]:
+    """The advisories that this remedy is for."""
+    return frozenset(
+        advisory.id
+        for advisory in situation.advisories.values()
+        if any(name == (one.name if isinstance(one, Workaround) else one) for one in advisory.remedies)
+    )
+
+
+def _part(situation: Situation, name: str) -> Situation:
+    """The machine, asked about the advisories that this remedy is for; about all where it is for none of them."""
+    ids = _helped_by(situation, name)
+    return situation.about(ids) if ids else situation
 
 
 def _planned(one: Remediation, situation: Situation, request: Request) -> Remedy:
@@ -69,7 +109,7 @@ def apply(situation: Situation, name: str, request: Request) -> Applied:
         _ending_softly(),
         Changes.begin(_root(one, situation), name, undo=_undo_command(situation, name, request)) as changes,
     ):
-        done = one.apply(situation, request, changes)
+        done = one.apply(_part(situation, name), request, changes)
     return msgspec.structs.replace(done, undo=_undo_command(situation, name, request) if done.undo else None)
 
 
@@ -79,12 +119,12 @@ def undo(situation: Situation, name: str, request: Request) -> Applied:
     with _ending_softly(), Changes.begin(_root(one, situation), name, undo="none") as changes:
         if changes.done:  # what an interrupted run had left was taken back already
             return undone(name, changes.done, changes.left)
-        return one.undo(situation, request, changes)
+        return one.undo(_part(situation, name), request, changes)
 
 
 def status(situation: Situation, name: str | None, request: Request) -> Status:
     """The word that the plan is about: the machine's, or that of what a named remedy was pointed at."""
-    return remediation(name).status(situation, request) if name else situation.assessment.status
+    return named(situation, name).status(situation, request) if name else situation.assessment.status
 
 
 def left_open(situation: Situation) -> tuple[str, ...]:
@@ -112,7 +152,7 @@ def _root(one: Remediation, situation: Situation) -> host.Root:
 
 
 def _ready(situation: Situation, name: str) -> Remediation:
-    one = remediation(name)
+    one = named(situation, name)
     if not one.applies:
         raise WrongUsage(f"`{name}` is for people to carry out.", hint=f"`ejectable fix {name}` shows the commands.")
     if one.where == "live" and not situation.root.live:

@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Looking at, writing and removing the files of a machine, below its root and by the descriptors of their folders."""
+"""Reads, writes and removes files of a machine below its root, through the descriptors of their folders.
+
+What is in a user's folder is read and changed with that user's rights, also by root.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import msgspec
 
 from ejectable import host
 from ejectable.errors import BadInput, Missing
 from ejectable.intake import Directory
+from ejectable.remedies.acting import Owner, acting_as, is_user, owner_of_all
 
 __all__ = ["Found", "drop_folders", "look", "missing_folders", "remove", "set_value", "write"]
 
 MAX_FILE = 4 << 20  # bytes: what is changed are settings and sources
+MOST_LINKS = 40  # as path_resolution(7) has it
 PERMISSIONS = 0o777  # a set-user-id bit is nothing that a change of ours brings back
 
 
@@ -29,29 +35,31 @@ def look(root: host.Root, path: str) -> Found:
     """What is at a path of the machine; links are followed, below the root.
 
     Raises `BadInput` for what is no small regular file, and for a link to nothing: what was written through it would
-    be somewhere else.
+    be somewhere else. `Denied` where a user's link would lead root to what is not that user's.
     """
     folder, _, name = path.rstrip("/").rpartition("/")
     if name in ("", ".", ".."):
         raise BadInput("expected the path of a file", path=path)
+    if os.geteuid() == 0:
+        _check_way(root, path)
     real = f"{_real(root, folder)}/{name}"
     try:
         with _folder(root, real) as (there, name):
             about = there.lstat(name)
-            if about is not None and _is_link(about):
-                resolved = root.resolve(path)
-                if resolved is None:
-                    raise BadInput("expected a file, found a link to nothing", path=path)
-                return look(root, resolved)
             if about is None:
                 return Found(real, None, None)
-            return Found(real, there.read(name, MAX_FILE), about.st_mode & PERMISSIONS)
+            if not _is_link(about):
+                return Found(real, there.read(name, MAX_FILE), about.st_mode & PERMISSIONS)
     except FileNotFoundError:
         return Found(real, None, None)
     except NotADirectoryError as error:
         raise BadInput("a part of its path is no directory", path=path) from error
     except PermissionError as error:
         raise Missing(f"{path} may not be read.", hint="Run it as root.") from error
+    resolved = root.resolve(path)
+    if resolved is None:
+        raise BadInput("expected a file, found a link to nothing", path=path)
+    return look(root, resolved)
 
 
 def missing_folders(root: host.Root, real: str) -> tuple[str, ...]:
@@ -111,21 +119,61 @@ def _real(root: host.Root, folder: str) -> str:
 def _folder(root: host.Root, real: str, *, make: bool = False) -> Iterator[tuple[Directory, str]]:
     """The folder that a path without links is in, held open, and the last name of the path.
 
-    No link on the way is followed: one that has come since the path was resolved would lead elsewhere.
+    No link on the way is followed: one that has come since the path was resolved would lead elsewhere. From the first
+    folder on that is a user's, root works with that user's rights; what is another one's below it is refused.
     """
     *parts, name = real.strip("/").split("/")
-    here = root.directory("/")
-    try:
-        for part in parts:
-            try:
-                inner = here.enter(part, make=make)
-            except OSError as error:
-                about = here.lstat(part)
-                if about is not None and _is_link(about):
-                    raise BadInput("expected a folder, found a link to nothing", path=real) from error
-                raise
-            here.close()
-            here = inner
+    with ExitStack() as held:
+        here = held.enter_context(root.directory("/"))
+        users: tuple[Path, os.stat_result] | None = None
+        for at, part in enumerate(("", *parts)):
+            here = held.enter_context(_entered(here, part, real, make=make)) if part else here
+            about = os.fstat(here.descriptor)
+            if users is None and os.geteuid() == 0 and is_user(about.st_uid):
+                users = (Path("/", *parts[:at]), about)
+                held.enter_context(acting_as(Owner.of(about)))
+            elif users is not None:
+                owner_of_all([users, (Path("/", *parts[:at]), about)])
+        mine = here.lstat(name)
+        if users is not None and mine is not None:
+            owner_of_all([users, (Path(real), mine)])
         yield here, name
-    finally:
-        here.close()
+
+
+def _entered(here: Directory, part: str, real: str, *, make: bool) -> Directory:
+    try:
+        return here.enter(part, make=make)
+    except OSError as error:
+        about = here.lstat(part)
+        if about is not None and _is_link(about):
+            raise BadInput("expected a folder, found a link to nothing", path=real) from error
+        raise
+
+
+def _check_way(root: host.Root, path: str) -> None:
+    """For root: raise `Denied` where the way to a path goes through a user's folder to what is not that user's.
+
+    Each link counts with the folder that it is in: whoever owns that may have it lead anywhere.
+    """
+    pending = [part for part in reversed(path.split("/")) if part]
+    here, links = "", 0
+    users: tuple[Path, os.stat_result] | None = None
+    while pending and links <= MOST_LINKS:
+        part = pending.pop()
+        try:
+            with root.directory(here or "/") as folder:
+                about = os.fstat(folder.descriptor)
+                named = None if part in (".", "..") else folder.lstat(part)
+                target = folder.readlink(part) if named is not None and _is_link(named) else None
+        except OSError:  # not there, or no folder: whoever opens it says so
+            return
+        if users is not None:
+            owner_of_all([users, (Path(here or "/"), about)])
+        elif is_user(about.st_uid):
+            users = (Path(here or "/"), about)
+        if target is None:
+            here = {".": here, "..": here.rpartition("/")[0]}.get(part, f"{here}/{part}")
+            continue
+        links += 1
+        here = "" if target.startswith("/") else here
+        pending += [each for each in reversed(target.split("/")) if each]

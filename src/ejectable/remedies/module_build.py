@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Build just virtio_pci.ko out of a source tree against a kernel's headers, in a folder of our own, and judge it.
+"""Builds a module from a source tree against a kernel's headers, in a private folder, and judges it.
 
 The tree's own Makefiles are not used: only the names of the objects are read from them. The Makefiles of the headers
 are: whoever names them with --build trusts them, as one does who builds any module.
@@ -11,12 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from ejectable.advisories.cve_2024_42134 import ADVISORY
-from ejectable.advisories.cve_2024_42134.source import FOLDER
 from ejectable.assess.kernels import judge_path
 from ejectable.errors import BadInput, Missing
 from ejectable.intake import Directory, Limits, open_regular, read_bounded
 from ejectable.model import EvidenceKind, Finding, KernelReport
+from ejectable.remedies.acting import acting_as, as_ourselves
 from ejectable.remedies.commands import Finished, run, which
 from ejectable.remedies.ownership import tree_writer
 from ejectable.remedies.source_tree import SourceTree, inside
@@ -33,15 +32,14 @@ ARCHITECTURES = {
     "CONFIG_X86_64": ("x86_64", "x86_64-linux-gnu-", "x86_64"),
     "CONFIG_ARM64": ("arm64", "aarch64-linux-gnu-", "aarch64"),
 }
-OBJECTS = re.compile(r"^virtio_pci-(y|objs|\$\((CONFIG_\w+)\))\s*[:+]?=((?:[^\n\\]|\\\n)*)", re.MULTILINE)
-LEGACY = ("CONFIG_VIRTIO_PCI_LEGACY", "virtio_pci_legacy.o")
+OBJECTS = r"^{module}-(y|objs|\$\((CONFIG_\w+)\))\s*[:+]?=((?:[^\n\\]|\\\n)*)"
 
 
 class Built(msgspec.Struct, frozen=True):
     """A module that was built and judged."""
 
     release: str  # of the kernel that it is for
-    module: bytes  # without debugging information
+    module: bytes  # without debugging information, unless it was built for another user
     finding: Finding
 
     @property
@@ -53,18 +51,25 @@ class Built(msgspec.Struct, frozen=True):
 
 
 def build(tree: SourceTree, headers: str, limits: Limits) -> Built:
-    """Build the tree's virtio_pci against `headers`: an installed headers package, or a configured and prepared tree.
+    """Build the tree's module against `headers`: an installed headers package, or a configured and prepared tree.
 
     Raises `Missing` or `BadInput` with what is in the way; nothing is left behind.
     """
     top, config = _configuration(headers)
-    if config.get("CONFIG_VIRTIO_PCI") != "m":
-        found = "built in" if config.get("CONFIG_VIRTIO_PCI") == "y" else "switched off"
+    option = f"CONFIG_{tree.fix.module.upper()}"
+    if config.get(option) != "m":
+        found = "built in" if config.get(option) == "y" else "switched off"
         raise BadInput(
-            f"virtio_pci is {found} there, so no module replaces it (CONFIG_VIRTIO_PCI is not m)",
+            f"{tree.fix.module} is {found} there, so no module replaces it ({option} is not m)",
             path=headers,
             hint="Build the whole kernel from the tree instead.",
         )
+    with acting_as(tree.owner):
+        return _built(tree, headers, top, config, limits)
+
+
+def _built(tree: SourceTree, headers: str, top: Path, config: dict[str, str], limits: Limits) -> Built:
+    name = f"{tree.fix.module}.ko"
     prefix, words = _make_words(config)
     with workspace("build") as aside:
         work = Path(aside.name)
@@ -75,21 +80,22 @@ def build(tree: SourceTree, headers: str, limits: Limits) -> Built:
             hint=TOOLS,
             env={"MAKEFLAGS": "", "KBUILD_MODPOST_WARN": ""},
         )
-        module = work / "virtio_pci.ko"
-        if not done.ok or not module.is_file():
+        if not done.ok or not aside.lstat(name):
             raise BadInput(
-                f"virtio_pci.ko could not be built against {headers}: {_first_error(done)}",
+                f"{name} could not be built against {headers}: {_first_error(done)}",
                 path=tree.given,
                 hint=f"Do the headers belong to this tree? A compiler is needed too. {TOOLS}",
             )
-        report = _judge(module, limits)
+        module = aside.read(name, MAX_MODULE)
+        report = _judge(module, tree, limits)
         release = report.release or ""
         if not re.fullmatch(r"\w[\w.+~-]{0,63}", release):
             raise BadInput("the module that was built does not say which kernel it is for", path=headers)
-        if which(f"{prefix}strip"):
-            run([f"{prefix}strip", "--strip-debug", str(module)], timeout_s=60)
-        with open_regular(module) as file:
-            return Built(release, read_bounded(file, MAX_MODULE, name="virtio_pci.ko"), report.findings[0])
+        # What is kept of a user's build is what was judged: whoever built it could change it in between.
+        if tree.owner is None and which(f"{prefix}strip"):
+            run([f"{prefix}strip", "--strip-debug", str(work / name)], timeout_s=60)
+            module = aside.read(name, MAX_MODULE)
+        return Built(release, module, report.findings[0])
 
 
 def _configuration(headers: str) -> tuple[Path, dict[str, str]]:
@@ -130,36 +136,42 @@ def _make_words(config: dict[str, str]) -> tuple[str, list[str]]:
 
 def _copy(tree: SourceTree, work: Directory, config: dict[str, str]) -> None:
     """The driver's sources and a Makefile of ours. What the tree's Makefile says beyond names is not taken over."""
-    folder = tree.top / FOLDER
+    folder = tree.top / tree.fix.folder
     objects = _objects(tree, config)
-    names = {path.name for path in folder.glob("virtio_pci_*.h")} | {name.removesuffix(".o") + ".c" for name in objects}
+    names = {path.name for path in folder.glob(f"{tree.fix.module}_*.h")} | {
+        name.removesuffix(".o") + ".c" for name in objects
+    }
     for name in sorted(names):
-        path = inside(tree.top, f"{FOLDER}/{name}")
+        path = inside(tree.top, f"{tree.fix.folder}/{name}")
         with open_regular(path) as file:
             work.write(name, read_bounded(file, MAX_SOURCE, name=str(path)), lasting=False)
     # Debugging information gives the judge the types that it lays objects out by.
-    text = f"obj-m := virtio_pci.o\nvirtio_pci-y := {' '.join(objects)}\nccflags-y += -g\n"
+    text = f"obj-m := {tree.fix.module}.o\n{tree.fix.module}-y := {' '.join(objects)}\nccflags-y += -g\n"
     work.write("Makefile", text.encode(), lasting=False)
 
 
 def _objects(tree: SourceTree, config: dict[str, str]) -> list[str]:
-    path = inside(tree.top, f"{FOLDER}/Makefile")
+    path = inside(tree.top, f"{tree.fix.folder}/Makefile")
+    module = re.escape(tree.fix.module)
     found: list[str] = []
     if path.is_file():
         with open_regular(path) as file:
             text = read_bounded(file, MAX_SOURCE, name=str(path)).decode("utf-8", "replace")
-        for match in OBJECTS.finditer(text):
+        for match in re.finditer(OBJECTS.replace("{module}", module), text, re.MULTILINE):
             if match[2] is None or config.get(match[2]) == "y":
-                found += re.findall(r"(?<![\w./-])(virtio_pci_\w+\.o)(?![\w./-])", match[3])
-    legacy = [LEGACY[1]] if config.get(LEGACY[0]) == "y" else []
-    return list(dict.fromkeys(found or ["virtio_pci_modern.o", "virtio_pci_common.o", *legacy]))
+                found += re.findall(rf"(?<![\w./-])({module}_\w+\.o)(?![\w./-])", match[3])
+    optional = [name for option, name in tree.fix.optional if config.get(option) == "y"]
+    return list(dict.fromkeys(found or [*tree.fix.objects, *optional]))
 
 
-def _judge(module: Path, limits: Limits) -> KernelReport:
-    judged = judge_path(str(module), (ADVISORY.id,), limits)
+def _judge(module: bytes, tree: SourceTree, limits: Limits) -> KernelReport:
+    name = f"{tree.fix.module}.ko"
+    with as_ourselves(), workspace("module") as aside:
+        aside.write(name, module, lasting=False)
+        judged = judge_path(f"{aside.name}/{name}", (tree.fix.advisory,), limits)
     if not judged.kernels:
         said = judged.unreadable[0].error if judged.unreadable else "there is no kernel code in it"
-        raise BadInput(f"the module that was built cannot be read: {said}", path="virtio_pci.ko")
+        raise BadInput(f"the module that was built cannot be read: {said}", path=name)
     return judged.kernels[0]
 
 

@@ -104,7 +104,7 @@ _KDUMP = (
 def _text(situation: Situation) -> str:
     return (
         "# Written by `ejectable fix panic-policy --apply`; `ejectable fix panic-policy --undo` removes it.\n"
-        "# An Oops while a virtio device is unplugged (CVE-2024-42134) becomes a panic and a restart.\n"
+        "# An Oops while a device is taken away becomes a panic and a restart.\n"
         "kernel.panic_on_oops = 1\n"
         f"kernel.panic = {_seconds(situation)}\n"
     )

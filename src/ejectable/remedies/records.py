@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What was changed, written down before it was done: so that it can be taken back, even after a power cut.
+"""The record of a change, written before the change is made, so that it can be undone even after a power cut.
 
 One JSON file per change, in the folder that `state` names: on this machine, also for a change of an image. A step is on
 the disk before it is made; a record that is still `open` when nobody holds the lock tells of an interrupted change.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The machine that is to be helped, as `check` sees it: read when it is first asked for, and only once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ class Situation:
         self.tell = tell
         self.cache = cache
         self.verdicts = Verdicts(enabled=cache)
+        self._whole: Situation | None = None  # of which this is a part
 
     def again(self) -> "Situation":
         """The same machine, looked at anew: after something was changed."""
@@ -51,14 +52,38 @@ class Situation:
             tell=self.tell,
         )
 
+    def about(self, ids: Collection[str]) -> "Situation":
+        """The same machine, asked about these advisories alone; nothing is read again for it."""
+        if set(self.advisories) <= set(ids):
+            return self
+        some = {name: advisory for name, advisory in self.advisories.items() if name in ids}
+        part = Situation(
+            self.root, some, limits=self.limits, offline=self.offline, cache=self.cache, tell=self.tell
+        )  # fmt: skip
+        part._whole = self
+        return part
+
+    @property
+    def concerned(self) -> frozenset[str]:
+        """The advisories that something has to be done about: what a device meets, or the kernel has."""
+        met = {
+            one.advisory for device in self.assessment.devices for one in device.exposures
+            if one.status in (Status.AFFECTED, Status.UNKNOWN)
+        }  # fmt: skip
+        report = self.running_kernel.report
+        bad = (Status.AFFECTED, Status.MITIGATED)
+        return frozenset(met | {one.advisory for one in (report.findings if report else ()) if one.status in bad})
+
     @cached_property
     def facts(self) -> host.Facts:
         """What the machine's files show."""
-        return host.read(self.root)
+        return self._whole.facts if self._whole is not None else host.read(self.root)
 
     @cached_property
     def running_kernel(self) -> RunningKernel:
         """The kernel that runs, judged."""
+        if self._whole is not None:
+            return self._whole.running_kernel.about(self.advisories)
         self.tell("reading the kernel in use")
         return find(self.root, self.facts, self.advisories, self.limits, self.verdicts)
 

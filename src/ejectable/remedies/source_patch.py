@@ -6,7 +6,8 @@ import shlex
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ejectable.advisories.cve_2024_42134.source import COMMON, FOLDER
+from ejectable.advisories import registry
+from ejectable.advisories.source_fix import SourceFix
 from ejectable.errors import BadInput, OurFault, WrongUsage
 from ejectable.kernel.containers.folder import is_source_tree, source_release
 from ejectable.model import SAFE, Applied, Remedy, Status
@@ -22,21 +23,28 @@ __all__ = ["SourcePatch"]
 ASK_FOR_A_TREE = "ejectable fix source-patch TREE"
 
 
+def _reach() -> Reach:
+    """The files that the known repairs change, in any tree, and the modules that are built."""
+    fixes = [one.source_fix for one in registry().values() if one.source_fix is not None]
+    sources = [rf"/.*/{fix.folder}/{re.escape(fix.file)}" for fix in fixes]
+    return Reach(files=[*sources, *(rf"/.*/built/{fix.module}-[\w.+~-]+\.ko" for fix in fixes)])
+
+
 class SourcePatch(Remediation):
-    """Put the test of the pointer in front of the call, in a kernel source tree."""
+    """Repair the condition in a kernel source tree."""
 
     name: ClassVar[str] = "source-patch"
     options: ClassVar[tuple[str, ...]] = ("target", "build")
     durable: ClassVar[bool] = True
     where: ClassVar[Literal["live", "tree", "anywhere"]] = "anywhere"
     needs_root: ClassVar[bool] = False
-    reach: ClassVar[Reach] = Reach(files=[rf"/.*/{FOLDER}/{re.escape(COMMON)}", r"/.*/built/virtio_pci-[\w.+~-]+\.ko"])
+    reach: ClassVar[Reach] = _reach()
 
     def status(self, situation: Situation, request: Request) -> Status:
         """The tree's word; the machine's where none was named. Raises for what is no kernel source tree."""
         if request.target is None:
             return super().status(situation, request)
-        return open_tree(request.target).reading.status
+        return open_tree(request.target, _fix(situation)).reading.status
 
     def plan(self, situation: Situation, request: Request) -> Remedy:
         """What the tree says, and the patch; without a tree, that of the running kernel where it lies here."""
@@ -44,12 +52,20 @@ class SourcePatch(Remediation):
         if given is None:
             why = "For those who build their own kernel: name the source tree, and it shows the patch."
             return self.impossible(why, commands=(ASK_FOR_A_TREE,))
-        tree = open_tree(given)
+        tree = open_tree(given, _fix(situation))
         reading, release = tree.reading, source_release(tree.top)
-        details = [f"{FOLDER}/{COMMON}: {reading.detail}"]
+        details = [f"{tree.fix.folder}/{tree.fix.file}: {reading.detail}"]
         details += [f"The tree is of Linux {release}."] if release else []
         if reading.status in SAFE:
-            return Remedy(self.name, "done", _no_need(tree), (), verified=True, cost="nothing", details=tuple(details))
+            return Remedy(
+                self.name,
+                "done",
+                tree.fix.no_need(tree.reading),
+                (),
+                verified=True,
+                cost="nothing",
+                details=tuple(details),
+            )
         if reading.status is not Status.AFFECTED:
             return self.impossible(f"The condition in {given} is not understood: {reading.detail}.", details=details)
         try:
@@ -63,10 +79,7 @@ class SourcePatch(Remediation):
             details.append(picked.words)
         if picked and picked.applies:
             commands.append(shlex.join(["git", "-C", given, "cherry-pick", "-n", picked.commit]))
-        why = (
-            f"In {given} is_avq is called without a test. The patch below tests the pointer first; read again with it, "
-            "the source has the guard."
-        )
+        why = f"In {given} {tree.fix.defect} has the guard."
         if picked and picked.applies:
             why += f" Instead, the upstream fix can be cherry-picked: {picked.commit[:12]}."
         return Remedy(
@@ -84,13 +97,13 @@ class SourcePatch(Remediation):
         """Write the file, read it again, and build and judge the module where --build asks for it."""
         if request.target is None:
             raise WrongUsage("Which tree?", hint=f"`{ASK_FOR_A_TREE} --apply`, TREE being a kernel source tree.")
-        tree = open_tree(request.target)
+        tree = open_tree(request.target, _fix(situation))
         diff: tuple[str, ...] = ()
         if tree.reading.status is Status.UNKNOWN:
             raise BadInput(
                 f"the condition is not understood: {tree.reading.detail}; nothing was changed", path=str(tree.common)
             )
-        why = _no_need(tree)
+        why = tree.fix.no_need(tree.reading)
         if tree.reading.status is Status.AFFECTED:
             text = tree.repaired()
             diff = tree.diff(text)
@@ -115,27 +128,26 @@ class SourcePatch(Remediation):
 
     def undo(self, situation: Situation, request: Request, changes: Changes) -> Applied:
         """Take back the last change of this tree; without a tree, the last one of all."""
-        del situation
-        below = None if request.target is None else str(open_tree(request.target).top)
+        below = None if request.target is None else str(open_tree(request.target, _fix(situation)).top)
         return undone(self.name, changes.undo(self.name, below=below), changes.left)
 
     def _build(self, tree: SourceTree, headers: str, situation: Situation, changes: Changes) -> tuple[str, list[str]]:
         """Build and judge the module; what to say of it, and how it is installed."""
         from ejectable.remedies.module_build import build
 
-        situation.tell("building virtio_pci.ko")
+        situation.tell(f"building {tree.fix.module}.ko")
         built = build(tree, headers, situation.limits)
         if built.finding.status is Status.AFFECTED:
             raise BadInput(
                 f"the module that was built from it is affected all the same: {built.finding.reason}", path=tree.given
             )
-        kept = changes.folder.resolve() / "built" / f"virtio_pci-{built.release}.ko"
+        kept = changes.folder.resolve() / "built" / f"{tree.fix.module}-{built.release}.ko"
         changes.write(str(kept), built.module)
         if built.was_run:
             said = f"The module built from it was run: {built.finding.status.replace('_', ' ')}. {built.finding.reason}"
         else:
             said = f"The module was built, but its code could not be run ({built.finding.reason}): the source decides."
-        place = f"/lib/modules/{built.release}/updates/virtio_pci.ko"
+        place = f"/lib/modules/{built.release}/updates/{tree.fix.module}.ko"
         renew = f"sudo update-initramfs -u -k {built.release} (Debian, Ubuntu)"
         return said, [
             "Where Secure Boot or module.sig_enforce asks for it, sign it first (scripts/sign-file of the headers).",
@@ -150,24 +162,23 @@ def _own_tree(situation: Situation) -> str | None:
     release = situation.facts.running.release if situation.facts.running else None
     if not situation.root.live or not release or "/" in release:
         return None
+    fix = _fix(situation)
     for link in ("source", "build"):
         path = Path(f"/lib/modules/{release}/{link}")
         try:
-            if is_source_tree(path) and (path / FOLDER / COMMON).is_file():
+            if is_source_tree(path) and (path / fix.folder / fix.file).is_file():
                 return str(path.resolve())
         except OSError:
             continue
     return None
 
 
-def _no_need(tree: SourceTree) -> str:
-    if tree.reading.status is Status.FIXED:
-        return f"The tree has the test already: {tree.reading.detail}."
-    if tree.is_redesigned:
-        return (
-            "The tree is past the defect: the callback is gone, and vp_is_avq() asks for the feature (as v6.11 has it)."
-        )
-    return f"The tree never had the callback: {tree.reading.detail}."
+def _fix(situation: Situation) -> SourceFix:
+    """The repair of the first advisory that has one; raises `WrongUsage` where none has."""
+    found = next((one.source_fix for one in situation.advisories.values() if one.source_fix is not None), None)
+    if found is None:
+        raise WrongUsage("None of these advisories knows how to repair a source tree.")
+    return found
 
 
 def _steps(given: str) -> list[str]:

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from ejectable.advisories.cve_2024_42134.repair import repaired
-from ejectable.advisories.cve_2024_42134.source import COMMON, FILES, FOLDER, Reading, judge, read
+from ejectable.advisories.source_fix import SourceFix, SourceReading
 from ejectable.errors import BadInput, Missing
-from ejectable.kernel.source import CSource, read_source
-from ejectable.model import Status
+from ejectable.remedies.acting import Owner, acting_as, owner_of
 
 __all__ = ["SourceTree", "inside", "open_tree"]
 
@@ -23,55 +21,51 @@ class SourceTree(msgspec.Struct, frozen=True):
 
     given: str  # as the user spelt it
     top: Path
-    reading: Reading
+    reading: SourceReading
+    fix: SourceFix
+    owner: Owner | None = None  # as whom root works in it
 
     @property
     def common(self) -> Path:
         """The file that holds the condition."""
-        return self.top / FOLDER / COMMON
-
-    @property
-    def is_redesigned(self) -> bool:
-        """Whether the callback's place was taken by a function that asks for the feature first, as v6.11 has it."""
-        return self.reading.status is Status.NOT_AFFECTED and self.reading.common.function("vp_is_avq") is not None
+        return self.top / self.fix.folder / self.fix.file
 
     def again(self) -> "SourceTree":
         """The same tree, read anew."""
-        return open_tree(self.given)
+        return open_tree(self.given, self.fix)
 
     def repaired(self) -> str:
         """The file's text with the condition repaired, read again and found to be fixed.
 
         Raises `BadInput` where the condition is not understood.
         """
-        text = repaired(self.reading)
-        header, legacy = (read_source(self.top / FOLDER / name) for name in FILES[1:])
-        after = judge(CSource(text), header, legacy) if header else self.reading
-        if after.status is not Status.FIXED:
-            raise BadInput(
-                f"a test in front of the call would not be enough ({after.detail}); nothing was changed",
-                path=str(self.common),
-            )
-        return text
+        with acting_as(self.owner):
+            return self.fix.repaired(self.reading, self.top)
 
     def diff(self, text: str) -> tuple[str, ...]:
         """The lines of a unified diff from what is there to `text`, which `patch -p1` and `git apply` take."""
-        name = f"{FOLDER}/{COMMON}"
+        name = f"{self.fix.folder}/{self.fix.file}"
         lines = difflib.unified_diff(
             self.reading.common.text.splitlines(), text.splitlines(), f"a/{name}", f"b/{name}", lineterm=""
         )
         return tuple(lines)
 
 
-def open_tree(given: str) -> SourceTree:
-    """The tree at a path. Raises `Missing` (not there, not readable) or `BadInput` (not a kernel, a trap)."""
+def open_tree(given: str, fix: SourceFix) -> SourceTree:
+    """The tree at a path, read with its owner's rights.
+
+    Raises `Missing` (not there, not readable), `Denied` (root, and several users share it) or `BadInput` (not a kernel,
+    a trap).
+    """
     try:
         top = Path(given).resolve(strict=True)
         if not top.is_dir():
             raise BadInput("expected the folder of a kernel source tree, found a file", path=given)
-        for name in FILES:
-            inside(top, f"{FOLDER}/{name}")
-        reading = read(top)
+        owner = owner_of(top, fix.folder, ".git")
+        with acting_as(owner):
+            for name in fix.files:
+                inside(top, f"{fix.folder}/{name}")
+            reading = fix.read(top)
     except PermissionError as error:
         raise Missing(f"{error.filename or given}: may not be read by this user.", hint="Whose tree is it?") from error
     except (OSError, ValueError, RuntimeError) as error:
@@ -80,11 +74,11 @@ def open_tree(given: str) -> SourceTree:
         raise Missing(f"{given}: no such folder.", hint="Give the top of a kernel source tree.") from error
     if reading is None:
         raise BadInput(
-            f"expected the top of a kernel source tree, found no {FOLDER}/{COMMON}",
+            f"expected the top of a kernel source tree, found no {fix.folder}/{fix.file}",
             path=given,
             hint="Give the folder that holds `drivers` and `include`.",
         )
-    return SourceTree(given, top, reading)
+    return SourceTree(given, top, reading, fix, owner)
 
 
 def inside(top: Path, name: str) -> Path:

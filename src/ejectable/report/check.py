@@ -9,16 +9,30 @@ import msgspec
 from msgspec import Meta
 
 from ejectable.assess.checked import Checked, status_of
-from ejectable.model import SAFE, SEVERITY, Assessment, Device, Doubt, Host, KernelReport, Outcome, Status, worst
+from ejectable.model import (
+    SAFE,
+    SEVERITY,
+    Assessment,
+    Device,
+    Doubt,
+    Finding,
+    Host,
+    KernelReport,
+    Outcome,
+    Status,
+    worst,
+)
+from ejectable.report.devices_table import defects_met, table_of
 from ejectable.report.document import Document, InputError, join, tag
 from ejectable.report.kernel import told
-from ejectable.report.text import MARKS, bullets, clean, columns, paint, wrap
+from ejectable.report.text import MARKS, bullets, clean, paint, wrap
 
 __all__ = ["CheckDocument", "as_document", "as_text", "summary"]
 
 SCREEN = 24  # lines; the prompt takes one of them
 MOST_OF_WHY = 3  # lines
-UNPLUG = {"would_oops": "would Oops", "safe": "safe", "unknown": "unknown"}
+MOST_REASONS = 2  # of findings that could not be decided
+MOST_NAMED = 3
 # What stands in the document for a root that could not be read.
 NOTHING = Assessment(
     status=Status.UNKNOWN,
@@ -29,7 +43,6 @@ NOTHING = Assessment(
     devices=(),
     outcome=Outcome(None, "unknown", None, None),
 )
-ORDER = ("would_oops", "unknown", "safe")
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,8 +168,8 @@ def _machine(assessment: Assessment, *, colour: bool, width: int, verbose: bool,
     lines += ["", *_about(assessment, width=width)]
     steps = bullets(assessment.next_steps, width=width, numbered=True)
     notes = bullets(assessment.notes, width=width)
-    table = _table(assessment.devices, colour=colour)
-    tail: list[str] = []
+    table = table_of(assessment.devices, colour=colour, width=width)
+    tail: list[str] = defects_met(assessment.devices, width=width)
     if steps:
         tail += ["", "Next steps", *steps]
     if verbose:
@@ -191,15 +204,15 @@ def _about(assessment: Assessment, *, width: int) -> list[str]:
     if report is None:
         kernel = f"{host.kernel_release or 'unknown release'}; its code could not be read"
     else:
-        word = ", ".join(f"{finding.advisory} {finding.status.replace('_', ' ')}" for finding in report.findings)
+        word = _word(report.findings)
         kernel = f"{report.release or host.kernel_release or 'unknown release'}, {word}; read in {report.source}"
     lines += wrap(kernel, width=width, first="Kernel   ")
-    for finding in report.findings if report else ():
-        if finding.status is Status.UNKNOWN:
-            # Its first sentence; all of it is in the evidence.
-            why = re.split(r"(?<=\.) (?=[A-Z])", finding.reason, maxsplit=1)[0]
-            told = wrap(why, width=width, first="         ")
-            lines += told if len(told) <= MOST_OF_WHY else [*told[: MOST_OF_WHY - 1], "         ... (--verbose)"]
+    open_ones = [finding for finding in (report.findings if report else ()) if finding.status is Status.UNKNOWN]
+    for finding in open_ones[:MOST_REASONS]:
+        # Its first sentence; all of it is in the evidence.
+        why = re.split(r"(?<=\.) (?=[A-Z])", finding.reason, maxsplit=1)[0]
+        told = wrap(why, width=width, first="         ")
+        lines += told if len(told) <= MOST_OF_WHY else [*told[: MOST_OF_WHY - 1], "         ... (--verbose)"]
     return lines + wrap(_oops(assessment.outcome), width=width, first="Oops     ")
 
 
@@ -219,37 +232,21 @@ def _oops(outcome: Outcome) -> str:
     return f"panic_on_oops=1: {then}{dump}"
 
 
-def _table(devices: tuple[Device, ...], *, colour: bool) -> list[str]:
-    if not devices:
-        return []
-    ordered = sorted(devices, key=lambda device: ORDER.index(device.unplug))
-    rows = [("Device", "Kind", "Nodes", "Address", "Driven", "Hotplug", "If unplugged")]
-    rows += [
-        (
-            device.name,
-            device.kind,
-            _short(", ".join(device.nodes) or "-", 14),
-            device.address or device.transport,
-            device.mode if device.transport == "pci" else device.transport,
-            {True: "yes", False: "no", None: "?"}[device.hotpluggable],
-            UNPLUG[device.unplug],
-        )
-        for device in ordered
-    ]
-    lines = columns(rows)
-    return [
-        lines[0],
-        *(_paint_end(line, device, colour=colour) for line, device in zip(lines[1:], ordered, strict=True)),
-    ]
+def _word(findings: Sequence[Finding]) -> str:
+    """What is said of the kernel: of each defect where there are few, else those that it has, and how many not."""
+    if len(findings) <= MOST_NAMED:
+        return ", ".join(f"{finding.advisory} {finding.status.replace('_', ' ')}" for finding in findings)
+    parts = []
+    for status in Status:
+        names = [finding.advisory for finding in findings if finding.status is status]
+        listed = f": {_some(names)}" if status not in SAFE and names else ""
+        parts += [f"{len(names)} {status.replace('_', ' ')}{listed}"] if names else []
+    return f"of {len(findings)} defects {', '.join(parts)}"
 
 
-def _paint_end(line: str, device: Device, *, colour: bool) -> str:
-    word = UNPLUG[device.unplug]
-    return line.removesuffix(word) + paint(word, device.unplug, colour=colour)
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+def _some(names: Sequence[str]) -> str:
+    left = len(names) - MOST_NAMED
+    return ", ".join(names) if left <= 0 else f"{', '.join(names[:MOST_NAMED])} and {left} more"
 
 
 def _evidence(report: KernelReport | None, *, width: int) -> list[str]:

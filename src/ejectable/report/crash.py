@@ -13,12 +13,15 @@ from ejectable.crash.blame import named
 from ejectable.crash.cause import tells_trigger
 from ejectable.model import Doubt, Event, Finding, Frame, Judgement, Status
 from ejectable.report.document import Document, InputError, join, tag
+from ejectable.report.hangs import REMOVALS, Hangs, hangs, is_stuck_detach, steps, stuck
+from ejectable.report.hangs import lines as hang_lines
 from ejectable.report.text import MARKS, bullets, clean, columns, paint, wrap
 
 __all__ = ["CrashDocument", "as_document", "as_text", "confidence_word", "event_document", "next_steps", "summary"]
 
 SHOWN_EVENTS = 6
 SHOWN_FRAMES = 7
+SHOWN_HOSTS = 20
 NAMED = 100  # of the files that are no logs
 CERTAIN, LIKELY = 0.9, 0.7
 TRIGGERS = {
@@ -65,22 +68,9 @@ WHAT_FOLLOWS = {
     "end": "The log ends here: whether the kernel panicked or went on is not told. If it went on, the locks that the "
     "thread held are never released: do not keep it in production.",
 }
-WAITS = ("hung-task", "soft-lockup", "rcu-stall")
-STUCK = [
-    (
-        "A device is being taken away, and what takes it away waits. Is its back end still answering (storage, fabric, "
-        "the host's process for it)? Requests that nobody completes hold it for ever."
-    ),
-    (
-        "Who still uses it? Mounts (findmnt), swap (swapon), device mapper and RAID (dmsetup ls, /proc/mdstat), "
-        "processes (fuser -vm)."
-    ),
-    "See all that waits: echo w > /proc/sysrq-trigger, then give the new log to ejectable crash.",
-]
 TRAPS = frozenset(
     ("null-call", "null-deref", "paging-fault", "gpf", "bug", "double-fault", "divide-error", "undefined-instruction")
 )
-REMOVALS = frozenset(("acpi-eject", "pcie-hotplug", "sysfs-remove", "driver-unbind", "module-unload"))
 TRIGGER_NOTE = {
     "acpi-eject": "the platform asked to eject it",
     "pcie-hotplug": "the hotplug controller asked for it",
@@ -110,11 +100,18 @@ def summary(reading: Reading) -> str:
     if reading.suspicious and not count:
         return clean(f"It cannot be told: {reading.suspicious[0].detail}")
     if reading.status is Status.UNKNOWN:
-        why = next(said.why for said in reading.judgements if said.status is Status.UNKNOWN)
+        whys = (said.why for said in reading.judgements if said.status is Status.UNKNOWN)
+        why = next(whys, None) or reading.suspicious[0].detail.rstrip(".")
         return clean(f"It cannot be told whether this is a known unplug defect: {why}.")
     if not count:
         logs = "the log" if len(reading.sources) == 1 and not reading.others else _counted(reading.sources, "log")
         return f"No crash in {logs}." + _others(reading)
+    if (deadlocks := hangs(reading.events).deadlocks) and len(reading.sources) == 1:
+        names = " and ".join(f"{task.name} (pid {task.pid})" for task in deadlocks[0])
+        return clean(f"Not a known unplug defect, but a deadlock: {names} wait for each other.")
+    if detach := next(filter(is_stuck_detach, reading.events), None):
+        trigger = TRIGGERS.get(detach.trigger or "", "")
+        return clean(f"Not a known unplug defect, but {stuck(detach)} {trigger}".rstrip() + ".")
     named = next((said.known_as for said in reading.judgements if said.known_as), None)
     first = next((event for event in reading.events if event.kind != "warning"), reading.events[0])
     events = "one event" if count == 1 else f"{count} events"
@@ -163,8 +160,10 @@ def table(reading: Reading) -> dict[tuple[str, Status], tuple[set[str], set[str]
 def next_steps(reading: Reading) -> list[str]:
     """What to do now."""
     if reading.status is Status.AFFECTED:
+        fixes = dict.fromkeys(said.known_fix for said in reading.judgements if said.advisory and said.known_fix)
         return [
-            "Do not unplug another virtio device from this machine; restart it, for it is not to be trusted now.",
+            "Take no other such device away from this machine; restart it, for it is not to be trusted now.",
+            *(fix for fix in fixes if fix),
             f"Ask whether the kernel has the defect: ejectable kernel {_image(reading)}",
             "See what can be done, from a live repair to an upgrade: ejectable fix",
         ]
@@ -180,8 +179,8 @@ def next_steps(reading: Reading) -> list[str]:
         ]
     if any(event.kind == "other" and "hardware" in event.title.lower() for event in reading.events):
         return ["Have the hardware checked: this is its report, not a defect of the software."]
-    if any(event.kind in WAITS and event.trigger in REMOVALS for event in reading.events):
-        return STUCK
+    if (detach := next(filter(is_stuck_detach, reading.events), None)) is not None:
+        return steps(detach, hangs(reading.events))
     fixes = dict.fromkeys(said.known_fix for said in reading.judgements if said.known_fix)
     if fixes:
         return [fix for fix in fixes if fix]
@@ -208,7 +207,7 @@ class JudgedEvent(Event, frozen=True, kw_only=True):
     confidence: Annotated[float, Meta(ge=0, le=1)]
     why: str
     known_as: Annotated[str | None, Meta(description="Another known defect that it is.")]
-    known_fix: Annotated[str | None, Meta(description="What repairs the defect named in known_as.")]
+    known_fix: Annotated[str | None, Meta(description="What repairs the defect that it is.")]
 
 
 class ComparedKernel(msgspec.Struct, frozen=True):
@@ -240,6 +239,7 @@ class CrashDocument(Document, frozen=True, kw_only=True, tag=tag("crash")):
     not_logs: Annotated[tuple[str, ...], Meta(description="Files that are no kernel logs; the first hundred.")] = ()
     not_logs_count: Annotated[int, Meta(ge=0)] = 0
     kernels: tuple[ComparedKernel, ...] = ()
+    hangs: Annotated[Hangs, Meta(description="The tasks that wait, and those that wait for each other.")] = Hangs()
     doubts: Annotated[tuple[Doubt, ...], Meta(description="What speaks of a crash that could not be read.")] = ()
 
 
@@ -261,6 +261,7 @@ def as_document(reading: Reading) -> CrashDocument:
             for build in reading.builds
         ),
         doubts=reading.suspicious,
+        hangs=hangs(reading.events),
     )
 
 
@@ -282,13 +283,20 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
         reading.pairs,
         key=lambda pair: (pair[1].advisory is None, pair[1].status is not Status.UNKNOWN),
     )
-    shown = order[: len(order) if everything else 1]
+    many = len(reading.sources) > 1
+    shown = order if everything else order[: 0 if many else 1]
     detailed = [event for event, _ in shown]
     for event, said in shown:
         lines += ["", *_event(event, said, reading, colour=colour, width=width, everything=everything)]
     others = [event for event in reading.events if event not in detailed]
-    if len(reading.sources) > 1 and reading.events:
+    if many and reading.events:
         lines += ["", *columns([("Logs", "Hosts", "What"), *_rows(reading)])]
+        lines += ["", *_by_host(reading)]
+    waiting = hangs(reading.events)
+    if len(waiting.tasks) > 1 or waiting.deadlocks or any(one.holders for one in waiting.tasks):
+        lines += ["", paint("What waits", "bold", colour=colour)]
+        for text in hang_lines(waiting):
+            lines += wrap(clean(text), width=width, first="  - ", rest="    ")
     if others:
         lines += ["", paint("Also in the log", "bold", colour=colour)]
         for event in others[:SHOWN_EVENTS]:
@@ -296,6 +304,9 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
             lines += wrap(f"{event.source}:{event.line}: {event.title}{after}", width=width, first="  - ")
         if len(others) > SHOWN_EVENTS:
             lines.append(f"  ... and {len(others) - SHOWN_EVENTS} more: --all shows them")
+    if reading.events:
+        for doubt in reading.suspicious[:SHOWN_EVENTS]:
+            lines += wrap(clean(doubt.detail), width=width, first="Not seen ", rest=" " * 9)
     if reading.left_out:
         lines.append(f"  {reading.left_out} repetitions of these are not listed.")
     for build in reading.builds:
@@ -304,6 +315,24 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
     if steps:
         lines += ["", paint("Next", "bold", colour=colour), *bullets(steps, width=width, numbered=True)]
     return lines
+
+
+def _by_host(reading: Reading) -> list[str]:
+    """One line for each host, or log where none is named: its events, the worst first."""
+    hosts: dict[str, list[tuple[Event, Judgement]]] = {}
+    for event, said in reading.pairs:
+        hosts.setdefault(event.host or event.source, []).append((event, said))
+    rows = []
+    for host, pairs in sorted(hosts.items(), key=lambda one: min(_rank(said) for _, said in one[1])):
+        event, said = min(pairs, key=lambda pair: _rank(pair[1]))
+        rows.append((clean(host), str(len(pairs)), clean(said.advisory or said.known_as or event.title)))
+    more = [f"... and {len(rows) - SHOWN_HOSTS} more: --all shows every event"] if len(rows) > SHOWN_HOSTS else []
+    return [*columns([("Host", "Events", "Worst"), *rows[:SHOWN_HOSTS]]), *more]
+
+
+def _rank(said: Judgement) -> tuple[int, bool, float]:
+    order = [Status.AFFECTED, Status.UNKNOWN]
+    return (order.index(said.status) if said.status in order else 2, said.known_as is None, -said.confidence)
 
 
 def _rows(reading: Reading) -> list[tuple[str, str, str]]:
@@ -321,9 +350,10 @@ def _event(event: Event, said: Judgement, reading: Reading, *, colour: bool, wid
         ("Where", where),
         ("Kernel", " ".join(word for word in (event.kernel, event.arch) if word) or "not said"),
         ("Process", _process(event)),
+        ("Waits", _waits(event)),
         ("Device", event.device or ""),
         ("Tainted", "; ".join(event.taint)),
-        ("Why", said.why),
+        ("Why", said.why if said.status is not Status.NOT_AFFECTED or said.known_as or event.kind in TRAPS else ""),
         ("Report", ", ".join(w for w, on in (("cut off", event.truncated), ("garbled", event.corrupted)) if on)),
     ]
     lines = []
@@ -398,6 +428,13 @@ def _story(event: Event) -> str:
         words += f" from {event.function}" if event.kind == "null-call" else f", in {event.function}"
     trigger = TRIGGERS.get(event.trigger or "")
     return clean(f"{words} {trigger}" if trigger else words)
+
+
+def _waits(event: Event) -> str:
+    if not event.waits_for:
+        return ""
+    held = f"; held by {event.owner.name} (pid {event.owner.pid})" if event.owner else ""
+    return f"for {event.waits_for}{held}"
 
 
 def _process(event: Event) -> str:

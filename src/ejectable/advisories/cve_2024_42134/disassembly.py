@@ -8,6 +8,7 @@ a kernel only as long as the run did not find such a condition.
 from collections.abc import Iterator
 
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result
+from ejectable.experiment import Result as BenchResult
 from ejectable.kernel import Program
 from ejectable.kernel.code import IndirectCall, Instruction, indirect_calls, listing
 from ejectable.kernel.program import Symbol
@@ -44,9 +45,9 @@ def _call(program: Program, result: Result) -> tuple[Symbol, IndirectCall] | Non
     return next(iter(made or through), None)
 
 
-def disassembly(program: Program, result: Result) -> Evidence | None:
+def disassembly(program: Program, result: BenchResult) -> Evidence | None:
     """What the code looks like; `None` where the callback's place is not known."""
-    if result.slot is None:
+    if not isinstance(result, Result) or result.slot is None:
         return None
     found = _call(program, result)
     if found is None:
@@ -67,10 +68,10 @@ def disassembly(program: Program, result: Result) -> Evidence | None:
     return Evidence(EvidenceKind.DISASSEMBLY, says, what + tail, functions=(function.name,))
 
 
-def annotated(program: Program, result: Result) -> list[str]:
+def annotated(program: Program, result: BenchResult) -> list[str]:
     """The instructions around the call, for a person with objdump beside it."""
     lines = [*result.story]
-    if result.slot is None:
+    if not isinstance(result, Result) or result.slot is None:
         return lines
     found = _call(program, result)
     if found is None:

@@ -17,11 +17,13 @@ from ejectable.advisories.cve_2024_42134.coverage import LOW, Condition, calls, 
 from ejectable.advisories.cve_2024_42134.declarations import callback, drives_legacy
 from ejectable.advisories.cve_2024_42134.scene import DEFAULT, QUEUES, Bounds, Scene, calls_null
 from ejectable.errors import EjectableError
+from ejectable.experiment import Result as BenchResult
 from ejectable.kernel import Program
 from ejectable.kernel.code import IndirectCall
+from ejectable.kernel.machine import Bounds as MachineBounds
 from ejectable.kernel.machine import Outcome
 from ejectable.kernel.program import Symbol
-from ejectable.model import Doubt, DoubtKind, Status, earned
+from ejectable.model import Doubt, DoubtKind, Justification, Status, earned
 
 __all__ = ["FUNCTION", "Result", "experiment"]
 
@@ -31,27 +33,18 @@ WORST = {Status.NOT_AFFECTED: 0, Status.FIXED: 1, Status.UNKNOWN: 2, Status.AFFE
 TELLS_NOTHING = re.compile(r"\w{0,64}(?:msix|intx|vectors|vector|affinity)\w{0,64}")
 
 
-class Result(msgspec.Struct, frozen=True):
+class Result(BenchResult, frozen=True):
     """What came out, for people and for the other evidence."""
 
-    says: Status
-    detail: str
-    story: tuple[str, ...]
     slot: int | None = None  # offset of the callback in the device, where one was found
     site: int | None = None  # address of the instruction that calls it
     null_called: bool = False  # a legacy device's null pointer was called
-    doubts: tuple[Doubt, ...] = ()  # what was not seen of the code, and nothing weaker can answer
-    functions: tuple[str, ...] = (FUNCTION,)  # that were run, or whose answers decided
-    legacy_refused: bool = False  # virtio_pci_probe() itself turned the legacy device away
-
-    def __post_init__(self) -> None:
-        """Refuse a safe word beside a doubt."""
-        assert earned(self.says, self.doubts) is self.says, self.doubts
 
 
-def experiment(program: Program, bounds: Bounds = DEFAULT) -> Result:
+def experiment(program: Program, bounds: MachineBounds = DEFAULT) -> Result:
     """Run it on a program that has vp_del_vqs(). Where a compiler has cloned it, the worst of the clones counts."""
-    clones = [_experiment(program, function, bounds) for function in _clones(program)]
+    own = bounds if isinstance(bounds, Bounds) else Bounds(**msgspec.structs.asdict(bounds))
+    clones = [_experiment(program, function, own) for function in _clones(program)]
     return max(clones, key=lambda one: WORST[one.says], default=_not_run(f"{FUNCTION}() is there only in parts"))
 
 
@@ -98,7 +91,7 @@ class _Experiment:
     ) -> Result:
         self.say(detail)
         doubts = (Doubt(DoubtKind.CONTRADICTED if null else DoubtKind.UNPARSED, FUNCTION, detail),) if doubt else ()
-        return Result(Status.UNKNOWN, detail, tuple(self.story), slot, site, null_called=null, doubts=doubts)
+        return Result(Status.UNKNOWN, detail, tuple(self.story), doubts, slot=slot, site=site, null_called=null)
 
     def incomplete(self, detail: str, outcome: Outcome) -> Result:
         """The run broke off. Where it did for our own reasons the kernel's declarations may tell, if no call is left
@@ -115,7 +108,7 @@ class _Experiment:
             if scene.refused and not drives_legacy(scene.program):
                 detail = "virtio_pci_probe() turns a legacy device away: there is no legacy driver in this kernel"
                 self.say(detail)
-                return Result(Status.NOT_AFFECTED, detail, tuple(self.story), legacy_refused=True)
+                return Result(Status.NOT_AFFECTED, detail, tuple(self.story), justification=Justification.NOT_REACHED)
             self.say("The device was laid out without the kernel's own probe.")
         else:
             names = [
@@ -161,7 +154,7 @@ class _Experiment:
             f" device and queue {fault.arguments[1] & 0xFFFF_FFFF} as arguments; with a function there it deletes all"
             " queues"
         )
-        return Result(Status.AFFECTED, detail, tuple(self.story), slot, fault.site, null_called=True)
+        return Result(Status.AFFECTED, detail, tuple(self.story), slot=slot, site=fault.site, null_called=True)
 
     def survived(self, null: Outcome) -> Result:
         """All queues were deleted: is there a question about the queue at all, and what keeps it from being asked?"""
@@ -218,7 +211,7 @@ class _Experiment:
 
     def fixed(self, detail: str, slot: int | None, site: int | None) -> Result:
         self.say(detail)
-        return Result(Status.FIXED, detail, tuple(self.story), slot, site)
+        return Result(Status.FIXED, detail, tuple(self.story), slot=slot, site=site)
 
     def absent(self, detail: str) -> Result:
         self.say(detail)
@@ -259,7 +252,7 @@ class _Experiment:
                     " device may have"
                 )
                 self.say(detail)
-                return Result(Status.AFFECTED, detail, tuple(self.story), asked, site, null_called=True)
+                return Result(Status.AFFECTED, detail, tuple(self.story), slot=asked, site=site, null_called=True)
             return self.unknown(
                 f"{FUNCTION}() calls {name} depending on {condition.name}; whether a legacy device can have that is"
                 " not known", slot=asked, site=site,

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 import msgspec
 
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION
+from ejectable.advisories.cve_2024_42134.live_part import LIVE
 from ejectable.advisories.cve_2024_42134.scene import DEVICE_SIZE, Scene
-from ejectable.errors import Missing
+from ejectable.advisories.live_part import resolve
+from ejectable.errors import EjectableError, Missing
 from ejectable.kernel import Program
 from ejectable.kernel.kprobes import Kprobe
 from ejectable.kernel.machine import Machine
@@ -24,7 +26,7 @@ from ejectable.kernel.program import Symbol
 __all__ = ["MODULE", "Hook", "find_hook"]
 
 MODULE = "ejectable_live"
-PROBE, HANDLER, BUILT_FOR = "ejectable_kprobe", "ejectable_fill", "ejectable_target"
+PROBE, HANDLER, BUILT_FOR = "ejectable_kprobe", "ejectable_act", "ejectable_target"
 OWN = "ejectable_"  # what each function of the module begins with
 ENDBR = 4  # bytes of endbr64, in front of which no probe is set (arch/x86/kernel/kprobes/core.c)
 STRINGS = frozenset(("strlen", "strncmp", "strcmp", "strchr", "memcmp"))
@@ -42,7 +44,7 @@ def find_hook(kernel: MemoryKernel, program: Program, scene: Scene, driver_build
     """The hook; raises `Missing` with the first thing that it lacks. `offset` is that of is_avq, by the types."""
     handler = _own(kernel, program, HANDLER)
     _armed(kernel, program, _own(kernel, program, PROBE), handler)
-    _built_for(kernel, _own(kernel, program, BUILT_FOR), driver_build_id, offset)
+    _built_for(kernel, _own(kernel, program, BUILT_FOR), driver_build_id, program)
     return _fills(program, scene, handler, offset)
 
 
@@ -70,11 +72,13 @@ def _armed(kernel: MemoryKernel, program: Program, own: int, handler: int) -> No
         raise Missing(f"The probe of {MODULE} does not call {HANDLER}().")
 
 
-def _built_for(kernel: MemoryKernel, place: int, driver_build_id: str | None, offset: int) -> None:
+def _built_for(kernel: MemoryKernel, place: int, driver_build_id: str | None, program: Program) -> None:
+    if program.types is None:
+        raise Missing("The kernel's types were not found in memory.")
     text = kernel.read(place, MOST_TEXT).partition(b"\0")[0].decode("ascii", "replace")
-    expected = f"{kernel.build_id or ''} {driver_build_id or ''} {offset}"
+    expected = f"{kernel.build_id or ''} {driver_build_id or ''} {resolve(LIVE, program.types).digest}"
     if text != expected:
-        raise Missing(f"{MODULE} was built for {text!r} (build-ids, offset), and this kernel is {expected!r}.")
+        raise Missing(f"{MODULE} was built for {text!r} (build-ids, layout), and this kernel is {expected!r}.")
 
 
 def _fills(program: Program, scene: Scene, handler: int, offset: int) -> Hook:
@@ -132,11 +136,29 @@ def _as_module(program: Program, machine: Machine) -> Iterator[None]:
         machine.memory.write(arguments[0], text.encode("ascii", "replace")[:MOST_TEXT] + b"\0")
         return len(text)
 
+    def copied(machine: Machine, arguments: tuple[int, ...]) -> int:
+        # copy_from_kernel_nofault(to, from, size): -EFAULT where nothing is
+        to, start, size = arguments[:3]
+        try:
+            content = machine.memory.read(start, min(size, MOST_TEXT))
+        except EjectableError:
+            return -14 & 0xFFFF_FFFF_FFFF_FFFF
+        machine.memory.write(to, content)
+        return 0
+
     def follows(callee: Symbol, arguments: tuple[int, ...]) -> bool:
         del arguments
         return callee.name in STRINGS or callee.name.startswith(OWN)
 
-    kept, machine.stubs = machine.stubs, {**machine.stubs, "sprint_symbol": described, "try_module_get": 1}
+    kept, machine.stubs = (
+        machine.stubs,
+        {
+            **machine.stubs,
+            "sprint_symbol": described,
+            "copy_from_kernel_nofault": copied,
+            "try_module_get": 1,
+        },
+    )
     into, machine.step_into = machine.step_into, follows
     try:
         yield

@@ -11,9 +11,10 @@ from functools import cached_property
 
 import msgspec
 
+from ejectable.advisories.code import locate
+from ejectable.advisories.cve_2024_42134 import ADVISORY
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION
 from ejectable.advisories.cve_2024_42134.hook import MODULE, find_hook
-from ejectable.advisories.cve_2024_42134.probe import program_of
 from ejectable.advisories.cve_2024_42134.scene import QUEUES, Scene
 from ejectable.errors import Missing
 from ejectable.kernel import Program, Types
@@ -88,7 +89,7 @@ class Memory:
     """The PCI devices in a kernel's memory. Raises `Missing` where the kernel does not have what is needed."""
 
     def __init__(self, kernel: MemoryKernel) -> None:
-        program, _ = program_of(kernel)
+        program, _ = locate(kernel, ADVISORY.code)
         vmlinux = kernel.vmlinux
         if program is None or vmlinux.types is None or program.types is None:
             raise Missing(f"{FUNCTION}() or the kernel's types were not found in memory.")

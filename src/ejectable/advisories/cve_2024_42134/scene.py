@@ -9,8 +9,6 @@ device is the list of queues.
 from collections.abc import Callable
 from functools import cached_property
 
-import msgspec
-
 from ejectable.advisories.cve_2024_42134.declarations import member_at
 from ejectable.kernel import Program, Types
 from ejectable.kernel.machine import Bounds as MachineBounds
@@ -44,7 +42,7 @@ def calls_null(fault: Fault) -> bool:
     return (fault.access == "fetch" and fault.address < PAGE) or (fault.access == "read" and fault.address >= HASH)
 
 
-class Bounds(msgspec.Struct, frozen=True):
+class Bounds(MachineBounds, frozen=True):
     """How much is tried for one kernel. Whatever comes to one of these keeps a safe word from being said."""
 
     repairs: int = 40  # places where a run follows a null pointer and is given an object
@@ -52,7 +50,6 @@ class Bounds(msgspec.Struct, frozen=True):
     conditions: int = 64  # values that a run read and that are changed
     numbers: int = 64  # that the code compares something with
     runs: int = 1200  # with one value changed
-    machine: MachineBounds = MachineBounds()
 
 
 DEFAULT = Bounds()
@@ -67,7 +64,7 @@ class Scene:
         self.reached: dict[str, None] = {}  # what ran out, one phrase each: less was seen than there is
         self.followed: list[tuple[Symbol, tuple[int, ...]]] = []
         self.met: dict[int, Symbol] = {}  # all that were ever followed, or called as the legacy probe's, by address
-        self.machine = Machine(program, step_into=self._step_into, stubs=self._stubs(), bounds=bounds.machine)
+        self.machine = Machine(program, step_into=self._step_into, stubs=self._stubs(), bounds=bounds)
         types = program.types
         struct = types.struct("virtio_pci_device") if types else None
         # Without the kernel's own types (a module alone has only its part of them) the inner structs are missing.
@@ -89,6 +86,8 @@ class Scene:
         self._probing = False
         self.parent = self.machine.alloc()  # the PCI device
         self.parent_size = 4096
+        if types is not None and types.struct("pci_dev") is not None:
+            self._identify()
         if self.types:
             self._fill_in()
         self._base = self._fresh = memory.snapshot()
@@ -97,18 +96,26 @@ class Scene:
         member = self.types.member("virtio_pci_device", path) if self.types else None
         return member.offset if member else None
 
+    def _identify(self) -> None:
+        """By the kernel's types: a PCI device that says what it is.
+
+        Until v5.15 the legacy probe reads that itself, and until v5.10 a module has no types of its own: those of the
+        kernel, which it is for, have this struct and not the module's.
+        """
+        pci = self.machine.types.struct("pci_dev")
+        assert pci is not None
+        parent = self.machine.new("pci_dev")
+        self.parent, self.parent_size = int(parent), pci.size
+        for name, value in (("vendor", PCI_VENDOR), ("device", PCI_DEVICE)):
+            if parent.has(name):
+                setattr(parent, name, value)
+
     def _fill_in(self) -> None:
         """By the types: what every device has when its queues were set up."""
         machine = self.machine
         device = self._object()
-        pci = machine.types.struct("pci_dev")
-        if pci is not None and device.has("pci_dev"):
-            parent = machine.new("pci_dev")
-            self.parent, self.parent_size = int(parent), pci.size
-            for name, value in (("vendor", PCI_VENDOR), ("device", PCI_DEVICE)):
-                if parent.has(name):
-                    setattr(parent, name, value)
-            device.pci_dev = parent
+        if device.has("pci_dev"):
+            device.pci_dev = self.parent
         record = machine.types.struct("virtio_pci_vq_info")
         if record is not None and device.has("vqs"):
             table = machine.alloc()
@@ -181,7 +188,7 @@ class Scene:
     @property
     def driver_data(self) -> int | None:
         """What the probe left as the PCI device's driver data, pci_get_drvdata(); `None` without types to tell."""
-        member = self.types.member("pci_dev", "dev.driver_data") if self.types else None
+        member = self.program.types.member("pci_dev", "dev.driver_data") if self.program.types else None
         return self.machine.memory.word(self.parent + member.offset) if member else None
 
     # The legacy probe

@@ -15,13 +15,14 @@ hash in R10 and calls the check that stands 16 bytes in front of the callee, her
 import re
 from collections.abc import Sequence
 
-from ejectable.advisories.cve_2024_42134.look_alikes import look_alike
+from ejectable.advisories.facts import LookAlike
+from ejectable.advisories.look_alikes import look_alike
 from ejectable.advisories.recognition import Recognition
+from ejectable.advisories.resemblance import resembles
 from ejectable.model import Doubt, DoubtKind, Event, Status, earned
 
-__all__ = ["ID", "recognise"]
+__all__ = ["NullCall"]
 
-ID = "CVE-2024-42134"
 CALLER = "vp_del_vqs"
 
 # What takes a virtio device away from its driver, or freezes it: the bus' own functions, which stand below every
@@ -69,7 +70,7 @@ FINEIBT = (1 << 64) - 16  # fineibt_preamble_size in arch/x86/kernel/alternative
 BELOW_ZERO = (1 << 64) - 64  # the hash stands up to 59 bytes in front of a function (CONFIG_FUNCTION_PADDING_BYTES)
 X86_CHECK = re.compile(r"41 ba(?: [0-9a-f]{2}){4} <4[45]> 03 [4-7][0-9a-f](?: 24)? (?P<offset>[89a-f][0-9a-f])\b")
 # Enough of the code to see that it is no such check: what stands before the trapping byte, and the instruction.
-X86_CODE = re.compile(r"(?:[0-9a-f]{2} ){7,64}<[0-9a-f]{2}>(?: [0-9a-f]{2}){4,64}")
+X86_CODE = re.compile(r"(?:[0-9a-f]{2} ){6,64}<[0-9a-f]{2}>(?: [0-9a-f]{2}){4,64}")
 ARM64_TRAP = re.compile(r"[(<]([0-9a-f]{8})[)>]")
 LDUR_MASK, LDUR_W16 = 0xFFF00C1F, 0xB8500010  # ldur w16, [xN, #-N]: Arm ARM, C6.2
 KINDS = {
@@ -94,7 +95,18 @@ KINDS = {
 FAULTS = frozenset(("null-deref", "paging-fault"))
 
 
-def recognise(event: Event) -> Recognition:
+class NullCall:
+    """The signature; `look_alikes` are other defects whose crash may be taken for this one."""
+
+    def __init__(self, look_alikes: Sequence[LookAlike] = ()) -> None:
+        self._look_alikes = look_alikes
+
+    def recognise(self, event: Event, beside: Sequence[Event] = ()) -> Recognition:  # noqa: ARG002  (the protocol's)
+        """What it says of one event."""
+        return _recognise(event, self._look_alikes)
+
+
+def _recognise(event: Event, look_alikes: Sequence[LookAlike]) -> Recognition:
     """Judge one event.
 
     Two things must be seen: that address 0 was called, and that vp_del_vqs() called it. Where either cannot be seen,
@@ -109,7 +121,7 @@ def recognise(event: Event) -> Recognition:
     if called is None:
         return _unless_elsewhere(event, names, everything, how, device)
     if not called:
-        other = look_alike(event, [_base(frame.function) for frame in event.trace if frame.reliable])
+        other = look_alike(event, [_base(frame.function) for frame in event.trace if frame.reliable], look_alikes)
         # A fault where the defect is at home, in a report that is not whole, may be the defect's.
         where = _base((event.ip or "").partition("+")[0])
         home = any(name == CALLER or _nearly(name) for name in (where, *everything)) and event.kind in (
@@ -218,7 +230,7 @@ def _another_caller(event: Event, names: Sequence[str], everything: Sequence[str
     if names[0] == "vp_del_vq" and CALLER not in names:  # which nobody else calls
         nearly = names[0]
     if nearly is not None:
-        return unknown(f"{nearly} may be {CALLER} with one character wrong")
+        return unknown(f"{nearly} may be {CALLER}, typed or read wrong")
     if CALLER not in names and any(pattern.fullmatch(names[0]) for pattern in (REMOVAL, PROBE_PATH, WAY)):
         return unknown(f"the kernel called address 0 from {names[0]}; the frame above it may be lost")
     why = f"the kernel called address 0 from {names[0]}, not from {CALLER}"
@@ -259,18 +271,12 @@ def _is_it(event: Event, below: Sequence[str], how: str, device: str | None) -> 
         confidence -= 0.25
         reasons.append(contradiction)
     sure = round(max(0.1, min(confidence, 0.98)), 2)
-    return Recognition(Status.AFFECTED, sure, ", ".join(reasons), advisory=ID, device_kind=device)
+    return Recognition(Status.AFFECTED, sure, ", ".join(reasons), device_kind=device)
 
 
 def _nearly(name: str) -> bool:
-    """Whether a name is vp_del_vqs with one character wrong, lost or too many. vp_del_vq() is a function of its own."""
-    if len(name) > 4 and name != CALLER and CALLER.endswith(name):
-        return True  # behind a blank that was an underscore
-    if name in (CALLER, "vp_del_vq") or not len(CALLER) - 1 <= len(name) <= len(CALLER) + 1:
-        return False
-    at = next((at for at, (one, other) in enumerate(zip(name, CALLER, strict=False)) if one != other), len(name))
-    rests = (name[at:], CALLER[at:])
-    return rests[0][1:] == rests[1][1:] or rests[0] == rests[1][1:] or rests[0][1:] == rests[1]
+    """Whether a name may be vp_del_vqs, typed or read wrong."""
+    return resembles(name, CALLER)
 
 
 def _kcfi(event: Event) -> bool | None:
@@ -290,9 +296,16 @@ def _kcfi(event: Event) -> bool | None:
     if found := X86_CHECK.search(event.code):
         # Where the two do not agree, one of them was not read right.
         return True if int(found["offset"], 16) - 256 + (1 << 64) == address else None
-    if event.arch == "x86_64" and not X86_CODE.fullmatch(event.code.strip()):
+    if event.arch != "aarch64" and not _shows_the_trap(event.code):
         return None
     return any((int(word, 16) & LDUR_MASK) == LDUR_W16 for word in ARM64_TRAP.findall(event.code))
+
+
+def _shows_the_trap(code: str) -> bool:
+    """Whether a `Code:` line of x86-64 is whole where the check would be: before the marked byte, and behind it."""
+    words = code.split()
+    marked = next((at for at, word in enumerate(words) if word.startswith("<")), None)
+    return marked is not None and marked >= 6 and len(words) - marked >= 5 and bool(X86_CODE.fullmatch(code.strip()))
 
 
 def _fineibt(event: Event) -> bool | None:

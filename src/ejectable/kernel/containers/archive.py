@@ -8,15 +8,16 @@ rest.
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
 from ejectable.errors import DamagedInput, EjectableError
 from ejectable.intake import Limits
+from ejectable.intake.module_files import module_name
 from ejectable.kernel.containers.exact import Exact
 
-__all__ = ["Archive", "Entry", "clean_name", "entry_of"]
+__all__ = ["Archive", "Entry", "clean_name", "entry_of", "keep_modules"]
 
 # Bounds on the list of names that is held in memory.
 MOST_NAMES = 1 << 18
@@ -32,6 +33,12 @@ KEPT = re.compile(
     r"|changelog[^/]*"
     r")"
 )
+_modules: set[str] = set()
+
+
+def keep_modules(names: Iterable[str]) -> None:
+    """Keep these modules, too, when an archive is walked through: they will be asked for."""
+    _modules.update(name.replace("-", "_") for name in names)
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -113,7 +120,7 @@ class Archive:
             if len(self._names) >= MOST_NAMES or self._name_bytes > MOST_NAME_BYTES:
                 raise DamagedInput("it has more members than any kernel package", path=self.name)
             self._names.append(entry.name)
-            if KEPT.fullmatch(entry.name):
+            if KEPT.fullmatch(entry.name) or module_name(entry.name) in _modules:
                 self._keep(entry)
         except EjectableError as error:
             # A copy, since the error itself holds on to every frame it passed, and so to open files.

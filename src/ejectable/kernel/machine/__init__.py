@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The heart: a sandbox in which one function of a shipped kernel binary runs against objects of our making."""
+"""A sandbox in which one function of a shipped kernel binary runs against objects that we lay out."""
 
 from ejectable.kernel.machine.bounds import Bounds
 from ejectable.kernel.machine.core import Machine, StepInto

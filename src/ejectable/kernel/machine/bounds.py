@@ -9,7 +9,7 @@ __all__ = ["Bounds"]
 class Bounds(msgspec.Struct, frozen=True):
     """How much one run may do and remember. No function that is worth running comes near any of these."""
 
-    instructions: int = 100_000  # vp_del_vqs() with two queues takes some 200
+    instructions: int = 100_000  # a driver's removal takes some hundreds
     calls: int = 4096
     trace: int = 20_000  # addresses of instructions remembered, the last ones
     loads: int = 4096  # reads remembered, the last ones

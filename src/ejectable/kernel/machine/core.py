@@ -3,7 +3,7 @@
 
     machine = Machine(program)
     device = machine.new("virtio_pci_device")
-    outcome = machine.call("vp_del_vqs", device.vdev)
+    outcome = machine.call("virtblk_remove", device.vdev)
     outcome.fault
 
 Each instruction is watched. As long as it belongs to the function that was called, or to one that `step_into`
@@ -278,7 +278,7 @@ class Machine:
         symbol, offset = found
         if symbol.address in self._run.entered:
             return True
-        # vp_del_vqs.cold and .part.0 are the same function.
+        # name.cold and name.part.0 are the same function.
         if SUFFIX.sub("", symbol.name) in self._run.names and symbol.kind != "U":
             is_part = symbol.name != SUFFIX.sub("", symbol.name)
             return is_part or offset > 0

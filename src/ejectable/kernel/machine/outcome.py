@@ -22,7 +22,7 @@ class Call(msgspec.Struct, frozen=True):
 
     name: str  # of the callee: a symbol, the name of a callback, or a bare address
     address: int
-    at: str  # the call instruction, "vp_del_vqs+0x71"
+    at: str  # the call instruction, "virtblk_remove+0x71"
     site: int  # its address
     arguments: tuple[int, ...]  # the first four argument registers
     answer: int
@@ -74,7 +74,7 @@ class Outcome(msgspec.Struct, frozen=True):
         return tuple(call for call in self.calls if call.name == name)
 
     def story(self) -> str:
-        """One sentence: `vp_del_vqs+0x6e fetched address 0, called with 0x... in the first argument`."""
+        """One sentence: `virtblk_remove+0x6e fetched address 0, called with 0x... in the first argument`."""
         if self.fault:
             first = f", called with {self.fault.arguments[0]:#x} in the first argument"
             verb = {"fetch": "fetched", "read": "read", "write": "wrote"}[self.fault.access]

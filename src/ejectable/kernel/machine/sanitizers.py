@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Memory about memory: where sanitizers keep what they know of each byte. Here everything is accessible and known."""
+"""The shadow memory of KASAN and KMSAN: every byte is accessible and initialised in the machine."""
 
 from collections.abc import Iterator
 

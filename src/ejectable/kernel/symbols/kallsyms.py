@@ -43,6 +43,8 @@ class KallsymsTable(SymbolTable):
     def __init__(self, tables: Tables) -> None:  # the tables take the place of what the base class keeps
         self.tables = tables
         self._known: dict[int, bytes] = {}
+        # The same few names are asked for by each run and by each reader of the code.
+        self._families: dict[str, tuple[Symbol, ...]] = {}
 
     def __len__(self) -> int:
         return self.tables.count
@@ -96,10 +98,13 @@ class KallsymsTable(SymbolTable):
             name = self._known[index] = name_at(self.tables, index)
         return name
 
-    def _family(self, name: str) -> Iterator[Symbol]:
+    def _family(self, name: str) -> tuple[Symbol, ...]:
         """Symbols whose name is `name` up to its first dot, with anything behind a dot, by name and address."""
-        stem = name.partition(".")[0].encode() if not name.startswith(".") else name.encode()
-        return self._family_by_order(stem) if self.tables.sequence is not None else self._family_by_text(stem)
+        stem = name.partition(".")[0] if not name.startswith(".") else name
+        if stem not in self._families:
+            search = self._family_by_order if self.tables.sequence is not None else self._family_by_text
+            self._families[stem] = tuple(search(stem.encode()))
+        return self._families[stem]
 
     def _family_by_order(self, stem: bytes) -> Iterator[Symbol]:
         """By bisection of the order of names.

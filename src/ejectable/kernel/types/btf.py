@@ -97,11 +97,20 @@ class BtfTypes:
         self._first_string: int = base.string_end if base is not None else 0
         self._first_id: int = len(base) if base is not None else 1
         self._known: dict[tuple[str, tuple[int, ...]], Record | None] = {}
+        # Experiments ask for the same few types again and again, and each answer is a search through all of them.
+        self._structs: dict[str, Struct | None] = {}
+        self._members_at: dict[tuple[str, str], Member | None] = {}
+        self._homonyms: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
 
     # --- what is asked ---------------------------------------------------------------------------------------------
 
     def struct(self, name: str) -> Struct | None:
         """The struct or union of this name (without the keyword), or `None`."""
+        if name not in self._structs:
+            self._structs[name] = self._struct(name)
+        return self._structs[name]
+
+    def _struct(self, name: str) -> Struct | None:
         record = self._first(name, (STRUCT, UNION))
         if record is None:
             return None
@@ -110,6 +119,12 @@ class BtfTypes:
 
     def member(self, struct: str, path: str) -> Member | None:
         """The member at a dotted path, through anonymous structs and unions, or `None`."""
+        key = struct, path
+        if key not in self._members_at:
+            self._members_at[key] = self._member(struct, path)
+        return self._members_at[key]
+
+    def _member(self, struct: str, path: str) -> Member | None:
         record = self._first(struct, (STRUCT, UNION))
         start = 0
         found: tuple[Member, int] | None = None
@@ -128,6 +143,12 @@ class BtfTypes:
 
     def homonyms(self, name: str, having: Sequence[str] = ()) -> tuple[str, ...]:
         """As `Types.homonyms`: `name` itself where it is the only one, else `name#ID`; those laid out alike are one."""
+        key = name, tuple(having)
+        if key not in self._homonyms:
+            self._homonyms[key] = self._homonyms_of(name, having)
+        return self._homonyms[key]
+
+    def _homonyms_of(self, name: str, having: Sequence[str]) -> tuple[str, ...]:
         found: dict[tuple[int, tuple[tuple[str, int, int], ...]], str] = {}
         for record in self._named(name, (STRUCT, UNION)):
             one = f"{name}#{record.id}"

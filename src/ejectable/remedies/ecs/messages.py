@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is said of changing an instance's type: why, at what cost, with which commands."""
+"""Messages about changing an instance's type: why, at what cost, with which commands."""
 
 from collections.abc import Sequence
 

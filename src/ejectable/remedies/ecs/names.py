@@ -15,7 +15,7 @@ from ejectable.model import Arch
 
 __all__ = ["MODERN_GENERATION", "TypeName", "parse", "successors"]
 
-# "8th-generation or later": the vendor's own remedy for CVE-2024-42134.
+# "8th-generation or later": the vendor's own remedy.
 MODERN_GENERATION = 8
 
 NAME = re.compile(r"ecs\.([a-z][a-z0-9]{0,15})(?:-([a-z0-9][a-z0-9-]{0,23}))?\.([a-z0-9][a-z0-9-]{0,23})")

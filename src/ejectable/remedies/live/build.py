@@ -47,7 +47,8 @@ def built_for(made: Path, target: Target) -> None:
         "ejectable_version": target.version,
         "ejectable_build_id": target.build_id,
         "ejectable_driver_build_id": target.driver_build_id or "",
-        "ejectable_is_avq_offset": str(target.layout.is_avq),
+        "ejectable_advisory": target.hook.part.advisory,
+        "ejectable_digest": target.hook.digest,
     }
     for key, value in expected.items():
         if carries.get(key) != value:

@@ -24,6 +24,10 @@ __all__ = ["Live"]
 LOADING_S = 60.0
 APPLY, PERSIST, UNDO = (f"sudo ejectable fix live {words}" for words in ("--apply", "--apply --persist", "--undo"))
 COST = "no reboot and no downtime; the kernel is tainted (a module from outside its tree), until the next boot"
+UNCOVERED = (
+    "Not covered: the time from power on until it is loaded, a kernel started by kexec until its own unit has run, and "
+    "resume from hibernation, where a fresh kernel without it lets go of the devices."
+)
 REFUSED = "The kernel's log has the reason: `dmesg | tail`."
 
 
@@ -65,13 +69,15 @@ class Live(Remediation):
             "It works until the next boot; with --persist after each boot of this kernel."
         )
         commands = (PERSIST,) if request.persist else (APPLY,)
-        return Remedy(self.name, "possible", why, commands, verified=proven, cost=COST, details=details)
+        return Remedy(self.name, "possible", why, commands, verified=proven, cost=COST, details=(*details, UNCOVERED))
 
     def _planned_loaded(self, situation: Situation) -> Remedy:
         status = situation.kernel_status
         if status is Status.MITIGATED:
             why = "The module is loaded and guards legacy devices, those too that are plugged later: read in memory."
-            return Remedy(self.name, "done", why, (), verified=True, cost="nothing", details=_told(situation))
+            return Remedy(
+                self.name, "done", why, (), verified=True, cost="nothing", details=(*_told(situation), UNCOVERED)
+            )
         if status is Status.UNKNOWN:
             return self.impossible(
                 f"The module is loaded; whether it guards every device could not be seen: {_reason(situation)}",
@@ -115,6 +121,7 @@ class Live(Remediation):
         after = [] if request.persist else [f"It works until the next boot. For each boot of this kernel: {PERSIST}"]
         if not watched:
             after.append(f"Nothing takes {marker.MARK} away at shutdown here: after a reboot, remove it yourself.")
+        after.append(UNCOVERED)
         after.append("Upgrade the kernel when you can: `ejectable fix upgrade`.")
         done = (*mended, *changes.done)
         return Applied(self.name, done, verified=True, why=why, next_steps=tuple(after), undo=UNDO)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What makes another kernel boot next, by the boot loader that decides."""
+"""Which kernel boots next, in words, and what makes another one boot, by the boot loader that decides."""
 
 from ejectable.host import NextBoot
 from ejectable.host.bootloader.entry import flat
 from ejectable.remedies.commands import paste
 
-__all__ = ["instead"]
+__all__ = ["instead", "not_next"]
 
 
 def instead(boots: NextBoot, release: str) -> tuple[str, ...]:
@@ -22,3 +22,12 @@ def instead(boots: NextBoot, release: str) -> tuple[str, ...]:
         once = command.replace("set-default", "reboot")
         return (paste(["sudo", command if saved else once, entry.path]),)
     return ()
+
+
+def not_next(boots: NextBoot, release: str) -> str:
+    """Why it is not certain that `release` boots next, as a sentence; for a kernel of which it is not."""
+    if boots.release == release:
+        return f"It may boot next, but that is not certain ({boots.how})."
+    if boots.release is None:
+        return f"Which kernel boots next could not be told: {boots.how}."
+    return f"But {boots.release} {'boots' if boots.certain else 'may boot'} next ({boots.how})."

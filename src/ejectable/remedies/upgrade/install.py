@@ -15,7 +15,7 @@ from ejectable.remedies.situation import Situation
 from ejectable.remedies.steps import InstallPackages
 from ejectable.remedies.upgrade import precautions
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, not_newer, telling
-from ejectable.remedies.upgrade.boot import instead
+from ejectable.remedies.upgrade.boot import instead, not_next
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.installed import Ready, image_of, ready
@@ -26,6 +26,7 @@ __all__ = ["install"]
 INSTALL_S = 3600.0
 UNDO = "ejectable fix upgrade --undo"
 OTHERS = "`ejectable fix` shows the other remedies."
+LOOK = "After the reboot, look whether it is the kernel that runs: `uname -r`, or `ejectable check`."
 
 
 def install(situation: Situation, changes: Changes, not_needed: Remedy | None) -> Applied:
@@ -72,6 +73,9 @@ def _rebooting(found: Ready) -> Applied:
     why = f"{found.release} is installed already, and its code was read: {found.judged.why}."
     if found.next:
         return Applied("upgrade", (), verified=True, why=f"{why} It boots next.", reboot=True)
+    if found.boots.release == found.release:
+        why = f"{why} {not_next(found.boots, found.release)}"
+        return Applied("upgrade", (), verified=True, why=why, next_steps=(LOOK,), reboot=True)
     return _not_next(found.release, found.boots, (), why)
 
 
@@ -156,19 +160,20 @@ def _checked(situation: Situation, running: str, offer: Offer, judged: Judged, c
     why = f"{path} is the kernel that was judged (build-id {there.build_id}): {there.why}."
     if boots.release != release:
         return _not_next(release, boots, changes.done, why)
+    next_boot = f"It boots next, by {boots.how}" if boots.certain else not_next(boots, release).rstrip(".")
     return Applied(
         "upgrade",
         tuple(changes.done),
         verified=True,
-        why=f"{why} It boots next, by {boots.how}; until then the old kernel runs.",
+        why=f"{why} {next_boot}; until then the old kernel runs.",
+        next_steps=() if boots.certain else (LOOK,),
         reboot=True,
         undo=UNDO,
     )
 
 
 def _not_next(release: str, boots: NextBoot, done: Sequence[str], why: str) -> Applied:
-    """It is there, and something else boots: that is not the end of the danger."""
-    other = boots.release or "an unknown kernel"
+    """It is there, and something else boots, or may: that is not the end of the danger."""
     steps = (*(f"Make {release} boot next: `{command}`" for command in instead(boots, release)), "Then reboot.")
-    why = f"{why} But {other} boots next ({boots.how})."
+    why = f"{why} {not_next(boots, release)}"
     return Applied("upgrade", tuple(done), verified=False, why=why, next_steps=steps, undo=UNDO if done else None)

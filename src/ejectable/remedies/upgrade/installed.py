@@ -28,8 +28,8 @@ class Ready(msgspec.Struct, frozen=True):
 
     @property
     def next(self) -> bool:
-        """Whether a mere reboot is enough."""
-        return self.boots.release == self.release
+        """Whether a mere reboot is enough, by the boot loader's own files."""
+        return self.boots.certain and self.boots.release == self.release
 
 
 def image_of(root: host.Root, release: str) -> str | None:

@@ -13,7 +13,7 @@ from ejectable import host
 from ejectable.model import Remedy
 from ejectable.remedies.situation import Situation
 from ejectable.remedies.upgrade.apt import owner_in
-from ejectable.remedies.upgrade.boot import instead
+from ejectable.remedies.upgrade.boot import instead, not_next
 from ejectable.remedies.upgrade.choice import manager_of
 from ejectable.remedies.upgrade.flavour import flavour
 from ejectable.remedies.upgrade.installed import ready
@@ -36,7 +36,7 @@ def plan(situation: Situation, remedy: "Remediation") -> Remedy:
     found, said = ready(situation, running) if running else (None, ())
     if found is not None:
         why = f"{found.release} is installed there and was not booted yet. Its code was read: {found.judged.why}."
-        after = "" if found.next else f" But {found.boots.release or 'an unknown one'} boots next ({found.boots.how})."
+        after = "" if found.next else f" {not_next(found.boots, found.release)}"
         first = () if found.next else instead(found.boots, found.release)
         commands = tuple(_there(situation, command) for command in (*first, "sudo systemctl reboot"))
         return Remedy(remedy.name, "possible", why + after, commands, verified=True, cost="a reboot", details=said)

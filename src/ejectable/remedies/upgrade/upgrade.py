@@ -14,7 +14,7 @@ from ejectable.remedies.situation import Situation
 from ejectable.remedies.steps import InstallPackages, Reach
 from ejectable.remedies.upgrade import tree
 from ejectable.remedies.upgrade.backend import Backend, Offer, Owner, Package, not_newer
-from ejectable.remedies.upgrade.boot import instead
+from ejectable.remedies.upgrade.boot import instead, not_next
 from ejectable.remedies.upgrade.choice import select
 from ejectable.remedies.upgrade.folders import private
 from ejectable.remedies.upgrade.install import install
@@ -82,11 +82,9 @@ class Upgrade(Remediation):
         commands: tuple[str, ...] = (REBOOT,)
         if found.next:
             why += " It boots next: a reboot is all that is needed."
-        elif found.boots.release:
-            commands = (*instead(found.boots, found.release), REBOOT)
-            why += f" But {found.boots.release} boots next ({found.boots.how})."
         else:
-            why += f" Which kernel boots next could not be told: {found.boots.how}."
+            commands = (*instead(found.boots, found.release), REBOOT)
+            why += f" {not_next(found.boots, found.release)}"
         details = (*said, f"What boots next: {found.boots.release or 'unknown'}, by {found.boots.how}.")
         return Remedy(self.name, "possible", why, commands, verified=True, cost=COST, details=details)
 

@@ -32,7 +32,7 @@ GROUPS = (
 def all_topics(advisories: Mapping[str, Advisory]) -> tuple[Topic, ...]:
     """Every topic, group by group; each advisory is one, and brings terms of its own."""
     stories = [
-        Topic(name, advisory.facts.title, advisory.facts.summary.strip(), ADVISORIES)
+        Topic(name, advisory.facts.title, advisory.facts.summary.strip(), ADVISORIES, aliases=advisory.names[1:])
         for name, advisory in advisories.items()
     ]
     terms = [topic for advisory in advisories.values() for topic in advisory.terms.topics]

@@ -1,36 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Repair CVE-2024-42134 in the kernel that runs.
+ * Repair one function of the kernel that runs, as an advisory declares it (ejectable_target.h, which `ejectable fix live`
+ * writes): a kprobe stands at its entry, and where the call would go wrong, an empty pointer is filled, a table is put
+ * in order, or the function is not run and its caller gets a value (action.h). Of CVE-2024-42134: since fd27ef6b44be
+ * ("virtio-pci: Introduce admin virtqueue") vp_del_vqs() calls the pointer is_avq of struct virtio_pci_device for each
+ * virtqueue, and only the modern probe sets it; at the entry a function is put there that answers what is true of every
+ * legacy device (no queue of it is an admin virtqueue), and at the end the pointer is empty again.
  *
- * Since fd27ef6b44be ("virtio-pci: Introduce admin virtqueue") vp_del_vqs() calls the pointer is_avq of struct
- * virtio_pci_device for each virtqueue, and only the modern probe sets it: taking a legacy device away calls
- * address 0. This module stands where that happens. At the entry of vp_del_vqs() it puts a function into the empty
- * pointer that answers what is true of every legacy device (no queue of it is an admin virtqueue), and at its end the
- * pointer is empty again.
+ * No list is walked for it, no notifier of a bus is used, and no lock is taken: whoever calls the function holds the
+ * object, and the function itself is the witness of what it is given.
  *
- * No list is walked for it, no notifier of a bus is used, and no lock is taken: whoever calls vp_del_vqs() holds the
- * device, and the function itself is the witness that it is virtio-pci's. Whatever plugs, unplugs, binds or unbinds,
- * and when, nothing else can reach the empty pointer.
- *
- * What is believed
- *
- * The struct is private to drivers/virtio, so its layout is a constant of the build, taken from the BTF of one
- * kernel (ejectable_target.h, which `ejectable fix live` writes). It is believed only as far as it can be tested: on
- * that kernel and that virtio_pci alone (build-ids), and on a device alone that is what the layout says, see
- * ejectable_examine(). At any other one nothing is written.
- *
- * Two probes at one address
- *
- * The kprobe fills, and the kretprobe empties. A kretprobe needs a free instance for each call that has not returned;
- * a kprobe needs none. So if the instances ever ran out, the call would go through all the same: only the pointer
- * would stay filled, and this module pinned, until the next call for that device.
- *
- * How it goes away
- *
- * Each filled pointer holds a reference on this module. While there is one, rmmod is refused, at once; and once the
- * module is on its way out, it can fill no more (try_module_get() fails). So no pointer into it is left behind, and
- * unloading waits for nobody: not for a device's lock, not for a thread that an Oops has killed in the middle of
- * vp_del_vqs(); that one keeps its reference for ever.
+ * The structs are often private to a driver, so their layout is a constant of the build. It is believed only as far as
+ * it can be tested: on that kernel and that driver alone (build-ids), and on an object alone that is what the layout
+ * says, see witness.h. At any other one nothing is written.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #define dev_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -40,168 +22,66 @@
 #include <linux/fs.h>
 #include <linux/kallsyms.h>
 #include <linux/kprobes.h>
+#include <linux/linkage.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/notifier.h>
+#include <linux/objtool.h>
 #include <linux/pci.h>
 #include <linux/slab.h>
 #include <linux/string.h>
-#include <linux/stringify.h>
+#include <linux/uaccess.h>
 #include <linux/utsname.h>
-#include <linux/virtio.h>
-#include <linux/virtio_config.h>
 
 #include "ejectable_target.h"
 
-#define DRIVER "virtio_pci"
-#define FUNCTION "vp_del_vqs"
+#define DRIVER EJECTABLE_DRIVER
+#define FUNCTION EJECTABLE_FUNCTION
 #define IN_MODULE (sizeof(EJECTABLE_DRIVER_BUILD_ID) > 1)
-/* Calls that may be under way at the same time before pointers stay filled: devices that go at once. */
-#define INSTANCES 256
-
-static_assert(EJECTABLE_IS_AVQ_OFFSET % sizeof(void *) == 0);
-static_assert(EJECTABLE_IS_AVQ_OFFSET + sizeof(void *) <= EJECTABLE_DEVICE_SIZE);
-static_assert(EJECTABLE_PCI_DEV_OFFSET + sizeof(void *) <= EJECTABLE_DEVICE_SIZE);
-static_assert(EJECTABLE_VDEV_OFFSET + sizeof(struct virtio_device) <= EJECTABLE_DEVICE_SIZE);
 
 static atomic_long_t acted, refused, missed;
 
-/* The member's own type, to the letter: kCFI compares a hash of it with one in front of the function. */
-typedef bool (*is_avq_fn)(struct virtio_device *vdev, unsigned int index);
+#include "witness.h"
+#include "action.h"
 
-static bool ejectable_no_avq(struct virtio_device *vdev, unsigned int index)
+#ifdef EJECTABLE_BUS
+/* The device that the argument of the function is, or is around. */
+#define TELL(level, argument, text) dev_##level((struct device *)((argument) + EJECTABLE_DEVICE_OFFSET), text)
+#else
+#define TELL(level, argument, text) pr_##level##_ratelimited(text)
+#endif
+
+/* At the entry of the function. */
+static int ejectable_act(struct kprobe *unused, struct pt_regs *regs)
 {
-	return false;
-}
+	unsigned long argument = regs_get_kernel_argument(regs, 0);
+	bool done = false;
+	int skip = 0;
 
-static void *vp_dev_of(struct virtio_device *vdev)
-{
-	return (void *)vdev - EJECTABLE_VDEV_OFFSET;
-}
-
-static is_avq_fn *is_avq_of(struct virtio_device *vdev)
-{
-	return vp_dev_of(vdev) + EJECTABLE_IS_AVQ_OFFSET;
-}
-
-/*
- * Whether `pointer` is the start of the function `name`, which the kernel exports to nobody but kallsyms. Compilers
- * append to names of static functions: ".llvm.<hash>", ".constprop.0".
- */
-static noinline bool ejectable_is_function(const void *pointer, const char *name)
-{
-	char found[KSYM_SYMBOL_LEN];
-	size_t length = strlen(name);
-	const char *rest;
-
-	sprint_symbol(found, (unsigned long)pointer);
-	if (strncmp(found, name, length) || (found[length] != '+' && found[length] != '.'))
-		return false;
-	rest = strchr(found, '+');
-	return rest && !strncmp(rest, "+0x0/", 5);
-}
-
-/* The functions that each probe, legacy and modern, puts into the members beside is_avq. */
-static const struct {
-	size_t offset;
-	const char *name;
-} neighbours[] = { EJECTABLE_NEIGHBOURS };
-
-enum state {
-	OTHER,		/* not virtio-pci's, or on its way out */
-	MODERN,		/* its probe set the pointer */
-	BARE,		/* legacy: the pointer is NULL */
-	REPAIRED,	/* by us */
-	STRANGE,	/* not what the layout says: hands off */
-};
-
-/*
- * What this device is. These witnesses say that it is a virtio_pci_device of the layout that we know: its del_vqs()
- * is the function with the defect, its pci_dev is the parent in the device tree, the parent's drvdata leads back, and
- * the members beside is_avq hold the functions of those names. The caller holds a reference on the device.
- */
-static enum state ejectable_examine(struct virtio_device *vdev)
-{
-	struct device *parent = vdev->dev.parent;
-	const struct virtio_config_ops *config = READ_ONCE(vdev->config);
-	void *vp_dev = vp_dev_of(vdev), *drvdata;
-	is_avq_fn is_avq;
-	size_t i;
-
-	if (!parent || !dev_is_pci(parent) || !config || !ejectable_is_function(config->del_vqs, FUNCTION))
-		return OTHER;
-	drvdata = pci_get_drvdata(to_pci_dev(parent));
-	if (!drvdata)
-		return OTHER;
-	if (drvdata != vp_dev || *(struct pci_dev **)(vp_dev + EJECTABLE_PCI_DEV_OFFSET) != to_pci_dev(parent))
-		return STRANGE;
-	for (i = 0; i < ARRAY_SIZE(neighbours); i++)
-		if (!ejectable_is_function(*(void **)(vp_dev + neighbours[i].offset), neighbours[i].name))
-			return STRANGE;
-	is_avq = READ_ONCE(*is_avq_of(vdev));
-	if (is_avq == ejectable_no_avq)
-		return REPAIRED;
-	/* Negotiated by now, or not yet: a modern device has its function in either case, a legacy one never does. */
-	if (!is_avq)
-		return virtio_has_feature(vdev, VIRTIO_F_VERSION_1) ? STRANGE : BARE;
-	return ejectable_is_function(is_avq, "vp_is_avq") ? MODERN : STRANGE;
-}
-
-static struct virtio_device *argument(struct pt_regs *regs)
-{
-	return (struct virtio_device *)regs_get_kernel_argument(regs, 0);
-}
-
-/* At the entry of vp_del_vqs(). */
-static int ejectable_fill(struct kprobe *unused, struct pt_regs *regs)
-{
-	struct virtio_device *vdev = argument(regs);
-
-	switch (ejectable_examine(vdev)) {
-	case BARE:
-		if (!try_module_get(THIS_MODULE))
+	switch (ejectable_examine(argument)) {
+	case WRONG:
+		skip = ejectable_do(argument, regs, &done);
+		if (!done)
 			break;
-		if (cmpxchg(is_avq_of(vdev), (is_avq_fn)NULL, ejectable_no_avq)) {
-			module_put(THIS_MODULE);
-			break;
-		}
 		atomic_long_inc(&acted);
-		dev_info(&vdev->dev, "a legacy device lets go of its queues: the empty pointer was filled\n");
+		TELL(info, argument, EJECTABLE_DOES "\n");
 		break;
 	case STRANGE:
 		atomic_long_inc(&refused);
-		dev_warn(&vdev->dev, "not as this module was built for: left alone\n");
+		TELL(warn, argument, "not as this module was built for: left alone\n");
 		break;
 	default:
 		break;
 	}
-	return 0;
-}
-
-/* Which of the calls have to be followed to their end; 0 follows. Before or after ejectable_fill(), as it comes. */
-static int ejectable_entry(struct kretprobe_instance *call, struct pt_regs *regs)
-{
-	struct virtio_device *vdev = argument(regs);
-	enum state state = ejectable_examine(vdev);
-
-	*(struct virtio_device **)call->data = vdev;
-	return state != BARE && state != REPAIRED;
-}
-
-/* At the end of vp_del_vqs(). */
-static int ejectable_empty(struct kretprobe_instance *call, struct pt_regs *unused)
-{
-	struct virtio_device *vdev = *(struct virtio_device **)call->data;
-
-	if (cmpxchg(is_avq_of(vdev), ejectable_no_avq, (is_avq_fn)NULL) == ejectable_no_avq)
-		module_put(THIS_MODULE);
-	return 0;
+	return skip;
 }
 
 static DEFINE_MUTEX(arming);
 static bool armed;
 static struct kprobe ejectable_kprobe;
+#ifdef EJECTABLE_FILL
 static struct kretprobe ejectable_kretprobe;
+#endif
 
 static int counter_get(char *buffer, const struct kernel_param *param)
 {
@@ -210,19 +90,53 @@ static int counter_get(char *buffer, const struct kernel_param *param)
 
 static int missed_get(char *buffer, const struct kernel_param *unused)
 {
-	return sysfs_emit(buffer, "%ld\n", atomic_long_read(&missed) + READ_ONCE(ejectable_kretprobe.nmissed));
+	long now = atomic_long_read(&missed) + READ_ONCE(ejectable_kprobe.nmissed);
+
+#ifdef EJECTABLE_FILL
+	now += READ_ONCE(ejectable_kretprobe.nmissed);
+#endif
+	return sysfs_emit(buffer, "%ld\n", now);
 }
 
 static const struct kernel_param_ops counter_ops = { .get = counter_get };
 static const struct kernel_param_ops missed_ops = { .get = missed_get };
 module_param_cb(acted, &counter_ops, &acted, 0444);
-MODULE_PARM_DESC(acted, "how often vp_del_vqs() would have called address 0, and did not");
+MODULE_PARM_DESC(acted, "how often a call of the function would have gone wrong, and did not");
 module_param_cb(refused, &counter_ops, &refused, 0444);
-MODULE_PARM_DESC(refused, "how often a device was not what the layout says, and was left alone");
+MODULE_PARM_DESC(refused, "how often an object was not what the layout says, and was left alone");
 module_param_cb(missed, &missed_ops, NULL, 0444);
-MODULE_PARM_DESC(missed, "how often the end of a call was not watched: the pointer stays filled");
+MODULE_PARM_DESC(missed, "how often a call, or its end, was not watched");
 module_param(armed, bool, 0444);
-MODULE_PARM_DESC(armed, "whether vp_del_vqs() is watched now");
+MODULE_PARM_DESC(armed, "whether the function is watched now");
+
+#ifdef EJECTABLE_FILL
+/* What empties comes first: no pointer is filled that nobody empties. */
+static int watch_ends(const char *where)
+{
+	memset(&ejectable_kretprobe, 0, sizeof(ejectable_kretprobe));
+	ejectable_kretprobe.kp.symbol_name = where;
+	ejectable_kretprobe.entry_handler = ejectable_entry;
+	ejectable_kretprobe.handler = ejectable_empty;
+	ejectable_kretprobe.data_size = sizeof(answer_fn *);
+	ejectable_kretprobe.maxactive = INSTANCES;
+	return register_kretprobe(&ejectable_kretprobe);
+}
+
+static void leave_ends(void)
+{
+	unregister_kretprobe(&ejectable_kretprobe);
+	atomic_long_add(ejectable_kretprobe.nmissed, &missed);
+}
+#else
+static int watch_ends(const char *where)
+{
+	return 0;
+}
+
+static void leave_ends(void)
+{
+}
+#endif
 
 static int arm_locked(void)
 {
@@ -234,20 +148,16 @@ static int arm_locked(void)
 		return 0;
 	memset(&ejectable_kprobe, 0, sizeof(ejectable_kprobe));
 	ejectable_kprobe.symbol_name = where;
-	ejectable_kprobe.pre_handler = ejectable_fill;
-	memset(&ejectable_kretprobe, 0, sizeof(ejectable_kretprobe));
-	ejectable_kretprobe.kp.symbol_name = where;
-	ejectable_kretprobe.entry_handler = ejectable_entry;
-	ejectable_kretprobe.handler = ejectable_empty;
-	ejectable_kretprobe.data_size = sizeof(struct virtio_device *);
-	ejectable_kretprobe.maxactive = INSTANCES;
-	/* What empties comes first: no pointer is filled that nobody empties. */
-	error = register_kretprobe(&ejectable_kretprobe);
+	ejectable_kprobe.pre_handler = ejectable_act;
+#ifdef EJECTABLE_RETURN
+	ejectable_kprobe.post_handler = ejectable_after;
+#endif
+	error = watch_ends(where);
 	if (error)
 		return error;
 	error = register_kprobe(&ejectable_kprobe);
 	if (error)
-		unregister_kretprobe(&ejectable_kretprobe);
+		leave_ends();
 	armed = !error;
 	return error;
 }
@@ -258,8 +168,9 @@ static void disarm_locked(void)
 		return;
 	armed = false;
 	unregister_kprobe(&ejectable_kprobe);
-	unregister_kretprobe(&ejectable_kretprobe);
-	atomic_long_add(ejectable_kretprobe.nmissed, &missed);
+	atomic_long_add(ejectable_kprobe.nmissed, &missed);
+	ejectable_kprobe.nmissed = 0;
+	leave_ends();
 }
 
 static int arm(void)
@@ -331,7 +242,7 @@ static bool is_same_build(struct module *driver)
 
 	return !hex2bin(wanted, EJECTABLE_DRIVER_BUILD_ID, size) && !memcmp(driver->build_id, wanted, size);
 #else
-	return true; /* sysfs does not show it yet: the witnesses of ejectable_examine() have to do */
+	return true; /* sysfs does not show it yet: the conditions of witness.h have to do */
 #endif
 }
 
@@ -354,33 +265,40 @@ static int module_event(struct notifier_block *unused, unsigned long event, void
 
 static struct notifier_block module_events = { .notifier_call = module_event };
 
-static int is_virtio(struct device *dev, void *unused)
+#ifdef EJECTABLE_BUS
+static int is_meant(struct device *dev, void *unused)
 {
-	return dev->bus && !strcmp(dev->bus->name, "virtio");
+	return dev->bus && !strcmp(dev->bus->name, EJECTABLE_BUS);
 }
 
 /*
  * Whether each device that is there now is one that the layout fits. Nothing is written, and no lock of a device is
- * taken. A reference on the PCI device alone would not do: the virtio device below it is what is freed.
+ * taken. A reference on the PCI device alone would not do where the device that is meant is below it and freed first.
  */
 static int look_at_all(void)
 {
 	struct pci_dev *pdev = NULL;
-	struct device *child;
+	struct device *device;
 	int error = 0;
 
 	for_each_pci_dev(pdev) {
-		child = device_find_child(&pdev->dev, NULL, is_virtio);
-		if (!child)
+		device = is_meant(&pdev->dev, NULL) ? get_device(&pdev->dev) : device_find_child(&pdev->dev, NULL, is_meant);
+		if (!device)
 			continue;
-		if (ejectable_examine(dev_to_virtio(child)) == STRANGE) {
-			dev_err(child, "not as this module was built for: nothing was changed\n");
+		if (ejectable_examine((unsigned long)device - EJECTABLE_DEVICE_OFFSET) == STRANGE) {
+			dev_err(device, "not as this module was built for: nothing was changed\n");
 			error = -EINVAL;
 		}
-		put_device(child);
+		put_device(device);
 	}
 	return error;
 }
+#else
+static int look_at_all(void)
+{
+	return 0; /* there is no way to them but the function */
+}
+#endif
 
 static int __init ejectable_live_init(void)
 {
@@ -410,7 +328,7 @@ static int __init ejectable_live_init(void)
 		pr_err(FUNCTION "() cannot be watched (%d)\n", error);
 		return error;
 	}
-	pr_info("legacy virtio devices can be unplugged while this is loaded (CVE-2024-42134)\n");
+	pr_info(EJECTABLE_ADVISORY " is repaired while this is loaded\n");
 	return 0;
 }
 
@@ -418,7 +336,7 @@ static void __exit ejectable_live_exit(void)
 {
 	unregister_module_notifier(&module_events);
 	disarm();
-	pr_warn("unloaded, the danger is back: unplugging a legacy virtio device crashes this kernel\n");
+	pr_warn("unloaded, the danger is back: " EJECTABLE_DANGER "\n");
 }
 
 module_init(ejectable_live_init);
@@ -426,14 +344,15 @@ module_exit(ejectable_live_exit);
 
 /* What it was built for, for whoever looks at the kernel's memory: `ejectable check`. */
 static const char ejectable_target[] __used = EJECTABLE_BUILD_ID " " EJECTABLE_DRIVER_BUILD_ID
-	" " __stringify(EJECTABLE_IS_AVQ_OFFSET);
+	" " EJECTABLE_DIGEST;
 
 /* The same for `modinfo`, and for whoever loads it. */
 MODULE_INFO(ejectable_release, EJECTABLE_RELEASE);
 MODULE_INFO(ejectable_version, EJECTABLE_VERSION);
 MODULE_INFO(ejectable_build_id, EJECTABLE_BUILD_ID);
 MODULE_INFO(ejectable_driver_build_id, EJECTABLE_DRIVER_BUILD_ID);
-MODULE_INFO(ejectable_is_avq_offset, __stringify(EJECTABLE_IS_AVQ_OFFSET));
-MODULE_DESCRIPTION("Lets legacy virtio devices be unplugged on a kernel with CVE-2024-42134");
+MODULE_INFO(ejectable_advisory, EJECTABLE_ADVISORY);
+MODULE_INFO(ejectable_digest, EJECTABLE_DIGEST);
+MODULE_DESCRIPTION("Repairs " EJECTABLE_ADVISORY " in the kernel that runs");
 MODULE_VERSION(EJECTABLE_TOOL_VERSION);
 MODULE_LICENSE("GPL");

@@ -46,8 +46,14 @@ def version(release: str | None, banner: str | None, facts: Facts) -> Evidence |
         if number[:2] == _numbers(known.branch or ""):
             if known.fixed and number >= _three(known.fixed):
                 return _says(Status.FIXED, f"{release}: {known.branch}.y has the fix since {known.fixed}")
+            if number < _three(known.introduced):
+                return _says(
+                    Status.NOT_AFFECTED, f"{release}: {known.branch}.y has the defect since {known.introduced}"
+                )
             return _says(Status.AFFECTED, f"{release}: upstream has the defect there")
-    mainline = next(r for r in facts.releases if r.branch is None)
+    mainline = next((r for r in facts.releases if r.branch is None), None)
+    if mainline is None:
+        return None
     if number < _three(mainline.introduced):
         return _says(Status.NOT_AFFECTED, f"{release}: upstream introduced it in {mainline.introduced}")
     if mainline.fixed and number >= _three(mainline.fixed):

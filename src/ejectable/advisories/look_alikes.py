@@ -3,11 +3,10 @@
 
 import re
 from collections.abc import Sequence
-from functools import cache
 
 import msgspec
 
-from ejectable.advisories.facts import LookAlike, load_facts
+from ejectable.advisories.facts import LookAlike
 from ejectable.model import Event
 
 __all__ = ["Known", "look_alike"]
@@ -21,18 +20,13 @@ class Known(msgspec.Struct, frozen=True):
     fix: str  # what repairs it, as a sentence
 
 
-@cache
-def _rows() -> tuple[LookAlike, ...]:
-    return load_facts(__package__ or "").look_alikes
-
-
-def look_alike(event: Event, names: Sequence[str]) -> Known | None:
+def look_alike(event: Event, names: Sequence[str], rows: Sequence[LookAlike]) -> Known | None:
     """The known defect that an event is, by where it faulted, its kind, and the functions that must stand below.
 
     `names` are the functions of the trace that the unwinder does not doubt, innermost first.
     """
     where = (event.ip or "").partition("+")[0].split(".", 1)[0]
-    for row in _rows():
+    for row in rows:
         at = re.compile(row.at)
         inner = next((name for name in (where, event.function or "", *names[:4]) if at.fullmatch(name)), None)
         if inner is None or event.kind not in row.kinds:
