@@ -13,7 +13,7 @@ from tests.attack.steps import STEPS
 pytestmark = pytest.mark.kernels
 
 SMALL = [artefact for artefact in ARTEFACTS if artefact.small]
-SAMPLE = [*cases(ARTEFACTS, STEPS, pairs=False, most=120), *cases(SMALL, STEPS, pairs=True, most=120)]
+SAMPLE = [*cases(ARTEFACTS, STEPS, pairs=False, most=90), *cases(SMALL, STEPS, pairs=True, most=60)]
 
 
 @pytest.mark.parametrize("case", SAMPLE, ids=lambda case: case.name)
