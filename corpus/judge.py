@@ -189,10 +189,15 @@ def markdown(judgements: Sequence[Judgement], left_out: Sequence[str] = ()) -> s
         "<!-- SPDX-License-Identifier: GPL-2.0-or-later -->",
         "# The corpus",
         "",
-        "Written by `make corpus ARGS=--write`. Debian's kernels come from its archive; the built ones are made from",
-        "its kernel sources with the callback put back (`corpus/patches.py` lists the variants). What is expected",
-        "comes from how a kernel was made, never from ejectable. Times are of the whole process, on a machine with",
-        "other work to do. Kernels that hide the defect have tests of their own (`corpus/traps.py`).",
+        "Written by `make corpus ARGS=--write`. Debian's kernels come from its archive, from Debian 11 to experimental",
+        "(`corpus/debian_kernels.txt`); the built ones are made from its kernel sources with the callback put back",
+        "(`corpus/patches.py` lists the variants). What is expected comes from how a kernel was made, never from",
+        "ejectable. Times are of the whole process, on a machine with other work to do. Kernels that hide the defect",
+        "have tests of their own (`corpus/traps.py`).",
+        "",
+        "Debian's own 6.12 kernels have IBT and call depth tracking, so the modules that are built for them have both;",
+        "hw-tags has no code of its own beyond its headers'. No kernel here has 64K pages, and none a KCSAN, KMSAN or",
+        "SW_TAGS of its own: those, gcov, kcov, randstruct and full LTO are judged as modules.",
         "",
         summary(judgements),
         "",
@@ -201,7 +206,8 @@ def markdown(judgements: Sequence[Judgement], left_out: Sequence[str] = ()) -> s
         *("| " + " | ".join(row(one)) + " |" for one in judgements),
     ]
     if left_out:
-        lines += ["", "## Not judged", "", "Not built when this was written:", "", *(f"- {name}" for name in left_out)]
+        lines += ["", "## Not judged", "", "Not built, or not asked about, when this was written:", ""]
+        lines += [f"- {name}" for name in left_out]
     strange = [one for one in judgements if not one.right]
     if strange:
         lines += [
