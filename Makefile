@@ -100,18 +100,12 @@ man: .venv/run.stamp ## write docs/ejectable.1 anew, from the commands' own help
 remedies-table: .venv/dev.stamp ## each remedy on each kind of host: plan, apply, verify, undo; writes docs/remedies-table.md
 	$(BIN)/python -m corpus.remedies_table $(ARGS)
 
-.PHONY: live-proof live-whole live-dkms live-stress live-power-cuts
+.PHONY: live-proof live-whole live-dkms
 live-proof: .venv/dev.stamp ## the module of `fix live` in guests, writes docs/live-proof.md (ARGS=--quick: a selection)
 	$(BIN)/python -m corpus.live_proof $(ARGS)
 
 live-dkms: .venv/dev.stamp ## kernels come and go beside the module of `fix live --persist`, on Debian 11 to 13; writes docs/live-dkms.md
 	$(BIN)/python -m corpus.live_dkms $(ARGS)
-
-live-stress: .venv/dev.stamp ## the module of `fix live` under KASAN and lockdep, everything at once; writes docs/live-stress.md
-	$(BIN)/python -m corpus.live_stress $(ARGS)
-
-live-power-cuts: .venv/dev.stamp ## power cuts at each step of `fix live --persist`, and each disk booted; needs root; writes docs/live-power-cuts.md
-	$(BIN)/python -m corpus.power_cuts $(ARGS)
 
 live-whole: .venv/dev.stamp ## `fix live` from end to end in a guest with a real user space; needs root and debootstrap
 	$(BIN)/python -m corpus.live_whole

@@ -23,7 +23,7 @@ import msgspec
 from corpus import live_modules
 from corpus.archive import cache_folder, fetch
 from corpus.kernels import CONFIGS, small_kernel
-from corpus.live_table import Result, Row, page
+from corpus.live_table import Result, Row, page, source_state
 from corpus.modules import faulty_module
 from corpus.trees import architecture_of
 from ejectable.errors import EjectableError
@@ -134,7 +134,7 @@ def experiment(row: Row) -> Result:
     try:
         outcome = asyncio.run(run.run())
     except (Over, Refused) as error:
-        return Result(sum(told), tuple(seen), "nothing", f"the story broke off: {error}")
+        return Result(sum(told), tuple(seen), "nothing", f"the story broke off: {error}", source_state())
     # None came before the last unplug (see `seen`). A guest starved of time may report a stall beside the crash.
     first = next((e for e in outcome.events if e.function == "vp_del_vqs"), next(iter(outcome.events), None))
     crash = f"{first.kind} in {first.function}" if first else "nothing"
@@ -149,7 +149,7 @@ def experiment(row: Row) -> Result:
         wrong = f"in the log with the module loaded: {seen[0]}"
     elif (outcome.result, crash) != expected:
         wrong = f"without the module: {outcome.result}, {crash}, expected {' '.join(expected)}: {outcome.detail}"
-    return Result(sum(told), tuple(seen), without, wrong)
+    return Result(sum(told), tuple(seen), without, wrong, source_state())
 
 
 def main() -> int:
@@ -168,7 +168,8 @@ def main() -> int:
         key, value = msgspec.json.decode(line, type=tuple[str, Result])
         known[key] = value
     for row in () if chosen.table else rows(quick=chosen.quick):
-        if (row.key in known and not known[row.key].wrong) or chosen.only not in row.key:
+        result = known.get(row.key)
+        if (result and not result.wrong and result.module == source_state()) or chosen.only not in row.key:
             continue
         try:
             known[row.key] = experiment(row)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The page of what was proven about `ejectable fix live`: docs/live-proof.md, from the results in the corpus' cache."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from corpus.archive import cache_folder
+from ejectable.remedies.live.target import SOURCES, source
 
-__all__ = ["WHOLE", "Result", "Row", "page"]
+__all__ = ["WHOLE", "Result", "Row", "page", "source_state"]
 
 WHOLE = "live-whole.jsonl"  # what each step of the whole story came to
 HEAD = """<!-- Written by `make live-proof`: do not edit. -->
@@ -42,6 +44,7 @@ class Result(msgspec.Struct, frozen=True):
     events: tuple[str, ...]  # of the log, before the module was unloaded for good: none is right
     without: str
     wrong: str  # what contradicts the claim, or nothing
+    module: str = ""  # the state of the module's sources, as `source_state` gives it
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -49,12 +52,17 @@ class Step(msgspec.Struct, frozen=True):
 
     verdict: str
     step: str
+    module: str = ""  # as in `Result`
 
 
 def page(results: Sequence[tuple[Row, Result]], kernels: Mapping[str, str]) -> tuple[str, int]:
     """The page, and how many results contradict the claim."""
     wrong = sum(bool(result.wrong) for _, result in results)
-    lines = [HEAD, f"{len(results)} guests; results that contradict the claim: {wrong}.", ""]
+    earlier = sum(result.module != source_state() for _, result in results)
+    told = f"{len(results)} guests; results that contradict the claim: {wrong}."
+    if earlier:
+        told += f" {earlier} of them ran with an earlier state of the module's sources (marked *)."
+    lines = [HEAD, told, ""]
     lines += ["## Each device, each trigger", ""]
     single = [(row, result) for row, result in results if row.cycles == 1]
     lines += _table(
@@ -74,10 +82,16 @@ def page(results: Sequence[tuple[Row, Result]], kernels: Mapping[str, str]) -> t
     return "\n".join([*lines, *steps, ""]), wrong + bad
 
 
+def source_state() -> str:
+    """A value for the module's sources as they are now."""
+    return hashlib.sha256(b"".join(source(name) for name in SOURCES)).hexdigest()[:16]
+
+
 def _words(result: Result) -> tuple[str, str]:
+    mark = "" if result.module == source_state() else " *"
     if result.wrong:
-        return f"**{result.unplugged}**", f"**{result.wrong}**"
-    return str(result.unplugged), result.without
+        return f"**{result.unplugged}**{mark}", f"**{result.wrong}**"
+    return f"{result.unplugged}{mark}", result.without
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
@@ -91,12 +105,14 @@ def _whole() -> tuple[list[str], int]:
         return [], 0
     steps = [msgspec.json.decode(line, type=Step) for line in kept.read_text(encoding="utf-8").splitlines()]
     bad = sum(step.verdict == "FAILED" for step in steps)
+    earlier = any(step.module != source_state() for step in steps)
     lines = [
         "",
         "## The whole story",
         "",
         "`ejectable` in a guest with Debian 12, systemd, a compiler and DKMS (`make live-whole`); each step with",
-        f"the exit code that it had. Steps that went wrong: {bad}.",
+        f"the exit code that it had. Steps that went wrong: {bad}."
+        + (" It was told with an earlier state of the module's sources." if earlier else ""),
         "",
         *_table(("", "step"), [(step.verdict, step.step.replace("|", "/")) for step in steps]),
     ]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.archive import SUITE, cache_folder, fetch, locked, mirror
-from corpus.live_table import WHOLE
+from corpus.live_table import WHOLE, source_state
 from corpus.modules import faulty_module
 from corpus.trees import unpack_deb
 from ejectable.errors import Missing
@@ -245,7 +245,9 @@ def main() -> int:
             host.process.wait()
             transcript.close()
     state = hashlib.sha256(STORY.read_bytes()).hexdigest()[:16]
-    (cache_folder() / WHOLE).write_text("".join(json.dumps({**step, "story": state}) + "\n" for step in said))
+    (cache_folder() / WHOLE).write_text(
+        "".join(json.dumps({**step, "story": state, "module": source_state()}) + "\n" for step in said)
+    )
     bad = [step for step in said if step["verdict"] == "FAILED"]
     return 2 if bad or not said else 0
 

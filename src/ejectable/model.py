@@ -456,6 +456,7 @@ class Run(msgspec.Struct, frozen=True):
     events: tuple[GuestEvent, ...] = ()  # all that went wrong, in the order of the transcript
     attempts: int = 1  # how often it was tried until it said something about the unplug
     control: RunResult | None = None  # the result of the same guest without the unplug, where one was run
+    properties: dict[str, str] = {}  # that the device was given in QEMU because an advisory's scenario asks for them
 
 
 class Claim(msgspec.Struct, frozen=True):

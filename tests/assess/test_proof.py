@@ -4,6 +4,7 @@
 import msgspec
 import pytest
 
+from ejectable.advisories import Scenario
 from ejectable.assess.proof import Proof, claims_of, status_of
 from ejectable.model import GuestEvent, Run, RunResult, Status
 
@@ -76,3 +77,11 @@ def test_a_guest_that_survived_with_a_warning_in_the_removal_is_not_called_safe(
 
 def test_runs_without_any_claim_prove_nothing() -> None:
     assert msgspec.structs.replace(proof(run()), claims=()).status is Status.UNKNOWN
+
+
+def test_a_run_without_the_properties_that_show_a_defect_says_nothing_of_it() -> None:
+    scenario = Scenario("a balloon that reports", devices=("balloon",), properties={"free-page-reporting": "on"})
+    plain = msgspec.structs.replace(run(), device="balloon")
+    reporting = msgspec.structs.replace(plain, properties={"free-page-reporting": "on"})
+    assert scenario.judge([plain], "X").exercised is False
+    assert scenario.judge([plain, reporting], "X").verdict == "refuted"

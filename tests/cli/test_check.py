@@ -12,6 +12,7 @@ from corpus.archive import cache_folder
 from ejectable.cli.app import run
 from ejectable.report import document
 from tests.host.trees import Machine, affected_module
+from tests.one import ONE
 
 pytestmark = pytest.mark.kernels
 
@@ -32,7 +33,7 @@ def trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def _check(*roots: str, options: tuple[str, ...] = ()) -> int:
-    return run(["check", *(word for root in roots for word in ("--root", root)), *options])
+    return run(["check", *ONE, *(word for root in roots for word in ("--root", root)), *options])
 
 
 def _document(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:

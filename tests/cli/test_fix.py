@@ -14,6 +14,7 @@ from ejectable.cli.app import run
 from ejectable.remedies import state
 from ejectable.report import document
 from tests.host.trees import Machine, affected_module
+from tests.one import ONE
 
 pytestmark = pytest.mark.kernels
 
@@ -40,7 +41,7 @@ def fingerprint(tree: Path) -> str:
 
 def test_the_plan_is_read_only_and_its_first_line_answers(affected: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = fingerprint(affected)
-    assert run(["fix", "--offline", "--root", str(affected)]) == 2
+    assert run(["fix", *ONE, "--offline", "--root", str(affected)]) == 2
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("AFFECTED  Unplugging vdb would Oops, and this machine would limp on")
     assert "panic-policy  RECOMMENDED" in rest
@@ -48,7 +49,7 @@ def test_the_plan_is_read_only_and_its_first_line_answers(affected: Path, capsys
 
 
 def test_the_plan_is_a_document_of_its_schema(affected: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["fix", "--offline", "--root", str(affected), "--format", "json"]) == 2
+    assert run(["fix", *ONE, "--offline", "--root", str(affected), "--format", "json"]) == 2
     plan = json.loads(capsys.readouterr().out)
     jsonschema.validate(plan, json.loads(document.schema("fix")), cls=jsonschema.Draft202012Validator)
     assert plan["status"] == "affected"
@@ -64,7 +65,7 @@ def test_applying_and_undoing_answer_0_and_are_documents_of_the_schema(
         ("--apply", f"sudo ejectable fix panic-policy --undo --root {affected}"),
         ("--undo", None),
     ):
-        assert run(["fix", "panic-policy", option, "--root", str(affected), "--format", "json"]) == 0
+        assert run(["fix", *ONE, "panic-policy", option, "--root", str(affected), "--format", "json"]) == 0
         done = json.loads(capsys.readouterr().out)
         jsonschema.validate(done, json.loads(document.schema("fix")), cls=jsonschema.Draft202012Validator)
         assert done["status"] == "affected", "the machine stays what it is"
@@ -76,13 +77,13 @@ def test_applying_and_undoing_answer_0_and_are_documents_of_the_schema(
 
 def test_a_machine_with_nothing_to_fear_answers_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = Machine(module=affected_module("fixed")).build(tmp_path / "machine")
-    assert run(["fix", "--offline", "--root", str(tree)]) == 0
+    assert run(["fix", *ONE, "--offline", "--root", str(tree)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("FIXED")
     assert "RECOMMENDED" not in out
     assert "not possible" not in out
     assert "Nothing has to be done." in " ".join(out.split())
-    run(["fix", "--offline", "--root", str(tree), "--verbose"])
+    run(["fix", *ONE, "--offline", "--root", str(tree), "--verbose"])
     assert "not possible" in capsys.readouterr().out
 
 
@@ -113,7 +114,7 @@ def test_without_root_applying_says_how(
     affected: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert run(["fix", "panic-policy", "--apply", "--root", str(affected)]) == 69
+    assert run(["fix", *ONE, "panic-policy", "--apply", "--root", str(affected)]) == 69
     assert f"sudo ejectable fix panic-policy --apply --root {affected}" in capsys.readouterr().err
 
 
@@ -129,16 +130,16 @@ def test_an_interrupted_change_is_told(affected: Path, capsys: pytest.CaptureFix
         "steps": [],
     }
     (changes / "000001.json").write_text(json.dumps(record))
-    run(["fix", "--offline", "--root", str(affected)])
+    run(["fix", *ONE, "--offline", "--root", str(affected)])
     assert "A change was interrupted (`fix panic-policy`" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_was_taken_back_is_not_called_done(affected: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(["fix", "panic-policy", "--apply", "--root", str(affected)])
+    run(["fix", *ONE, "panic-policy", "--apply", "--root", str(affected)])
     out = " ".join(capsys.readouterr().out.split())
     assert out.startswith("`panic-policy` is done and verified.")
     assert f"To take it back: `sudo ejectable fix panic-policy --undo --root {affected}`" in out
-    assert run(["fix", "panic-policy", "--undo", "--root", str(affected)]) == 0
+    assert run(["fix", *ONE, "panic-policy", "--undo", "--root", str(affected)]) == 0
     assert capsys.readouterr().out.startswith("`panic-policy` is taken back. Everything is as it was before.")
 
 
@@ -147,7 +148,7 @@ def test_every_command_of_a_trees_plan_names_the_tree_or_its_machine(
 ) -> None:
     for machine in (affected, affected.parent / "empty"):
         machine.mkdir(exist_ok=True)
-        run(["fix", "--offline", "--root", str(machine), "--format", "json"])
+        run(["fix", *ONE, "--offline", "--root", str(machine), "--format", "json"])
         plan = json.loads(capsys.readouterr().out)
         commands = [command for line in plan["plan"] for command in line["commands"]]
         # Those change nothing, or ask for what is to be changed.

@@ -42,6 +42,23 @@ def test_the_death_of_the_process_is_unknown_and_named(
     assert "process that read it" in finding.reason
 
 
+def test_several_paths_are_sorted_in_there_and_its_death_leaves_none_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / name for name in ("one.deb", "two.img")]
+    for path in paths:
+        path.write_bytes(b"!<arch>\n" + bytes(100))
+    parent = os.getpid()
+
+    def sort(*_: object) -> list[kernels.Job]:
+        assert os.getpid() != parent, "files are looked at outside"
+        os.abort()
+
+    monkeypatch.setattr(kernels, "_jobs_of", sort)
+    found = list(kernels.judge_paths([str(path) for path in paths], IDS, DEFAULT_LIMITS, jobs=2, done=lambda _: None))
+    assert [one.kernels[0].findings[0].status for one in found] == [Status.UNKNOWN] * 2
+
+
 @pytest.fixture
 def module() -> Path:
     try:
@@ -84,8 +101,8 @@ def test_with_too_little_memory_the_answer_is_unknown_and_names_the_way_out(
     if packed == "module" and kib > 80_000:
         assert done.returncode == 2, done.stderr
         return
-    assert done.returncode == 3, done.stdout + done.stderr
-    said = " ".join(done.stdout.split())
+    assert done.returncode in (3, 69), done.stdout + done.stderr  # 69 where it does not even come to that
+    said = " ".join((done.stdout + done.stderr).split())
     assert "memory" in said
     assert "another machine" in said
 

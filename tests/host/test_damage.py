@@ -10,6 +10,7 @@ import pytest
 from corpus.archive import cache_folder
 from ejectable.cli.app import run
 from tests.host.trees import LEGACY_DISK, Machine, affected_module
+from tests.one import ONE
 
 pytestmark = pytest.mark.kernels
 
@@ -45,7 +46,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("EJECTABLE_CORPUS", str(cache_folder()))  # the test kernels stay where they are
         patch.setenv("XDG_CACHE_HOME", str(base / "cache"))
         tree = Machine(module=affected_module(), devices=(LEGACY_DISK,)).build(base / "tree")
-        assert run(["check", "--root", str(tree), "--quiet"]) == 2
+        assert run(["check", *ONE, "--root", str(tree), "--quiet"]) == 2
         yield tree
 
 
@@ -59,7 +60,7 @@ def test_no_single_damage_makes_an_affected_machine_a_safe_one(
         path.rename(aside)
         damage(path)
         try:
-            code = run(["check", "--root", str(machine), "--quiet"])
+            code = run(["check", *ONE, "--root", str(machine), "--quiet"])
         finally:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -79,7 +80,7 @@ def test_nor_does_a_whole_folder_that_is_gone(machine: Path, folder: str, capsys
     aside = machine.parent / "aside"
     path.rename(aside)
     try:
-        code = run(["check", "--root", str(machine), "--quiet"])
+        code = run(["check", *ONE, "--root", str(machine), "--quiet"])
     finally:
         aside.rename(path)
     shown = capsys.readouterr()

@@ -12,6 +12,7 @@ from ejectable.cli.app import run
 from ejectable.host.devices import Found
 from tests.host.trees import LEGACY_DISK, MODERN_NIC, Machine
 from tests.intake.test_files import as_nobody, public_folder
+from tests.one import ONE
 
 __all__ = ["public_folder"]
 
@@ -145,7 +146,7 @@ def test_no_way_of_copying_hides_a_legacy_device(way: Callable[[Path], None], tm
     tree = _tree(tmp_path / "tree", LEGACY_DISK, MODERN_NIC)
     assert host.read(host.Root(tree)).doubts == ()
     way(tree)
-    assert run(["check", "--root", str(tree), "--quiet", "--no-cache"]) == 3
+    assert run(["check", *ONE, "--root", str(tree), "--quiet", "--no-cache"]) == 3
 
 
 @pytest.mark.parametrize("way", WAYS[:6], ids=lambda way: way.__name__.strip("_"))
@@ -153,10 +154,10 @@ def test_a_machine_without_virtio_is_one_only_where_that_was_copied(
     way: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = _tree(tmp_path / "tree")
-    assert run(["check", "--root", str(tree), "--quiet"]) == 0
+    assert run(["check", *ONE, "--root", str(tree), "--quiet"]) == 0
     assert "has no device" in capsys.readouterr().out
     way(tree)
-    assert run(["check", "--root", str(tree), "--no-cache"]) == 3
+    assert run(["check", *ONE, "--root", str(tree), "--no-cache"]) == 3
     assert "cp -a" in " ".join(capsys.readouterr().out.split())
 
 
@@ -187,7 +188,7 @@ def test_what_may_not_be_read_is_called_that(
     tree = _tree(public_folder / "tree", MODERN_NIC)
     (tree / hidden).chmod(0)
     with as_nobody():
-        code = run(["check", "--root", str(tree)])
+        code = run(["check", *ONE, "--root", str(tree)])
     (tree / hidden).chmod(0o755)
     assert code == 3
     shown = " ".join(capsys.readouterr().out.split())

@@ -19,6 +19,7 @@ from ejectable.cli.app import run
 from ejectable.report import document
 from tests.host.trees import LEGACY_DISK, MODERN_NIC, RELEASE, Device, Machine, affected_module
 from tests.intake.test_files import as_nobody, public_folder
+from tests.one import ONE
 
 __all__ = ["public_folder"]
 
@@ -102,13 +103,13 @@ def test_the_transcript_is_as_it_was_agreed(name: str, tmp_path: Path, capsys: p
     case = CASES[name]
     tree = case.machine().build(tmp_path / "tree")
     case.change(tree)
-    code = run(["check", "--root", str(tree)])
+    code = run(["check", *ONE, "--root", str(tree)])
     shown = capsys.readouterr()
     assert not shown.err
     _as_agreed(name, shown.out)
     assert code == case.code
 
-    assert run(["check", "--root", str(tree), "--format", "json"]) == case.code
+    assert run(["check", *ONE, "--root", str(tree), "--format", "json"]) == case.code
     answer = json.loads(capsys.readouterr().out)
     jsonschema.validate(answer, json.loads(document.schema("check")), format_checker=jsonschema.FormatChecker())
     assert answer["status"] == case.status
@@ -129,7 +130,7 @@ def test_an_affected_machine_names_device_kernel_and_outcome(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = Machine(module=affected_module()).build(tmp_path / "tree")
-    run(["check", "--root", str(tree), "--format", "json", "--explain"])
+    run(["check", *ONE, "--root", str(tree), "--format", "json", "--explain"])
     answer = json.loads(capsys.readouterr().out)
     disk, nic = answer["devices"]
     assert (disk["mode"], disk["unplug"], nic["mode"], nic["unplug"]) == ("legacy", "would_oops", "modern", "safe")
@@ -144,7 +145,7 @@ def test_an_affected_machine_names_device_kernel_and_outcome(
 
 def test_verbose_shows_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = Machine(module=affected_module(), devices=MANY).build(tmp_path / "tree")
-    run(["check", "--root", str(tree), "--verbose"])
+    run(["check", *ONE, "--root", str(tree), "--verbose"])
     shown = capsys.readouterr().out
     assert all(f"virtio{number} " in shown for number in range(len(MANY)))
     assert "Evidence" in shown
@@ -153,9 +154,9 @@ def test_verbose_shows_everything(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_quiet_is_the_answer_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = Machine(module=affected_module()).build(tmp_path / "tree")
-    assert run(["check", "--root", str(tree), "--quiet"]) == 2
+    assert run(["check", *ONE, "--root", str(tree), "--quiet"]) == 2
     assert capsys.readouterr().out.startswith("AFFECTED  Unplugging vdb would panic this machine")
-    assert run(["check", "--root", str(tree), "--quiet", "--exit-zero"]) == 0
+    assert run(["check", *ONE, "--root", str(tree), "--quiet", "--exit-zero"]) == 0
 
 
 def test_a_kept_verdict_gives_the_same_answer_and_a_damaged_one_is_passed_over(
@@ -164,7 +165,7 @@ def test_a_kept_verdict_gives_the_same_answer_and_a_damaged_one_is_passed_over(
     tree = Machine(module=affected_module()).build(tmp_path / "tree")
 
     def answer(*options: str) -> str:
-        assert run(["check", "--root", str(tree), *options]) == 2
+        assert run(["check", *ONE, "--root", str(tree), *options]) == 2
         return capsys.readouterr().out
 
     first = answer()
@@ -191,10 +192,10 @@ def test_a_changed_kernel_is_not_answered_from_what_was_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = Machine(module=affected_module()).build(tmp_path / "tree")
-    assert run(["check", "--root", str(tree)]) == 2
+    assert run(["check", *ONE, "--root", str(tree)]) == 2
     (module,) = (tree / "usr/lib/modules").rglob("virtio_pci.ko")
     module.write_bytes(affected_module("fixed").read_bytes())
-    assert run(["check", "--root", str(tree)]) == 3, "the file is not the module that is loaded any more"
+    assert run(["check", *ONE, "--root", str(tree)]) == 3, "the file is not the module that is loaded any more"
     capsys.readouterr()
 
 
@@ -207,7 +208,7 @@ def test_without_root_it_says_what_root_would_add(
     image = tree / f"boot/vmlinuz-{RELEASE}"
     image.chmod(0o600 if os.geteuid() == 0 else 0)
     with as_nobody():
-        code = run(["check", "--root", str(tree)])
+        code = run(["check", *ONE, "--root", str(tree)])
     _as_agreed("without-root", capsys.readouterr().out)
     assert code == 3
 
@@ -216,7 +217,7 @@ def test_a_damaged_image_is_a_note_not_an_error(tmp_path: Path, capsys: pytest.C
     tree = Machine(module=affected_module()).build(tmp_path / "tree")
     image = tree / f"boot/vmlinuz-{RELEASE}"
     image.write_bytes(image.read_bytes()[: 1 << 20])
-    assert run(["check", "--root", str(tree)]) == 3
+    assert run(["check", *ONE, "--root", str(tree)]) == 3
     shown = capsys.readouterr()
     assert shown.out.startswith("UNKNOWN")
     assert "could not be judged" in shown.out

@@ -13,6 +13,7 @@ from corpus.archive import cache_folder
 from ejectable.cli.app import run
 from tests.host.trees import RELEASE, Machine, affected_module
 from tests.intake.test_files import as_nobody, public_folder
+from tests.one import ONE
 
 __all__ = ["public_folder"]
 
@@ -33,12 +34,12 @@ def _image(root: Path, variant: str = "fixed") -> Path:
 
 def _check(tree: Path) -> int:
     """The exit code. Of an image, whose devices cannot be seen, the kernel's word is all there is: 0 or 3."""
-    return run(["check", "--root", str(tree), "--quiet"])
+    return run(["check", *ONE, "--root", str(tree), "--quiet"])
 
 
 def _says(tree: Path, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    run(["check", "--root", str(tree)])
+    run(["check", *ONE, "--root", str(tree)])
     shown = capsys.readouterr().out
     return "affected" if "CVE-2024-42134 affected" in " ".join(shown.split()) else shown.partition(" ")[0].lower()
 
@@ -144,7 +145,7 @@ def test_an_initramfs_that_only_root_may_read_is_permission(
     _initramfs(tree, _bad())
     (tree / f"boot/initrd.img-{RELEASE}").chmod(0o600 if os.geteuid() == 0 else 0)
     with as_nobody():
-        code = run(["check", "--root", str(tree), "--format", "json"])
+        code = run(["check", *ONE, "--root", str(tree), "--format", "json"])
     assert code == 3
     assert '"permission"' in capsys.readouterr().out
 
@@ -155,13 +156,13 @@ def test_a_tree_of_a_machine_that_ran_is_not_taken_for_an_image(
 ) -> None:
     """The kernel that would boot is fixed; which one ran is what tar did not save."""
     tree = Machine(module=affected_module("fixed")).build(tmp_path / "tree")
-    assert run(["check", "--root", str(tree), "--quiet"]) == 0
+    assert run(["check", *ONE, "--root", str(tree), "--quiet"]) == 0
     (tree / "sys/kernel/notes").unlink()
     for path in list((tree / "proc").rglob("*")):
         if path.is_file():
             path.write_bytes(b"") if left == "empty" else path.unlink()
     capsys.readouterr()
-    assert run(["check", "--root", str(tree)]) == 3
+    assert run(["check", *ONE, "--root", str(tree)]) == 3
     shown = " ".join(capsys.readouterr().out.split())
     assert ("as tar saves the files of /proc" if left == "empty" else "There is no /proc/version") in shown
 
@@ -169,14 +170,14 @@ def test_a_tree_of_a_machine_that_ran_is_not_taken_for_an_image(
 def test_the_initramfs_of_a_kernel_whose_loaded_module_is_known_does_not_matter(tmp_path: Path) -> None:
     tree = Machine(module=affected_module("fixed"), devices=()).build(tmp_path / "tree")
     _initramfs(tree, b"no module")
-    assert run(["check", "--root", str(tree), "--quiet"]) == 0
+    assert run(["check", *ONE, "--root", str(tree), "--quiet"]) == 0
 
 
 @pytest.mark.parametrize("release", ["6.1.0-50-clo", "garbage", "6.12.0"])
 def test_the_loaded_module_counts_whatever_the_release_is_called(release: str, tmp_path: Path) -> None:
     tree = Machine(module=affected_module("fixed"), loaded=affected_module()).build(tmp_path / "tree")
     (tree / "proc/sys/kernel/osrelease").write_text(f"{release}\n")
-    assert run(["check", "--root", str(tree), "--quiet"]) == 3
+    assert run(["check", *ONE, "--root", str(tree), "--quiet"]) == 3
 
 
 def test_a_loaded_module_that_is_only_in_the_initramfs_is_read_there(
@@ -184,5 +185,5 @@ def test_a_loaded_module_that_is_only_in_the_initramfs_is_read_there(
 ) -> None:
     tree = Machine(module=affected_module("fixed"), loaded=affected_module()).build(tmp_path / "tree")
     _initramfs(tree, _bad())
-    assert run(["check", "--root", str(tree), "--quiet"]) == 2
+    assert run(["check", *ONE, "--root", str(tree), "--quiet"]) == 2
     assert "would panic" in capsys.readouterr().out

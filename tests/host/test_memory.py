@@ -15,6 +15,7 @@ from ejectable.errors import BadInput, DamagedInput, Missing
 from ejectable.kernel.memory import CoreFile, read_proc_kallsyms
 from tests.host.captured import captured
 from tests.host.trees import Machine, affected_module, module_build_id, notes
+from tests.one import ONE
 
 needs_guest = [pytest.mark.kernels, pytest.mark.guest]
 
@@ -26,7 +27,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _answer(tree: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
-    code = run(["check", "--root", str(tree), "--format", "json"])
+    code = run(["check", *ONE, "--root", str(tree), "--format", "json"])
     found: dict[str, object] = json.loads(capsys.readouterr().out)
     return {**found, "code": code}
 

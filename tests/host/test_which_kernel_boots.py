@@ -10,6 +10,7 @@ import pytest
 from corpus.archive import cache_folder
 from ejectable.cli.app import run
 from tests.host.trees import NEWER, RELEASE, Machine, affected_module
+from tests.one import ONE
 
 pytestmark = pytest.mark.kernels
 ENTRY = "menuentry '{0}' {{\n\tlinux /boot/vmlinuz-{0} ro\n\tinitrd /boot/initrd.img-{0}\n}}\n"
@@ -25,7 +26,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _says(tree: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """The kernel's word, and the exit code."""
-    code = run(["check", "--root", str(tree), "--verbose"])
+    code = run(["check", *ONE, "--root", str(tree), "--verbose"])
     shown = " ".join(capsys.readouterr().out.split())
     word = next(one for one in ("not affected", "affected", "unknown") if f"CVE-2024-42134 {one}" in shown)
     return f"{word}, {code}"
@@ -120,17 +121,17 @@ def test_where_it_is_not_certain_the_worst_of_all_counts(
 ) -> None:
     loader(tree)
     assert _says(tree, capsys) == "affected, 3"
-    run(["check", "--root", str(tree), "--verbose"])
+    run(["check", *ONE, "--root", str(tree), "--verbose"])
     assert "is not certain" in " ".join(capsys.readouterr().out.split())
 
 
 def test_several_kernels_that_are_all_well_need_no_boot_loader(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = tree / f"usr/lib/modules/{RELEASE}/kernel/drivers/virtio/virtio_pci.ko"
     shutil.copy(affected_module("fixed"), module)
-    assert run(["check", "--root", str(tree), "--quiet"]) == 0
+    assert run(["check", *ONE, "--root", str(tree), "--quiet"]) == 0
     image = tree / f"boot/vmlinuz-{RELEASE}"
     image.write_bytes(image.read_bytes()[: 1 << 20])
-    assert run(["check", "--root", str(tree), "--quiet"]) == 3, "one of them could not be read, and it may boot"
+    assert run(["check", *ONE, "--root", str(tree), "--quiet"]) == 3, "one of them could not be read, and it may boot"
 
 
 def test_an_image_that_the_boot_loader_names_and_is_not_there_is_unknown(
@@ -138,5 +139,5 @@ def test_an_image_that_the_boot_loader_names_and_is_not_there_is_unknown(
 ) -> None:
     _grub(tree, RELEASE)
     (tree / f"boot/vmlinuz-{RELEASE}").unlink()
-    assert run(["check", "--root", str(tree)]) == 3
+    assert run(["check", *ONE, "--root", str(tree)]) == 3
     assert f"{RELEASE} boots next" in " ".join(capsys.readouterr().out.split())

@@ -4,16 +4,21 @@
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from ejectable.advisories import Scenario
 from ejectable.errors import BadInput, DamagedInput, Missing, WrongUsage
 from ejectable.kernel.config import Config
+from ejectable.lab import request
 from ejectable.lab.busybox import busybox
 from ejectable.lab.case import AXES, DEVICES, MODES, TRIGGERS, Case
 from ejectable.lab.features import Features
 from ejectable.lab.kernels import GuestKernel, open_kernel
-from ejectable.lab.matrix import plan, values
+from ejectable.lab.machines import parts
+from ejectable.lab.matrix import Plan, plan, values
 from ejectable.lab.modules import ModuleSet, depends_of, module_name, needed
+from tests.advisories.toy import Toy
 
 ONE = {"machine": ("pc",), "device": ("disk",), "mode": ("legacy",), "trigger": ("acpi-eject",)}
 REST = {"panic-on-oops": ("0",), "io": ("idle",)}
@@ -155,3 +160,29 @@ def test_a_busybox_of_the_wrong_kind_is_told(tmp_path: Path) -> None:
     wrong.write_bytes(b"#!/bin/sh\n")
     with pytest.raises(BadInput, match="no 64-bit ELF"):
         busybox("x86_64", str(wrong))
+
+
+def test_a_device_has_the_properties_that_an_advisory_asks_for() -> None:
+    case = Case("pc", "balloon", "modern", "acpi-eject", properties=(("free-page-reporting", "on"),))
+    assert parts(case, 1).devices[0]["free-page-reporting"] is True
+    assert "free-page-reporting" not in parts(Case("pc", "balloon", "modern", "acpi-eject"), 1).devices[0]
+
+
+class Reporting(Toy):
+    scenario = Scenario("a balloon", devices=("balloon",), triggers=("suspend",), properties={"a": "b"})
+
+
+def test_what_is_not_asked_for_is_as_the_named_advisory_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request, "registry", lambda: {"TOY-1": Reporting()})
+    kernel = GuestKernelStub()
+    named = request.Request(kernel="x", advisories=("TOY-1",), named=True)
+    found = {axis: request._default(kernel, axis, named) for axis in ("device", "mode", "trigger", "machine")}  # type: ignore[arg-type]
+    assert found == {"device": ("balloon",), "mode": ("modern",), "trigger": ("suspend",), "machine": ("pc",)}
+    made = request._prepared(Plan((Case("pc", "balloon"), Case("pc", "disk")), ()), named)
+    assert [case.properties for case in made.cases] == [(("a", "b"),), ()]
+    unnamed = msgspec.structs.replace(named, named=False)
+    assert request._default(kernel, "device", unnamed) == ("disk",)  # type: ignore[arg-type]
+
+
+class GuestKernelStub:
+    arch = "x86_64"

@@ -11,7 +11,6 @@ import pytest
 from corpus.patches import apply
 from corpus.trees import source as kernel_source
 from ejectable import host
-from ejectable.advisories import registry
 from ejectable.advisories.cve_2024_42134.source_fix import NullTest
 from ejectable.errors import Denied, EjectableError, Missing
 from ejectable.model import Status
@@ -21,6 +20,7 @@ from ejectable.remedies.commands import run
 from ejectable.remedies.module_build import build
 from ejectable.remedies.source_tree import open_tree
 from tests.host.trees import affected_module
+from tests.one import the_first
 
 pytestmark = [
     pytest.mark.kernels,
@@ -74,7 +74,7 @@ def recorder(folder: Path, program: str) -> Path:
 
 
 def situation() -> Situation:
-    return Situation(host.Root(), registry(), cache=False, offline=True)
+    return Situation(host.Root(), the_first(), cache=False, offline=True)
 
 
 def patch(tree: Path, *, undo: bool = False) -> None:

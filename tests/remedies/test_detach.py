@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ejectable import host
-from ejectable.advisories import registry
 from ejectable.errors import WrongUsage
 from ejectable.model import Device as Virtio
 from ejectable.model import Remedy, Status
@@ -18,6 +17,7 @@ from ejectable.remedies.detach.attachments import Attachment, attachments, named
 from ejectable.remedies.detach.hosts import Place, recipe
 from ejectable.remedies.detach.remedy import DetachWhileStopped
 from tests.host.trees import LEGACY_DISK, MODERN_NIC, Device, Machine, affected_module
+from tests.one import the_first
 from tests.remedies.ecs_metadata import Metadata, telling
 from tests.remedies.ecs_server import INSTANCE, REGION
 
@@ -48,7 +48,7 @@ def tree(tmp_path: Path) -> Tree:
 
 
 def planned(root: Path, request: Request = ANY) -> Remedy:
-    situation = Situation(host.Root(root), registry(), cache=False)
+    situation = Situation(host.Root(root), the_first(), cache=False)
     (line,) = execute.plan(situation, request, ["detach-while-stopped"])
     return line
 
@@ -142,7 +142,7 @@ def test_a_line_in_fstab_is_told(first: str, tree: Tree) -> None:
 def test_swap_and_holders_are_uses(tree: Tree) -> None:
     root = tree(LEGACY_DISK, files={"proc/swaps": "Filename\tType\n/dev/vdb2\tpartition\t1\n"})
     (root / "sys/block/vdb/vdb1/holders/dm-0").mkdir(parents=True)
-    (one,) = attachments(host.Root(root), Situation(host.Root(root), registry(), cache=False).assessment.devices)
+    (one,) = attachments(host.Root(root), Situation(host.Root(root), the_first(), cache=False).assessment.devices)
     assert one.used == ("swap", "dm-0")
 
 
@@ -167,14 +167,14 @@ def test_a_disk_over_nvme_needs_none_of_it(tree: Tree) -> None:
 def test_a_network_card_is_known_by_its_address(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = host.Root(tree(LEGACY_NIC, files={"sys/class/net/eth1/address": "00:16:3e:01:02:03\n"}))
     root.live = True
-    situation = Situation(root, registry(), cache=False)
+    situation = Situation(root, the_first(), cache=False)
     with telling(Metadata(hardened=True)) as address:
         monkeypatch.setenv("EJECTABLE_ECS_METADATA", address)
         line = DetachWhileStopped().plan(situation, Request(device="eth1"))
     assert verbs(line)[2] == "DetachNetworkInterface"
     assert line.commands[2].endswith("--NetworkInterfaceId eni-bp1ejectable00000000")
     assert any("Only a secondary" in detail for detail in line.details)
-    situation = Situation(root, registry(), cache=False, offline=True)
+    situation = Situation(root, the_first(), cache=False, offline=True)
     line = DetachWhileStopped().plan(situation, Request(device="eth1"))
     assert "NETWORK_INTERFACE_ID" in line.commands[2]
     assert any("its MAC address is 00:16:3e:01:02:03" in detail for detail in line.details)
@@ -187,12 +187,12 @@ def test_for_another_instance_it_says_what_cannot_be_seen_from_here(tmp_path: Pa
     assert any("only that machine can tell" in detail for detail in line.details)
     line = planned(tmp_path, Request(instance=INSTANCE, region=REGION, device="eni-bp1ejectable00000000"))
     assert verbs(line)[2] == "DetachNetworkInterface"
-    situation = Situation(host.Root(tmp_path), registry(), cache=False)
+    situation = Situation(host.Root(tmp_path), the_first(), cache=False)
     assert execute.status(situation, "detach-while-stopped", request) is Status.UNKNOWN
 
 
 def test_it_is_for_people(tmp_path: Path) -> None:
-    situation = Situation(host.Root(tmp_path), registry(), cache=False)
+    situation = Situation(host.Root(tmp_path), the_first(), cache=False)
     with pytest.raises(WrongUsage, match="for people to carry out"):
         execute.apply(situation, "detach-while-stopped", Request())
 
@@ -289,7 +289,7 @@ def test_a_serial_that_is_hostile_is_dropped(tree: Tree) -> None:
 
 def test_an_unprivileged_plan_of_this_machine_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    line = DetachWhileStopped().plan(Situation(host.Root("/"), registry(), cache=False, offline=True), Request())
+    line = DetachWhileStopped().plan(Situation(host.Root("/"), the_first(), cache=False, offline=True), Request())
     assert line.state in ("possible", "impossible")
     assert line.why
 

@@ -12,7 +12,6 @@ from typing import ClassVar
 import pytest
 
 from ejectable import host
-from ejectable.advisories import registry
 from ejectable.errors import Missing, WrongUsage
 from ejectable.model import Remedy
 from ejectable.remedies import REMEDIES, Request, Situation, execute, remediation
@@ -21,13 +20,14 @@ from ejectable.remedies.panic_policy import PanicPolicy
 from ejectable.remedies.remediation import Remediation
 from ejectable.remedies.steps import Reach
 from tests.host.trees import Machine, affected_module
+from tests.one import the_first
 from tests.remedies.own_state import IN_A_CHILD
 
 pytestmark = pytest.mark.kernels
 
 
 def situation(tree: Path) -> Situation:
-    return Situation(host.Root(tree), registry(), cache=False, offline=True)
+    return Situation(host.Root(tree), the_first(), cache=False, offline=True)
 
 
 @pytest.fixture
@@ -97,11 +97,11 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from ejectable import host
-from ejectable.advisories import registry
+from tests.one import the_first
 from ejectable.remedies import Request, Situation, execute, registry as remedies
 from tests.remedies.test_execute import Slow
 remedies.REMEDIES["slow"] = "tests.remedies.test_execute:Slow"
-execute.apply(Situation(host.Root(sys.argv[1]), registry(), cache=False), "slow", Request())
+execute.apply(Situation(host.Root(sys.argv[1]), the_first(), cache=False), "slow", Request())
 """
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from corpus.archive import cache_folder, fetch, locked
 from ejectable import host
-from ejectable.advisories import registry
 from ejectable.errors import BadInput, Missing, WrongUsage
 from ejectable.intake import DEFAULT_LIMITS, Directory
 from ejectable.model import Applied, Remedy
@@ -22,6 +21,7 @@ from ejectable.remedies.boot_images import initramfs_that_asks
 from ejectable.remedies.legacy_places import find_places
 from ejectable.report import document
 from tests.host.trees import RELEASE, Machine, affected_module
+from tests.one import the_first
 from tests.remedies.own_state import IN_A_CHILD
 from tests.remedies.test_force_legacy_places import config, put
 
@@ -47,7 +47,7 @@ def tree(tmp_path: Path) -> Tree:
 def situation(root: Path, *, live: bool = False) -> Situation:
     seen = host.Root(root)
     seen.live = live  # as if it were this machine: what is run then is in the test's PATH
-    return Situation(seen, registry(), cache=False, offline=True)
+    return Situation(seen, the_first(), cache=False, offline=True)
 
 
 def planned(root: Path) -> Remedy:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ejectable import host
-from ejectable.advisories import registry
 from ejectable.errors import Missing, WrongUsage
 from ejectable.model import Applied, Remedy
 from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.panic_policy import DROP_IN
 from tests.host.trees import Machine, affected_module
+from tests.one import the_first
 
 pytestmark = pytest.mark.kernels
 Tree = Callable[..., Path]
@@ -33,7 +33,7 @@ def situation(root: Path, *, live: bool = True) -> Situation:
     (root / "proc/self").unlink(missing_ok=True)
     if live and (root / "proc").is_dir():
         (root / "proc/self").symlink_to(str(os.getpid()))
-    return Situation(seen, registry(), cache=False)
+    return Situation(seen, the_first(), cache=False)
 
 
 def planned(root: Path, *, live: bool = True) -> Remedy:

@@ -17,12 +17,12 @@ import pytest
 from corpus.patches import VARIANTS, apply
 from corpus.trees import source as kernel_source
 from ejectable import host
-from ejectable.advisories import registry
 from ejectable.errors import BadInput, EjectableError, Missing, WrongUsage
 from ejectable.model import Remedy, Status
 from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.source_patch import SourcePatch
 from ejectable.report import document
+from tests.one import the_first
 from tests.remedies.own_state import IN_A_CHILD
 
 pytestmark = pytest.mark.kernels
@@ -47,7 +47,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def situation() -> Situation:
-    return Situation(host.Root(), registry(), cache=False, offline=True)
+    return Situation(host.Root(), the_first(), cache=False, offline=True)
 
 
 def planned(top: Path) -> Remedy:
@@ -313,7 +313,7 @@ def test_a_full_disk_changes_nothing(make: Make, monkeypatch: pytest.MonkeyPatch
 def test_a_mounted_image_does_not_change_where_the_tree_lies(make: Make, tmp_path: Path) -> None:
     top = make()
     (tmp_path / "image").mkdir()
-    elsewhere = Situation(host.Root(tmp_path / "image"), registry(), cache=False, offline=True)
+    elsewhere = Situation(host.Root(tmp_path / "image"), the_first(), cache=False, offline=True)
     execute.apply(elsewhere, "source-patch", Request(target=str(top)))
     assert planned(top).state == "done"
     assert not any((tmp_path / "image").iterdir())

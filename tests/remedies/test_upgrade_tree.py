@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from ejectable import host
-from ejectable.advisories import registry
 from ejectable.errors import WrongUsage
 from ejectable.model import Remedy
 from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.upgrade import upgrade
 from ejectable.remedies.upgrade.choice import manager_of
 from tests.host.trees import RELEASE, Machine, affected_module, boot_image
+from tests.one import the_first
 
 pytestmark = pytest.mark.kernels
 Tree = Callable[..., Path]
@@ -50,7 +50,7 @@ def _rpm(root: Path, system: str) -> None:
 
 
 def planned(root: Path) -> Remedy:
-    situation = Situation(host.Root(root), registry(), cache=False)
+    situation = Situation(host.Root(root), the_first(), cache=False)
     (line,) = execute.plan(situation, Request(), ["upgrade"])
     return line
 
@@ -151,5 +151,5 @@ def test_a_tree_is_never_installed_into(tree: Tree) -> None:
     root = tree()
     _dpkg(root)
     with pytest.raises(WrongUsage, match="on the machine that it runs on only"):
-        execute.apply(Situation(host.Root(root), registry(), cache=False), "upgrade", Request())
+        execute.apply(Situation(host.Root(root), the_first(), cache=False), "upgrade", Request())
     assert not (root / "var/lib/ejectable/changes").exists()

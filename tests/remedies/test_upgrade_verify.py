@@ -12,7 +12,6 @@ from corpus import kernel_packages
 from corpus.archive import cache_folder, fetch
 from corpus.modules import faulty_module
 from ejectable import host
-from ejectable.advisories import registry
 from ejectable.errors import BadInput, DamagedInput
 from ejectable.kernel.package_set import open_package_set
 from ejectable.remedies.situation import Situation
@@ -20,6 +19,7 @@ from ejectable.remedies.upgrade.backend import Package
 from ejectable.remedies.upgrade.installed import ready
 from ejectable.remedies.upgrade.verify import judge_files, judge_packages
 from tests.host.trees import LEGACY_DISK, Machine
+from tests.one import the_first
 
 pytestmark = pytest.mark.kernels
 NEWEST = kernel_packages.RELEASES[2]
@@ -31,7 +31,7 @@ def situation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Situation:
     monkeypatch.setenv("EJECTABLE_CORPUS", str(cache_folder()))  # the kernels are where they were
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     Machine(devices=[LEGACY_DISK], image=False, sysfs=True, running_build_id="00" * 20).build(tmp_path / "tree")
-    return Situation(host.Root(tmp_path / "tree"), registry())
+    return Situation(host.Root(tmp_path / "tree"), the_first())
 
 
 def _parts(variant: str) -> dict[str, Path]:

@@ -15,11 +15,13 @@ own types; the C side (remedies/live/module) knows offsets alone.
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import msgspec
 
 from ejectable.errors import Missing
 from ejectable.kernel import Types
+from ejectable.kernel.program import Member
 
 __all__ = [
     "Action",
@@ -29,12 +31,14 @@ __all__ = [
     "Is",
     "IsNot",
     "LivePart",
+    "Measured",
     "Order",
     "Reads",
     "Resolved",
     "Return",
     "Same",
     "Starts",
+    "measure",
     "resolve",
 ]
 
@@ -156,12 +160,46 @@ class Resolved(msgspec.Struct, frozen=True):
         return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()[:16]
 
 
-def resolve(part: LivePart, types: Types) -> Resolved:
+class Members(Protocol):
+    """What is asked of a kernel's types."""
+
+    def member(self, struct: str, path: str) -> Member | None:
+        """The member at a dotted path, or `None`."""
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """The members that a repair needs, `struct.member` → offset and size in bytes: numbers, whoever read the types."""
+
+    members: dict[str, tuple[int, int]]
+
+    def member(self, struct: str, path: str) -> Member | None:
+        """The member at a dotted path, or `None`."""
+        found = self.members.get(f"{struct}.{path}")
+        return None if found is None else Member(path, 8 * found[0], 8 * found[1], "")
+
+
+def measure(part: LivePart, types: Types) -> Measured:
+    """The members that this repair needs of a kernel with these types; raises as `resolve`."""
+    measured = Measured({})
+
+    class Asked:
+        @staticmethod
+        def member(struct: str, path: str) -> Member | None:
+            found = types.member(struct, path)
+            if found is not None and not found.is_bitfield:
+                measured.members[f"{struct}.{path}"] = (found.offset, found.size)
+            return found
+
+    resolve(part, Asked())
+    return measured
+
+
+def resolve(part: LivePart, types: Members) -> Resolved:
     """The repair for a kernel with these types; raises `Missing` where they do not have a member."""
     return Resolved(part, tuple(_lines(part, types)))
 
 
-def _lines(part: LivePart, types: Types) -> Iterator[str]:
+def _lines(part: LivePart, types: Members) -> Iterator[str]:
     yield from (f"#include <{header}>" for header in part.headers)
     words = {"ADVISORY": part.advisory, "FUNCTION": part.function, "DRIVER": part.module}
     for name, text in {**words, "DOES": part.does, "DANGER": part.danger}.items():
@@ -175,7 +213,7 @@ def _lines(part: LivePart, types: Types) -> Iterator[str]:
     yield from _action(part.action, types)
 
 
-def _action(action: Action, types: Types) -> Iterator[str]:
+def _action(action: Action, types: Members) -> Iterator[str]:
     match action:
         case Fill():
             yield f"#define EJECTABLE_FILL {_place(action.place, types)}"
@@ -190,7 +228,7 @@ def _action(action: Action, types: Types) -> Iterator[str]:
             yield f"#define EJECTABLE_TABLE {{ {head}, {table}, {offsets} }}"
 
 
-def _condition(condition: Condition, types: Types) -> str:
+def _condition(condition: Condition, types: Members) -> str:
     place = f".place = {_place(condition.place, types)}"
     match condition:
         case Is() | IsNot():
@@ -207,7 +245,7 @@ def _condition(condition: Condition, types: Types) -> str:
     return f"{{ {test}, {place}, {more} }}"
 
 
-def _place(place: str, types: Types) -> str:
+def _place(place: str, types: Members) -> str:
     """A struct place of witness.h."""
     offsets, size = [0], POINTER  # the argument itself is a pointer, though none that stands anywhere
     words = place.split()
@@ -227,7 +265,7 @@ def _place(place: str, types: Types) -> str:
     return f"{{ {0 if address else size}, {len(offsets)}, {{ {', '.join(map(str, offsets))} }} }}"
 
 
-def _member(name: str, types: Types) -> tuple[int, int]:
+def _member(name: str, types: Members) -> tuple[int, int]:
     """Offset and size of `struct.member`, in bytes."""
     struct, _, path = name.partition(".")
     member = types.member(struct, path)

@@ -21,7 +21,7 @@ class Scenario(msgspec.Struct, frozen=True):
     modes: tuple[str, ...] = ()  # the first is what is tried where nothing else is asked for
     triggers: tuple[str, ...] = ()
     driven: str | None = None
-    properties: Mapping[str, str | bool | int] = msgspec.field(default_factory=dict)
+    properties: Mapping[str, str] = msgspec.field(default_factory=dict)
     times: int = 1  # how often to try: a race
     always: bool = True  # whether each such run must crash; else one that survives proves nothing
 
@@ -31,6 +31,8 @@ class Scenario(msgspec.Struct, frozen=True):
             self.driven is not None
             and (run.driven or ("legacy" if run.mode in self.modes else "modern")) != self.driven
         ):
+            return False
+        if any(run.properties.get(name) != value for name, value in self.properties.items()):
             return False
         wanted = ((self.devices, run.device), (self.triggers, run.trigger))
         return all(not words or word in words for words, word in wanted)

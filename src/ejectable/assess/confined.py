@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ejectable.advisories import registry
-from ejectable.confine import Fence, load, run
+from ejectable.confine import TRY, Fence, load, memory_is_scarce, run
 from ejectable.errors import Ended
 from ejectable.intake.limits import GIB, Limits
 from ejectable.intake.outside import opening
@@ -28,14 +28,32 @@ USUAL = (
 KERNELS = frozenset(("boot", "modules"))
 
 
-def confined(work: Callable[[], T], paths: Sequence[str], limits: Limits, *, into: Any, ids: Sequence[str]) -> T:
-    """What `work` returns, which reads the files and folders at `paths`; raises `Ended` where its process died."""
-    for name in USUAL:
-        load(name)
-    for name in ids:
-        registry()[name].prepare()
+def confined(
+    work: Callable[[], T],
+    paths: Sequence[str],
+    limits: Limits,
+    *,
+    into: Any,
+    ids: Sequence[str],
+    alone: bool = False,
+    usual: Sequence[str] = USUAL,
+) -> T:
+    """What `work` returns, which reads the files and folders at `paths`; raises `Ended` where its process died.
+
+    What belongs to a kernel and lies beside them may be read too, unless they are to be read `alone`.
+    `usual` are the modules that it surely needs.
+    """
+    try:
+        for name in usual:
+            load(name)
+        for name in ids:
+            registry()[name].prepare()
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and not memory_is_scarce():
+            raise
+        raise Ended("There is too little memory to load what reads kernels.", hint=TRY) from error
     fence = Fence(memory=2 * GIB + 3 * limits.in_memory)
-    return run(work, into=into, outside=opening(_belongs(paths), limits), fence=fence)
+    return run(work, into=into, outside=opening(_given(paths) if alone else _belongs(paths), limits), fence=fence)
 
 
 def undecided(path: str, ids: Sequence[str], ended: Ended) -> KernelReport:
@@ -46,6 +64,12 @@ def undecided(path: str, ids: Sequence[str], ended: Ended) -> KernelReport:
         Finding(name, Status.UNKNOWN, None, reason, (), conflict=False, doubts=(doubt,)) for name in ids
     )  # fmt: skip
     return KernelReport(path, None, None, None, None, None, "unknown", None, findings)
+
+
+def _given(given: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a file is one of those that were given, or lies below one."""
+    tops = [Path(os.path.realpath(path)) for path in given]
+    return lambda path: any(top in (Path(path), *Path(path).parents) for top in tops)
 
 
 def _belongs(given: Sequence[str]) -> Callable[[str], bool]:

@@ -82,9 +82,21 @@ class Job(msgspec.Struct, frozen=True):
 
 
 def jobs_of(paths: Sequence[str], limits: Limits) -> list[Job]:
-    """The paths of one command, sorted into what belongs together, in their order."""
+    """The paths of one command, sorted into what belongs together, in their order, by a confined process.
+
+    Raises `Ended` where that died: then nothing tells what belongs to what.
+    """
     if len(paths) < 2:
         return [Job((path,)) for path in paths]
+    from ejectable.assess.confined import confined
+
+    found: list[Job] = confined(
+        lambda: _jobs_of(paths, limits), paths, limits, into=list[Job], ids=(), alone=True, usual=()
+    )
+    return found
+
+
+def _jobs_of(paths: Sequence[str], limits: Limits) -> list[Job]:
     from ejectable.intake import file_input
     from ejectable.kernel.initramfs import is_initramfs
     from ejectable.kernel.package_set import groups
@@ -162,7 +174,15 @@ def judge_paths(
     paths: Sequence[str], ids: Sequence[str], limits: Limits, *, jobs: int, done: Callable[[str], None]
 ) -> Iterator[Judged]:
     """Judge many paths, up to `jobs` at once in processes of their own; answers come in the order of `paths`."""
-    work = jobs_of(paths, limits)
+    try:
+        work = jobs_of(paths, limits)
+    except Ended as ended:
+        from ejectable.assess.confined import undecided
+
+        for path in paths:
+            yield Judged(path, (undecided(path, ids, ended),), ())
+            done(path)
+        return
     if len(work) < 2 or jobs < 2:
         for job in work:
             yield judge_job(job, ids, limits)

@@ -3,16 +3,18 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from ejectable import host
+from ejectable.assess.confined import confined
 from ejectable.assess.kernels import judge
 from ejectable.assess.verdicts import Verdicts
-from ejectable.errors import EjectableError, Missing
+from ejectable.errors import Denied, EjectableError, Missing
 from ejectable.intake.limits import Limits
 from ejectable.model import SAFE, Device, Evidence, EvidenceKind, Finding, KernelReport, Status
 
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
     from ejectable.advisories import Advisory
     from ejectable.kernel.memory import MemoryKernel
 
-__all__ = ["judged", "merged", "open_memory", "repaired"]
+__all__ = ["judged", "look", "merged", "open_memory", "repaired"]
 
 ORDER = tuple(EvidenceKind)
-KCORE, KALLSYMS = "/proc/kcore", "/proc/kallsyms"
+KCORE, KALLSYMS, TYPES = "/proc/kcore", "/proc/kallsyms", "/sys/kernel/btf"
+T = TypeVar("T")
 
 
 def judged(  # noqa: PLR0917  (called once, by running_kernel)
@@ -42,17 +45,45 @@ def judged(  # noqa: PLR0917  (called once, by running_kernel)
     if key and (kept := verdicts.get(key)):
         return kept
     try:
-        with closing(open_memory(root, running, limits)) as kernel:
-            report = judge(kernel, advisories)
+        report = look(
+            root, running, limits, lambda kernel: judge(kernel, advisories), into=KernelReport, ids=advisories
+        )
     except EjectableError as error:
         # Who is not root may not, and need not be told why; as root, it is the kernel's lockdown or configuration.
-        if root.live and not (isinstance(error.__cause__, PermissionError) and os.geteuid()):
+        if root.live and not (isinstance(error, Denied) and os.geteuid()):
             notes.append(f"The code in memory could not be read: {error.message}")
         return None
     report = msgspec.structs.replace(report, source=f"{KCORE} (the code as it runs)", running=True)
     if key:
         verdicts.put(key, report)
     return report
+
+
+def look(
+    root: host.Root,
+    running: host.Running,
+    limits: Limits,
+    work: Callable[["MemoryKernel"], T],
+    *,
+    into: Any,
+    ids: Iterable[str],
+) -> T:
+    """What `work` returns of the memory of the running kernel, which is read in a confined process; `into` is its type.
+
+    Raises an `EjectableError` where it may not be read, and what `work` raises; `Ended` where the process died.
+    """
+
+    def inside() -> T:
+        with closing(open_memory(root, running, limits)) as kernel:
+            return work(kernel)
+
+    paths = [place for path in (KCORE, KALLSYMS) if (place := root.file(path)) is not None]
+    return confined(inside, [*paths, _types_of(root)], limits, into=into, ids=tuple(ids), alone=True)
+
+
+def _types_of(root: host.Root) -> str:
+    """The folder with the types of the running kernel and its modules."""
+    return root.outside(root.resolve(TYPES) or TYPES)
 
 
 def open_memory(root: host.Root, running: host.Running, limits: Limits) -> "MemoryKernel":
@@ -65,7 +96,7 @@ def open_memory(root: host.Root, running: host.Running, limits: Limits) -> "Memo
     return MemoryKernel(
         kcore=kcore,
         kallsyms=kallsyms,
-        btf_folder=root.outside(root.resolve("/sys/kernel/btf") or "/sys/kernel/btf"),
+        btf_folder=_types_of(root),
         release=running.release,
         banner=running.banner,
         build_id=running.build_id,
@@ -95,8 +126,9 @@ def repaired(  # noqa: PLR0917  (called once, by running_kernel)
         alive = advisory.live
         if finding.status is Status.AFFECTED and alive is not None and alive.loaded(modules):
             try:
-                with closing(open_memory(root, running, limits)) as kernel:
-                    found = alive.repairs(kernel, modules, running.modules.get(advisory.code.module or ""))
+                driver = running.modules.get(advisory.code.module or "")
+                repairs = partial(alive.repairs, modules=modules, driver_build_id=driver)
+                found = look(root, running, limits, repairs, into=alive.Repairs, ids=advisories)
             except EjectableError as error:
                 finding = _undecided(finding, alive.MODULE, error.message)  # noqa: PLW2901
             else:

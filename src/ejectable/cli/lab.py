@@ -59,8 +59,8 @@ def _leave(number: int, _: FrameType | None) -> NoReturn:
     type=click.Path(readable=False),
     help="Modules that go before KERNEL's own: a directory, or a package.",
 )
-@_axis("device", "D", "disk, nic, scsi, rng, balloon, console, vsock.", default="disk")
-@_axis("mode", "M", "legacy, modern, transitional, forced-legacy.", default="legacy")
+@_axis("device", "D", "disk, nic, scsi, rng, balloon, console, vsock; else as the --advisory needs it, or a disk.")
+@_axis("mode", "M", "legacy, modern, transitional, forced-legacy; else as the --advisory needs it, or legacy.")
 @_axis(
     "trigger",
     "T",
@@ -116,8 +116,8 @@ def lab(
     *,
     kernel: str,
     modules: str | None,
-    device: str,
-    mode: str,
+    device: str | None,
+    mode: str | None,
     trigger: str | None,
     machine: str | None,
     panic_on_oops: str,

@@ -8,12 +8,13 @@ its type. Whatever it wants to open it asks the parent for, which decides. See d
 """
 
 from ejectable.confine.child import ask, confined, data_of
-from ejectable.confine.imports import load
+from ejectable.confine.imports import TRY, load
 from ejectable.confine.scarce import memory_is_scarce
 from ejectable.confine.wire import Fence, Outside
 from ejectable.confine.work import Done, run, share, stream
 
 __all__ = [
+    "TRY",
     "Done",
     "Fence",
     "Outside",

@@ -108,6 +108,7 @@ class SymbolTable:
         self._by_address = sorted(symbols, key=lambda symbol: symbol.address)
         self._addresses = [symbol.address for symbol in self._by_address]
         self._by_name: dict[str, list[Symbol]] = {}
+        self._names: list[str] | None = None
         for symbol in self._by_address:
             self._by_name.setdefault(symbol.name, []).append(symbol)
 
@@ -123,12 +124,17 @@ class SymbolTable:
 
     def variants(self, name: str) -> tuple[Symbol, ...]:
         """Every symbol whose source name is `name`: itself and its compiler-made variants, by address."""
-        return tuple(
-            symbol
-            for found, symbols in self._by_name.items()
-            if found.startswith(name) and (found == name or self.source_name(found) == name)
-            for symbol in symbols
-        )
+        if self._names is None:
+            self._names = sorted(self._by_name)  # many defects ask for many names
+        start = bisect.bisect_left(self._names, name)
+        found: list[Symbol] = []
+        for at in range(start, len(self._names)):
+            other = self._names[at]
+            if not other.startswith(name):
+                break
+            if other == name or self.source_name(other) == name:
+                found += self._by_name[other]
+        return tuple(sorted(found, key=lambda symbol: symbol.address))
 
     @staticmethod
     def source_name(name: str) -> str:

@@ -42,6 +42,7 @@ class Case(msgspec.Struct, frozen=True, order=True):
     trigger: str = "acpi-eject"
     panic_on_oops: int = 0
     under_io: bool = False
+    properties: tuple[tuple[str, str], ...] = ()  # of the device in QEMU, beside those that it has anyway
 
     @property
     def name(self) -> str:

@@ -91,6 +91,8 @@ def parts(case: Case, generation: int) -> Parts:
         properties["disable-legacy"] = "on" if case.mode == "modern" else "off"
         properties["disable-modern"] = case.mode == "legacy"
     properties.update(kind.properties)
+    # In JSON a property of type bool takes no "on".
+    properties.update({name: {"on": True, "off": False}.get(value, value) for name, value in case.properties})
     made: tuple[str, dict[str, Any]] | None = None
     hanging: tuple[dict[str, Any], ...] = ()
     if case.device in ("disk", "scsi"):

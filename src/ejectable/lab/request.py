@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from ejectable.advisories import Scenario, registry
 from ejectable.assess.proof import Prediction, Proof, claims_of, predict
 from ejectable.errors import WrongUsage
 from ejectable.intake import Limits as IntakeLimits
 from ejectable.lab.accelerator import choose
 from ejectable.lab.busybox import busybox
-from ejectable.lab.case import Case
+from ejectable.lab.case import AXES, Case
 from ejectable.lab.evidence import Evidence
 from ejectable.lab.kernels import GuestKernel, open_kernel
 from ejectable.lab.machines import ARCHES
@@ -68,10 +69,10 @@ def perform(
         raise WrongUsage(f"--accel knows no {request.accel!r}.", hint=f"It is one of {', '.join(ACCELERATORS)}.")
     kernel = open_kernel(request.kernel, modules=request.modules, limits=request.limits)
     axes = {
-        axis: asked.get(axis) or _default(kernel, axis)
+        axis: asked.get(axis) or _default(kernel, axis, request)
         for axis in ("machine", "device", "mode", "trigger", "panic-on-oops", "io")
     }
-    made = plan(kernel, axes)
+    made = _prepared(plan(kernel, axes), request)
     planned(made)
     if not made.cases:
         return _not_tried(made)
@@ -144,9 +145,33 @@ def _not_tried(made: Plan) -> Proof:
     )
 
 
-def _default(kernel: GuestKernel, axis: str) -> tuple[str, ...]:
-    first = {"device": "disk", "mode": "legacy", "panic-on-oops": "0", "io": "idle"}
-    return (DEFAULTS[kernel.arch].get(axis) or first[axis],)
+def _scenario(request: Request) -> Scenario | None:
+    """What a guest must be like for the first of the advisories that says so."""
+    known = registry()
+    return next((found for name in request.advisories if (found := known[name].scenario) is not None), None)
+
+
+def _default(kernel: GuestKernel, axis: str, request: Request) -> tuple[str, ...]:
+    """What is tried where nobody asks for anything else: as the advisory needs it, where one was named."""
+    first = {"device": "disk", "mode": AXES["mode"][0], "panic-on-oops": "0", "io": "idle", **DEFAULTS[kernel.arch]}
+    scenario = _scenario(request) if request.named else None
+    if scenario is not None:
+        wanted = {"device": scenario.devices, "mode": scenario.modes or ("modern",), "trigger": scenario.triggers}
+        first |= {name: words[0] for name, words in wanted.items() if words and words[0] in AXES[name]}
+    return (first[axis],)
+
+
+def _prepared(made: Plan, request: Request) -> Plan:
+    """The plan, each device with the properties that the advisory needs, where one was named."""
+    scenario = _scenario(request) if request.named else None
+    if scenario is None or not scenario.properties:
+        return made
+    given = tuple(scenario.properties.items())
+    cases = (
+        msgspec.structs.replace(case, properties=given) if case.device in (scenario.devices or (case.device,)) else case
+        for case in made.cases
+    )
+    return msgspec.structs.replace(made, cases=tuple(cases))
 
 
 def _prediction(request: Request, kernel: GuestKernel, claims: tuple[Claim, ...]) -> Prediction:

@@ -191,6 +191,7 @@ def _as_run(kernel: GuestKernel, case: Case, outcome: Outcome, paths: Mapping[st
         detail=outcome.detail,
         qmp=paths.get("qmp.log"),
         events=outcome.attributed,
+        properties=dict(case.properties),
     )
 
 

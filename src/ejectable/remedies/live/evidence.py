@@ -2,17 +2,17 @@
 """The precautions that look at the kernel itself: proven in its own memory, or the module is not even built."""
 
 from collections.abc import Sequence
-from contextlib import closing
 
 import msgspec
 
 from ejectable.advisories.cve_2024_42134 import ADVISORY, live
 from ejectable.advisories.cve_2024_42134.experiment import FUNCTION, Result
-from ejectable.advisories.live_part import Resolved, resolve
+from ejectable.advisories.live_part import Measured, measure, resolve
 from ejectable.advisories.probe import judge_program
-from ejectable.assess.memory import open_memory
+from ejectable.assess.memory import look
 from ejectable.errors import Missing
 from ejectable.kernel.code import indirect_calls
+from ejectable.kernel.memory import MemoryKernel
 from ejectable.model import Device, EvidenceKind, Status
 from ejectable.remedies.live.target import MODULE, Target
 from ejectable.remedies.situation import Situation
@@ -40,27 +40,41 @@ def prove(situation: Situation) -> Proof:
         raise Missing("The running kernel shows no build-id (/sys/kernel/notes): it cannot be told from others.")
     if MODULE_OF_CODE in running.modules and not running.modules[MODULE_OF_CODE]:
         raise Missing("The loaded virtio_pci shows no build-id: it cannot be told from others.")
-    with closing(open_memory(situation.root, running, situation.limits)) as kernel:
-        memory = live.Memory(kernel)
-        if memory.program.symbols.get(WATCH) is None:
-            raise Missing(f"This kernel has no {WATCH}() (CONFIG_KPROBES is off): its functions cannot be watched.")
-        hook, details = _faulty(memory)
-        details += _called_nowhere_else(memory)
-        details += _means_what_it_says(memory)
-        details += _devices(memory, situation.facts.devices or ())
+    devices = situation.facts.devices or ()
+    measured, details = look(
+        situation.root,
+        running,
+        situation.limits,
+        lambda kernel: _proven(kernel, devices),
+        into=tuple[Measured, list[str]],
+        ids=(ADVISORY.id,),
+    )
+    hook = resolve(ADVISORY.live_part, measured)  # numbers alone come out of there, and no line of C
     target = Target(running.release, version, running.build_id, running.modules.get(MODULE_OF_CODE), hook)
     target.header()  # raises for names that no header can hold
     return Proof(target, tuple(details))
 
 
-def _faulty(memory: live.Memory) -> tuple[Resolved, list[str]]:
+def _proven(kernel: MemoryKernel, devices: Sequence[Device]) -> tuple[Measured, list[str]]:
+    """What memory shows of it, and what was compared; this is what a confined process does."""
+    memory = live.Memory(kernel)
+    if memory.program.symbols.get(WATCH) is None:
+        raise Missing(f"This kernel has no {WATCH}() (CONFIG_KPROBES is off): its functions cannot be watched.")
+    measured, details = _faulty(memory)
+    details += _called_nowhere_else(memory)
+    details += _means_what_it_says(memory)
+    details += _devices(memory, devices)
+    return measured, details
+
+
+def _faulty(memory: live.Memory) -> tuple[Measured, list[str]]:
     """Affected by executed proof, and three sources that agree on where the member is."""
     evidence, result = judge_program(ADVISORY, memory.program)
     if result.says is not Status.AFFECTED or not isinstance(result, Result) or result.slot is None:
         raise Missing(f"The running kernel was not proven to be affected: {result.detail}.", hint="There is no need.")
     types = memory.program.types
     assert types is not None  # Memory has asked for them
-    hook, is_avq = resolve(ADVISORY.live_part, types), memory.offset("virtio_pci_device", "is_avq")
+    measured, is_avq = measure(ADVISORY.live_part, types), memory.offset("virtio_pci_device", "is_avq")
     if is_avq != result.slot:
         raise Missing(
             f"The kernel's types put is_avq at {is_avq:#x}, and the code that was run reads it at "
@@ -72,7 +86,7 @@ def _faulty(memory: live.Memory) -> tuple[Resolved, list[str]]:
             f"The disassembly does not show the call through {is_avq:#x} that the run took: "
             f"{read.detail if read else 'nothing was found'}."
         )
-    return hook, [
+    return measured, [
         f"executed in memory: {result.detail}",
         f"is_avq is at {is_avq:#x} by the run, by the disassembly and by the kernel's types",
     ]
