@@ -58,7 +58,7 @@ attack: .venv/dev.stamp ## everything that people do to files, alone and in pair
 attack-root: .venv/dev.stamp ## hostile trees, every command, as root and as nobody: what is written, started, shown? (ARGS="--trees 20")
 	$(BIN)/python -m tests.attack.root $(ARGS)
 
-.PHONY: demo lab-matrix lab-verdicts lab-false-alarms lkdtm lab-soak
+.PHONY: crash-numbers demo lab-matrix lab-verdicts lab-false-alarms lkdtm lab-soak
 demo: .venv/dev.stamp ## the whole story with real parts: one kernel lives, the same with the defect dies
 	@$(BIN)/python -m corpus.demo
 
@@ -70,6 +70,9 @@ lab-verdicts: .venv/dev.stamp ## a score of kernels: is what their code says wha
 
 lkdtm: .venv/dev.stamp ## the kernel's own crash tests in guests, read by `crash`; writes docs/lkdtm.md
 	$(BIN)/python -m corpus.lkdtm $(ARGS)
+
+crash-numbers: .venv/dev.stamp ## what the fixtures say of `crash`: dresses, confidence, blame; writes docs/crash-numbers.md
+	$(BIN)/python -m corpus.crash_numbers --write
 
 lab-false-alarms: .venv/dev.stamp ## stock kernels, unplugged over and over: does the lab ever cry wolf? writes docs/lab-false-alarms.md
 	$(BIN)/python -m corpus.lab_false_alarms $(ARGS)

@@ -30,6 +30,15 @@ ADVISORY = "CVE-2024-42134"
 EXIT_CODES = {"affected": 2, "unknown": 3, "fixed": 0, "not_affected": 0, "mitigated": 0}
 UNKNOWN_AT_MOST = 0.01
 AT_LEAST = 260
+OTHERS = """
+## Advisories against kernels
+
+`python -m corpus.advisories_matrix` asks every advisory about every cached kernel and writes
+`docs/advisories-matrix.md`; it ends with 1 where a word is wrong. What is true stands in
+`corpus/advisory_truth.toml` (upstream's releases, and the subject of the fix, which is looked for in the changelogs of
+Debian's packages). `corpus/driver_modules.py` builds single drivers with a defect put in, for those that no kernel on
+offer has. An advisory with `proven = False` is asked only by name, or with `--advisory all`.
+"""
 TABLE = Path(__file__).parents[1] / "docs" / "corpus.md"
 
 
@@ -195,9 +204,9 @@ def markdown(judgements: Sequence[Judgement], left_out: Sequence[str] = ()) -> s
         "ejectable. Times are of the whole process, on a machine with other work to do. Kernels that hide the defect",
         "have tests of their own (`corpus/traps.py`).",
         "",
-        "Debian's own 6.12 kernels have IBT and call depth tracking, so the modules that are built for them have both;",
-        "hw-tags has no code of its own beyond its headers'. No kernel here has 64K pages, and none a KCSAN, KMSAN or",
-        "SW_TAGS of its own: those, gcov, kcov, randstruct and full LTO are judged as modules.",
+        "Debian's own kernels for amd64 have IBT and call depth tracking from 6.12 on; hw-tags has no code of its own beyond",
+        "its headers'. No kernel here has 64K pages. KASAN, SW_TAGS, KMSAN, KCSAN, gcov, kcov, randstruct and LTO are judged",
+        "as modules. What is listed but was not judged stands at the end.",
         "",
         summary(judgements),
         "",
@@ -219,7 +228,7 @@ def markdown(judgements: Sequence[Judgement], left_out: Sequence[str] = ()) -> s
                 for one in strange
             ),
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + OTHERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

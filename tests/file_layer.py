@@ -35,10 +35,6 @@ EXCEPTIONS = {
     "cli/app.py": "puts /dev/null in place of an output that was closed",
     "confine/child.py": "puts /dev/null in place of the streams of a process that gives up its files",
     "remedies/ecs/sdk.py": "writes a library's chatter to /dev/null",
-    "remedies/live/marker.py": "removes one mark of ours on the live machine, below a folder of root's",
-    "remedies/upgrade/apt.py": "hands a folder to apt's own user and takes it back, within a private folder",
-    "remedies/upgrade/apt_lists.py": "lays out apt's lists within the cache, whose owner was checked",
-    "remedies/upgrade/dnf.py": "empties dnf's own part of the cache, whose owner was checked",
 }
 
 
@@ -55,7 +51,7 @@ def calls_by_path(path: Path) -> Iterator[str]:
             owner = ast.unparse(called.value)
             by_path = called.attr in BY_PATH.get(owner, ()) and not words & {"dir_fd", "src_dir_fd"}
             paths = owner not in BY_PATH and (
-                called.attr in METHODS
+                (called.attr in METHODS and "into" not in words)  # `Directory.rename` from one folder into another
                 or (called.attr == "replace" and len(node.args) == 1 and not words)
                 or (called.attr == "open" and not isinstance(called.value, ast.Name))
             )

@@ -157,3 +157,21 @@ def test_nothing_in_a_tree_leads_out_of_it_holds_us_up_or_breaks_us(
             assert "bug in ejectable" not in said, where
             assert time.monotonic() - begun < 20, where
         assert (_all_below(tree), _all_below(outside)) == before, f"{kind} at {place}: something was written"
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "\u00b2", "\u0663", "-1", "0x10", "1" * 20])
+def test_a_number_that_is_none_breaks_nothing(tmp_path: Path, digits: str) -> None:
+    """Python refuses to read more than 4,300 digits, and calls more characters digits than it reads."""
+    (tmp_path / "boot/grub").mkdir(parents=True)
+    (tmp_path / "boot/grub/grubenv").write_text(f"# GRUB Environment Block\nsaved_entry={digits}\n")
+    (tmp_path / "boot/grub/grub.cfg").write_text(
+        'set default="${saved_entry}"\nload_env\nmenuentry "a" {\n\tlinux /boot/vmlinuz-6.8.0-31-generic\n}\n'
+    )
+    (tmp_path / "boot/vmlinuz-6.8.0-31-generic").write_bytes(b"")
+    (tmp_path / "var/lib/ejectable").mkdir(parents=True)
+    (tmp_path / "var/lib/ejectable/live-loaded").write_text(f"boot 6.8 {digits}\n")
+    for name in ("panic", "panic_on_oops"):
+        (tmp_path / "proc/sys/kernel").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "proc/sys/kernel" / name).write_text(digits)
+    assert run(["check", "--root", str(tmp_path), "--no-cache"]) == 3
+    assert run(["fix", "--root", str(tmp_path), "--offline", "--no-cache"]) in (3, 69)

@@ -11,6 +11,7 @@ from corpus import compilers
 from ejectable.errors import Missing
 from ejectable.kernel import Program
 from ejectable.kernel.module import Module
+from ejectable.kernel.types.dwarf import load_dwarf
 from tests.kernel.synthetic import absent
 
 # (name, compiler, options): gcc and clang, both architectures.
@@ -33,7 +34,7 @@ def clang() -> str:
 
 @cache
 def compiled(source: str, compiler: str, options: str = "") -> Program:
-    """The program that this source is compiled to; skips where the compiler is missing."""
+    """The program that this source is compiled to, with its types for "-g"; skips where the compiler is missing."""
     name, own = COMPILERS[compiler]
     if name == "clang-16":
         name = clang()
@@ -45,4 +46,5 @@ def compiled(source: str, compiler: str, options: str = "") -> Program:
         made = file.with_suffix(".o")
         subprocess.run([name, *own.split(), *ALWAYS.split(), *options.split(), "-o", made, file], check=True)
         module = Module(made.read_bytes(), name="piece.o")
-    return Program("piece", module.image, module.symbols, None)
+    types = load_dwarf(module.elf.data) if "-g" in options.split() else None
+    return Program("piece", module.image, module.symbols, types)

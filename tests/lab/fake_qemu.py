@@ -135,6 +135,7 @@ def serve_qmp() -> None:
 
                 os._exit(1)
             gone.set()
+            lie()
             if behaviour in ("oopses", "oopses-and-stops"):
                 print_report()
             if behaviour in BESIDE:
@@ -147,7 +148,7 @@ def serve_qmp() -> None:
                 "harmless",
                 "oopses-when-plugged",
                 "oopses-at-first-boot",
-            ):
+            ) or behaviour.startswith("lies-"):
                 event = "DEVICE_UNPLUG_GUEST_ERROR" if behaviour == "guest-error" else "DEVICE_DELETED"
                 data = {"device": asked["arguments"]["id"], "path": "/x"}
                 if event == "DEVICE_DELETED" and behaviour != "keeps-device":
@@ -183,6 +184,43 @@ def serve_console() -> None:
             say(f"= {number} " + ("pong" if words == "ping" else "ok"))
 
 
+# What a QEMU that its guest took over may say instead of, or before, what was asked for.
+QMP_LIES = {
+    "lies-data": b'{"event": "DEVICE_DELETED", "data": 7, "timestamp": {}}\r\n',
+    "lies-list": b'{"event": "DEVICE_DELETED", "data": [{"device": 1}], "timestamp": 3}\r\n',
+    "lies-name": b'{"event": {"a": []}, "data": {"device": "\\u001b]0;owned\\u0007"}}\r\n',
+    "lies-deep": b'{"event": "X", "data": ' + b"[" * 20_000 + b"]" * 20_000 + b"}\r\n",
+    "lies-bytes": b'\xff\xfe{"event"\r\n',
+    "lies-long": b'{"event": "X", "data": "' + b"x" * (8 << 20) + b'"}\r\n',
+    "lies-number": b'{"event": "X", "data": ' + b"9" * 6000 + b"}\r\n",
+    "lies-reply": b'{"return": {}, "id": "nobody"}\r\n{"return": 1}\r\n{"error": 1, "id": []}\r\n{}\r\n[]\r\n',
+    "lies-many": b'{"event": "DEVICE_DELETED", "data": {"device": "x"}, "timestamp": {}}\r\n' * 50_000,
+}
+CONSOLE_LIES = {
+    "lies-release": ["hello \x1b]0;owned\x07\u202e6.9.0", "up"],
+    "lies-marks": [
+        "mark 99999999999999999999 trigger",
+        "mark -1 x",
+        "mark by 7",
+        "mark by \u00b2",
+        "mark",
+        "= \u00b2 pong",
+    ],
+    "lies-answers": [f"= {at} pong" for at in range(200)] + ["= 1 \x1b[2J", "= " + "9" * 5000 + " ok"],
+    "lies-words": ["\x1b[2J<b>$(touch /tmp/owned)", "", " ", ":", "hello", "hello", "up", "up"],
+}
+
+
+def lie() -> None:
+    if behaviour in QMP_LIES:
+        try:
+            qmp.sendall(QMP_LIES[behaviour])
+        except OSError:  # the other side has had enough
+            return
+    for words in CONSOLE_LIES.get(behaviour, []):
+        say(words)
+
+
 threading.Thread(target=serve_qmp, daemon=True).start()
 if behaviour == "kvm-fails" and "-accel kvm" in options:
     sys.stderr.write("KVM internal error. Suberror: 1\nemulation failure\n")
@@ -204,6 +242,7 @@ if behaviour == "panics-at-boot":
 if behaviour == "oopses-at-boot" or (behaviour == "oopses-at-first-boot" and "earlyprintk" not in options):
     print_report(ELSEWHERE.replace("ext4_x", "acpi_init"))
     time.sleep(1000)
+lie()
 say("hello 6.9.0")
 say("up")
 if behaviour == "chatters":

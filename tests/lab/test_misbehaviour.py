@@ -22,6 +22,7 @@ from ejectable.lab.kernels import GuestKernel
 from ejectable.lab.modules import ModuleSet
 from ejectable.lab.session import Done, Session
 from ejectable.model import Status
+from ejectable.report.text import clean
 
 Behave = Callable[[str], None]
 FAKE = Path(__file__).with_name("fake_qemu.py")
@@ -86,6 +87,22 @@ def test_a_run_ends_with_the_right_word(behave: Behave, behaviour: str, result: 
     behave(behaviour)
     outcome = run()
     assert (outcome.result, words in outcome.detail) == (result, True), outcome.detail
+
+
+LIES = [
+    *("data", "list", "name", "deep", "bytes", "long", "number", "reply", "many"),
+    *("release", "marks", "answers", "words"),
+]
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_guest_that_lies_over_qmp_or_console_is_blamed_and_never_believed(behave: Behave, lie: str) -> None:
+    """A QEMU that its guest took over may say anything: the run ends, with a word that is no crash nobody saw."""
+    behave(f"lies-{lie}")
+    outcome = run()
+    assert outcome.result in ("survived", "no-boot", "no-unplug", "hang"), outcome.detail
+    assert not outcome.events, "no crash is made of what is no report"
+    assert not outcome.release or outcome.release.isprintable() or clean(outcome.release).isprintable()
 
 
 def test_a_guest_that_was_slow_to_boot_is_given_more_time_for_the_rest() -> None:

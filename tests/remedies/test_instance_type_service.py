@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ejectable.errors import Missing, WrongUsage
+from ejectable.errors import Denied, Missing, WrongUsage
 from ejectable.remedies.ecs import aliyun_cli, proof, service
 from ejectable.remedies.ecs.answers import Done, Instances
 from ejectable.remedies.ecs.refusals import Refusal
@@ -237,8 +237,53 @@ def test_every_command_names_an_action_and_parameters_that_the_api_has(line: str
     )
 )
 def test_nothing_but_bit_32_of_every_device_is_called_modern(lines: list[str]) -> None:
-    word = proof.judged("\n".join(lines)).word
-    seen = [re.fullmatch(r"virtio\d+ 1 (?:bound|unbound)", line) for line in lines]
-    assert word != "modern" or (lines and all(seen))
-    if lines and all(seen):
-        assert word == "modern"
+    text = "\n".join(lines)
+    seen = [re.fullmatch(r"virtio\d+ 1 (?:bound|unbound)", line) for line in text.splitlines()]
+    assert proof.judged(text).word != "modern" or (seen and all(seen))
+    if seen and all(seen):
+        assert proof.judged(text).word == "modern"
+
+
+@pytest.mark.parametrize("name", ["ALIBABA_CLOUD_CREDENTIALS_FILE", "ALIBABA_CLOUD_OIDC_TOKEN_FILE"])
+def test_a_file_of_credentials_that_others_may_write_is_not_read_and_its_content_not_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It says who asks, and may name a program that is run for the answer."""
+    secret = "LTAI0123456789SECRET"
+    path = tmp_path / "credentials.ini"
+    monkeypatch.setenv(name, str(path))
+    with pytest.raises(Missing, match="cannot be looked at"):
+        Ecs(REGION, patience_s=0)
+    path.write_text(secret)
+    path.chmod(0o600)
+    assert Ecs(REGION, patience_s=0)._environment[name] == str(path)
+    for mode in (0o620, 0o602, 0o666):
+        path.chmod(mode)
+        with pytest.raises(Denied, match="others may write") as caught:
+            Ecs(REGION, patience_s=0)
+        assert secret not in f"{caught.value} {caught.value.hint}"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(Denied, match="it is no file"):
+        Ecs(REGION, patience_s=0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what others could make root do is shown as root")
+def test_a_file_of_credentials_of_another_user_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "credentials.ini"
+    path.write_text("x")
+    monkeypatch.setenv("ALIBABA_CLOUD_CREDENTIALS_FILE", str(path))
+    os.chown(path, 1234, 1234)
+    with pytest.raises(Denied, match="belongs to user 1234"):
+        Ecs(REGION, patience_s=0)
+    os.chown(path, 0, 0)
+    os.chown(tmp_path, 1234, 1234)
+    with pytest.raises(Denied, match="belongs to user 1234"):
+        Ecs(REGION, patience_s=0)
+    monkeypatch.delenv("ALIBABA_CLOUD_CREDENTIALS_FILE")
+    os.chown(tmp_path, 0, 0)
+    (tmp_path / ".aliyun").mkdir()
+    (tmp_path / ".aliyun/config.json").touch()
+    os.chown(tmp_path / ".aliyun", 1234, 1234)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Ecs(REGION, patience_s=0)._environment["HOME"] == "/root"

@@ -20,6 +20,7 @@ from ejectable.advisories.remedy import Workaround
 from ejectable.advisories.scenario import Scenario
 from ejectable.advisories.signature import Signature
 from ejectable.errors import BadInput, WrongUsage
+from ejectable.kernel.containers.archive import keep_modules
 
 __all__ = [
     "Advisory",
@@ -80,6 +81,7 @@ def _known(folders: tuple[str, ...]) -> Mapping[str, Advisory]:
         if known.setdefault(advisory.id, advisory) is not advisory:
             raise BadInput(f"Two advisories have the id {advisory.id}: {known[advisory.id].package} has one.",
                            path=advisory.package)  # fmt: skip
+    keep_modules(places_of(known.values()))
     return MappingProxyType(known)
 
 
@@ -93,11 +95,13 @@ def places_of(advisories: Iterable[Advisory]) -> dict[str, str]:
 
 
 def choose(wanted: Sequence[str]) -> Mapping[str, Advisory]:
-    """The advisories of these names, by id; all of them where none is named. Raises `WrongUsage`.
+    """The advisories of these names, by id; all that are proven where none is named. Raises `WrongUsage`.
 
-    A name is an id, a short name or the beginning of a title, in any case.
+    A name is an id, a short name or the beginning of a title, in any case; "all" names every one.
     """
     if not wanted:
+        return {name: advisory for name, advisory in registry().items() if advisory.proven}
+    if "all" in wanted:
         return registry()
     return {advisory.id: advisory for name in wanted for advisory in (_named(name),)}
 

@@ -11,7 +11,7 @@ __all__ = ["changelog", "version"]
 RELEASE = re.compile(r"(\d{1,4})\.(\d{1,5})(?:\.(\d{1,5}))?")
 # /proc/version_signature's part in Ubuntu's banner: "(Ubuntu 6.8.0-31.31-generic 6.8.1)".
 UBUNTU = re.compile(r"\(Ubuntu (\d\S*?)-([a-z][\w.-]*) \d")
-NUMBERS = re.compile(r"\d+")
+NUMBERS = re.compile(r"\d{1,9}")
 # Vendors who take features and fixes into an old number: theirs says nothing.
 BACKPORTS = re.compile(r"\.(?:el|fc|oe|an|al|lp|amzn|tl|uek|sles?)\w*|-default$|\.(?:alios|tlinux)", re.IGNORECASE)
 

@@ -35,7 +35,7 @@ MOST_DOUBTS = 3  # in the notes; the document has all of them
 def assess(facts: host.Facts, running_kernel: RunningKernel, advisories: Mapping[str, "Advisory"]) -> Assessment:
     """What the facts of a machine and the findings of its kernel add up to."""
     report = running_kernel.report
-    devices = None if facts.devices is None else tuple(_exposed(d, running_kernel, advisories) for d in facts.devices)
+    devices = None if facts.devices is None else _concerned(facts.devices, running_kernel, advisories)
     status = _status(devices, facts.doubts, report)
     outcome = _outcome(facts, status, devices or ())
     return Assessment(
@@ -56,8 +56,16 @@ def _doubts(facts: host.Facts) -> tuple[Doubt, ...]:
     return (*facts.doubts, *(facts.running.doubts if facts.running else ()))
 
 
-def _exposed(device: Device, running_kernel: RunningKernel, advisories: Mapping[str, "Advisory"]) -> Device:
-    """The device with the worst that any advisory says of unplugging it."""
+def _concerned(
+    devices: Sequence[Device], running_kernel: RunningKernel, advisories: Mapping[str, "Advisory"]
+) -> tuple[Device, ...]:
+    """Every virtio device, and of other buses those that an advisory has something to say of."""
+    found = (_exposed(device, running_kernel, advisories) for device in devices)
+    return tuple(device for device in found if device is not None)
+
+
+def _exposed(device: Device, running_kernel: RunningKernel, advisories: Mapping[str, "Advisory"]) -> Device | None:
+    """The device with the worst that any advisory says of unplugging it; `None`: of another bus, and none does."""
     report = running_kernel.report
     findings = {finding.advisory: finding for finding in report.findings} if report else {}
     for name, addresses in running_kernel.repaired.items():
@@ -65,7 +73,10 @@ def _exposed(device: Device, running_kernel: RunningKernel, advisories: Mapping[
         if finding is not None and finding.status is Status.AFFECTED and device.address in addresses:
             findings[name] = msgspec.structs.replace(finding, status=Status.MITIGATED)
     said = [advisory.exposures(device, findings.get(name, _nothing(name))) for name, advisory in advisories.items()]
-    return expose(device, [one for one in said if one is not None]) if advisories else device
+    told = [one for one in said if one is not None]
+    if not told and device.bus != "virtio":
+        return None
+    return expose(device, told) if advisories else device
 
 
 def _nothing(name: str) -> Finding:

@@ -48,7 +48,7 @@ def explain(common: Common, *, topic: tuple[str, ...]) -> int:
     from ejectable.report.topics import all_topics, find
 
     terminal = Terminal(common)
-    advisories = choose(common.advisory)
+    advisories = choose(common.advisory or ("all",))
     topics = all_topics(advisories)
     found = find(" ".join(topic), topics) if topic else None
     advisory = advisories.get(found.name) if found else None

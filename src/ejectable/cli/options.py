@@ -109,7 +109,7 @@ def _options(formats: tuple[str, ...], without: Collection[str]) -> list[click.P
             ["--advisory"],
             multiple=True,
             metavar="ID",
-            help="Ask about this defect only; may be repeated.",
+            help="Ask about this defect only: an id, a short name, the beginning of a title, or all; may be repeated.",
             shell_complete=_advisories,
         ),
         click.Option(

@@ -119,6 +119,8 @@ def read(text: str) -> Line | None:
         rest = text[match.end() :]
         if inner := PRINTK.match(rest):
             return _after_printk(rest, inner, match.group(2))
+        if again := DMESG.match(rest):  # what dmesg printed, sent on
+            rest = rest[again.end() :]
         return Line(rest, match.group(1), host=match.group(2))
     if match := DMESG.match(text):
         return Line(text[match.end() :], (match.group(1) or match.group(2) or "").strip() or None)

@@ -64,7 +64,7 @@ class Prefixes:
 def learn(lines: Iterable[str]) -> Prefixes | None:
     """The prefixes of a log, or `None` where it has none that the known formats do not take off."""
     shapes: Counter[str] = Counter()
-    hosts: Counter[str] = Counter()
+    hosts: Counter[tuple[str, str]] = Counter()
     for count, text in enumerate(lines):
         if count >= MOST_LINES:
             break
@@ -82,9 +82,15 @@ def learn(lines: Iterable[str]) -> Prefixes | None:
         if "+" in match.group(0) and prefix.endswith(" "):
             prefix = prefix[:-1]  # the blank is the frame's
         shapes[_shape(prefix)] += 1
-        hosts[_host(prefix)] += 1
-    names = [name for name, count in hosts.items() if name and count >= ENOUGH]
-    learned = [shape for shape, count in shapes.most_common(MOST_SHAPES) if count >= ENOUGH and shape]
+        hosts[_shape(prefix), _host(prefix)] += 1
+    common = [shape for shape, count in shapes.most_common(2 * MOST_SHAPES) if count >= ENOUGH and shape]
+    # "web1 watchdog: " beside "web1 ": the word is the kernel's own, and so part of the line.
+    learned = [
+        shape
+        for shape in common
+        if not any(shapes[shape] < shapes[one] and _adds_words(shape, one) for one in common if one != shape)
+    ][:MOST_SHAPES]
+    names = [name for (shape, name), count in hosts.items() if name and count >= ENOUGH and shape in learned]
     if not learned:
         return None
     # The longest first: one prefix may be the beginning of another.
@@ -103,6 +109,16 @@ def _shape(prefix: str) -> str:
         else:
             pieces.append(re.escape(other))
     return "".join(pieces)
+
+
+def _adds_words(shape: str, beginning: str) -> bool:
+    """Whether a shape is another one and words behind it."""
+    return (
+        shape.startswith(beginning) and re.search(r"[A-Za-z]{2}", GENERAL.sub("", shape[len(beginning) :])) is not None
+    )
+
+
+GENERAL = re.compile(r"\\d\{1,20\}|\[ \\t\\xa0\]\{1,40\}")  # what a shape says of digits and blanks
 
 
 def _host(prefix: str) -> str:

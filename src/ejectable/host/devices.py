@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The virtio devices of a machine, from sysfs, and how each is driven."""
+"""The devices of a machine, from sysfs: those on the virtio bus and how each is driven, and those of other buses."""
 
 import re
 from typing import Literal
@@ -7,6 +7,8 @@ from typing import Literal
 import msgspec
 
 from ejectable.host.enumeration import coverage, reason
+from ejectable.host.other_buses import read_other_devices
+from ejectable.host.pci import PCI, PciTopology, read_pci_devices
 from ejectable.host.root import Root
 from ejectable.host.slots import Slots
 from ejectable.model import Device, Doubt, DoubtKind
@@ -14,7 +16,6 @@ from ejectable.model import Device, Doubt, DoubtKind
 __all__ = ["Found", "read_devices"]
 
 BUS = "/sys/bus/virtio/devices"
-PCI = "/sys/bus/pci/devices"
 MAX_DEVICES = 4096
 
 # Device ids: include/uapi/linux/virtio_ids.h, and section 5 of the virtio specification 1.3.
@@ -59,6 +60,7 @@ TRANSPORTS = {
     "rpmsg": "rproc",
     "uml": "uml",
 }
+FEATURES = re.compile(r"[01]{64,512}")  # bit 0 first; 128 of them since v6.17
 VERSION_1 = 32  # VIRTIO_F_VERSION_1, include/uapi/linux/virtio_config.h
 # PCI device ids from here on exist for modern devices only, and virtio_pci_legacy.c turns them away: virtio 1.3,
 # section 4.1.2.
@@ -66,14 +68,14 @@ FIRST_MODERN_ID = 0x1040
 
 
 class Found(msgspec.Struct, frozen=True):
-    """The virtio devices of a machine, by number, with `unplug` still open; and what was not seen of the list."""
+    """The devices of a machine with `unplug` still open, virtio's first; and what was not seen of the list."""
 
     devices: tuple[Device, ...] | None  # None: no list of any kind could be seen
     doubts: tuple[Doubt, ...]
 
 
 def read_devices(root: Root, slots: Slots) -> Found:
-    """Every device on the virtio bus.
+    """Every device on the virtio bus, then those of other buses that can be taken away.
 
     A PCI function that virtio-pci drives and whose virtio device does not show is listed too, by its address; of a
     captured tree, each that is below /sys/devices.
@@ -81,6 +83,7 @@ def read_devices(root: Root, slots: Slots) -> Found:
     whole = coverage(root)
     doubts = list(whole.doubts)
     names = root.list(BUS)
+    topology = PciTopology(root, slots)
     found = [_device(root, name, slots) for name in sorted(names or (), key=_number)[:MAX_DEVICES]]
     if len(names or ()) > MAX_DEVICES:
         doubts.append(Doubt(DoubtKind.BOUND, BUS, f"There are more than {MAX_DEVICES} devices: the rest was not read."))
@@ -88,8 +91,18 @@ def read_devices(root: Root, slots: Slots) -> Found:
     seen = {device.name for device in found}
     below = sorted(whole.below.items(), key=lambda item: _number(item[0]))[:MAX_DEVICES]
     found += [_described(root, name, path, slots) for name, path in below if name not in seen]
+    found = [_placed(device, root, topology) for device in found]
+    found += [*read_pci_devices(root, slots, topology), *read_other_devices(root)]
     nothing = not found and not root.list("/sys/bus")
     return Found(None if nothing else tuple(found), tuple(doubts))
+
+
+def _placed(device: Device, root: Root, topology: PciTopology) -> Device:
+    """The virtio device with what its PCI function's place says."""
+    path = root.resolve(f"{PCI}/{device.address}") if device.transport == "pci" and device.address else None
+    if path is None:
+        return device
+    return msgspec.structs.replace(device, attributes={**device.attributes, **topology.attributes(path)})
 
 
 def _hidden(root: Root, seen: set[str | None], slots: Slots) -> list[Device]:
@@ -137,6 +150,7 @@ def _described(root: Root, name: str, path: str, slots: Slots) -> Device:
     transport = _transport(root, parent, address or "")
     driver = root.link(f"{path}/driver")
     mode, why, doubts = _mode(root, path, parent, transport, driver)
+    features = root.text(f"{path}/features", 1024) or ""
     return Device(
         name=name,
         transport=transport,
@@ -149,6 +163,7 @@ def _described(root: Root, name: str, path: str, slots: Slots) -> Device:
         unplug="unknown",
         reason=why,
         doubts=doubts,
+        attributes={"features": features} if FEATURES.fullmatch(features) else {},
     )
 
 
@@ -181,7 +196,7 @@ def _mode(
     """How the device is driven, what says so, and what was not seen of it."""
     features = root.text(f"{path}/features", 1024)
     pci_id = root.number(f"{parent}/device") if transport == "pci" else None
-    known = bool(re.fullmatch(r"[01]{64,}", features or ""))
+    known = bool(FEATURES.fullmatch(features or ""))
     if pci_id is not None and pci_id >= FIRST_MODERN_ID and (features or "")[VERSION_1:][:1] != "1":
         return "modern", f"its PCI device id {pci_id:#06x} exists for modern devices only", ()
     if features is None or not known:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether the list of virtio devices is all there is: each thing about it that was not seen is a doubt.
+"""Whether the list of devices is all there is: each thing about it that was not seen is a doubt.
 
 On the live host sysfs itself is the list. A tree is a copy that somebody made, and many ways of copying lose what the
 list is made of: the links (rsync without -l, zip, `find -type f`), what they lead to, or whole folders. There the two
@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from ejectable.host.other_buses import OTHER_BUSES
+from ejectable.host.pci import PCI_ADDRESS
 from ejectable.host.root import Root
 from ejectable.model import Doubt, DoubtKind
 
@@ -18,8 +20,8 @@ __all__ = ["CAPTURE", "Coverage", "coverage", "reason"]
 
 BUSES = "/sys/bus"
 DEVICES = "/sys/devices"
-PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 VIRTIO = re.compile(r"virtio\d{1,9}")
+NAMES = {"pci": PCI_ADDRESS, **OTHER_BUSES}  # bus → what its devices are called
 MOST_NAMES = 1 << 17
 MOST_SHOWN = 3  # doubts of one kind: one of a hundred links that dangle tells as much as all
 CAPTURE = "Capture it with its links (`cp -a`)"
@@ -64,7 +66,7 @@ def _live(root: Root, buses: tuple[str, ...]) -> Iterator[Doubt]:
     # (drivers/base/platform.c).
     if "platform" not in buses:
         yield Doubt(DoubtKind.MISSING, BUSES, "/sys shows no platform bus, which every Linux has: it is no sysfs.")
-    for bus in ("virtio", "pci"):
+    for bus in ("virtio", "pci", *OTHER_BUSES):
         if bus in buses and root.list(f"{BUSES}/{bus}/devices") is None:
             yield _unlisted(root, f"{BUSES}/{bus}/devices")
 
@@ -79,22 +81,23 @@ class _Tree:
     """The tree of devices below /sys/devices of a captured tree, walked once; links are not followed."""
 
     def __init__(self, root: Root) -> None:
-        self.pci: set[str] = set()
+        self.buses: dict[str, set[str]] = {bus: set() for bus in NAMES}
         self.virtio: dict[str, str] = {}  # name → path
         self.there = False
         with root.recording() as recording:
             for folder, folders, names in root.walk(DEVICES, most=MOST_NAMES):
                 self.there = self.there or bool(folders or names)
                 self.virtio |= {name: f"{folder}/{name}" for name in folders if VIRTIO.fullmatch(name)}
-                self.pci |= {name for name in folders if PCI_ADDRESS.fullmatch(name)}
+                for bus, pattern in NAMES.items():
+                    self.buses[bus] |= {name for name in folders if pattern.fullmatch(name)}
                 folders[:] = [name for name in folders if name not in self.virtio]
         self.doubts = recording.doubts
 
 
 def _buses(root: Root, buses: tuple[str, ...], tree: _Tree) -> Iterator[Doubt]:
-    """Doubts about the two buses of a captured tree, held against its tree of devices."""
+    """Doubts about the buses of a captured tree, held against its tree of devices."""
     links = False
-    for bus, known in (("virtio", set(tree.virtio)), ("pci", tree.pci)):
+    for bus, known in {"virtio": set(tree.virtio), **tree.buses}.items():
         path = f"{BUSES}/{bus}/devices"
         names = root.list(path) if bus in buses else ()
         if names is None:

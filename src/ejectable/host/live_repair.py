@@ -56,7 +56,7 @@ def _strikes(mark: str | None, boot: str | None) -> tuple[int, str | None]:
     if mark is None:
         return 0, None
     words = [*mark.split(), "", ""]
-    before = int(words[2]) if words[2].isdigit() and len(words[2]) < 4 else 0
+    before = int(words[2]) if words[2].isdecimal() and len(words[2]) < 4 else 0
     # This boot's own mark says nothing yet of how this boot ends.
     return before + (words[0] != boot), words[1] or None
 

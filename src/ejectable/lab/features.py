@@ -4,12 +4,13 @@
 An option that no line of a configuration mentions is not off: the file may be missing, or break off.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 
 from ejectable.errors import EjectableError
 from ejectable.kernel.config import Config
 from ejectable.kernel.image_kernel import ImageKernel
-from ejectable.kernel.program import SymbolTable
+from ejectable.lab.inside import inside
 
 __all__ = ["Features"]
 
@@ -42,7 +43,8 @@ PROBES = {
 class Features:
     """What is known of how a kernel was built. `None` is the answer where nothing tells."""
 
-    def __init__(self, config: Config | None = None, code: ImageKernel | None = None) -> None:
+    def __init__(self, config: Config | None = None, code: Callable[[], ImageKernel] | None = None) -> None:
+        """`code` reads the image; it is called in a confined process."""
         self._given = config
         self._code = code
 
@@ -51,8 +53,9 @@ class Features:
         """The options that are known: of the file that came with the kernel, else of what is embedded in it."""
         if self._given is not None or self._code is None:
             return self._given or Config()
+        code = self._code
         try:
-            return self._code.config or Config()
+            return Config(inside(lambda: dict(code().config or {}), into=dict[str, str]))
         except EjectableError:  # whoever runs it will see whether it is damaged
             return Config()
 
@@ -72,17 +75,27 @@ class Features:
 
     def _any_of(self, functions: tuple[str, ...]) -> bool | None:
         """Whether one of these is in the image; `None` where the image has no symbols to look among."""
-        if self._symbols is None:
+        if self._there is None:
             return None
-        return any(self._symbols.function(name) is not None for name in functions)
+        return any(name in self._there for name in functions)
 
     @cached_property
-    def _symbols(self) -> SymbolTable | None:
+    def _there(self) -> frozenset[str] | None:
+        """Which of the functions that are asked about are in the image."""
         if self._code is None:
             return None
+        code = self._code
         try:
-            symbols = self._code.vmlinux.symbols
+            return inside(lambda: _functions(code()), into=frozenset[str] | None)
         except EjectableError:
             return None
-        # What is missing from a table says something only where the table is whole, local functions included.
-        return symbols if all(symbols.function(name) is not None for name in EVERYWHERE) else None
+
+
+def _functions(code: ImageKernel) -> frozenset[str] | None:
+    """Those of the functions named above that the kernel has; `None` where its table of symbols is not whole."""
+    symbols = code.vmlinux.symbols
+    # What is missing from a table says something only where the table is whole, local functions included.
+    if not all(symbols.function(name) is not None for name in EVERYWHERE):
+        return None
+    asked = (*(name for names in FUNCTIONS.values() for name in names), *PROBES.values())
+    return frozenset(name for name in asked if symbols.function(name) is not None)

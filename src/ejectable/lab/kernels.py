@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Opens the kernel to run: its image as QEMU takes it, and the modules that belong to it.
 
-From a package, an image, or a directory with `boot` and `lib/modules`, read in this process; nothing is unpacked
+From a package, an image, or a directory with `boot` and `lib/modules`, read in confined processes; nothing is unpacked
 to disk.
 """
 
 import re
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from ejectable.kernel.formats import Packed, recognise
 from ejectable.kernel.image_kernel import ImageKernel
 from ejectable.kernel.modules import ArchiveModules
 from ejectable.lab.features import Features
+from ejectable.lab.inside import inside
 from ejectable.lab.modules import ModuleSet, module_name
 from ejectable.model import Arch
 
@@ -66,10 +68,14 @@ def open_kernel(path: str, *, modules: str | None = None, limits: Limits = DEFAU
     image_path = path if path in files else _choose_image(files, path)
     files = _of_release(files, image_path)
     content = files[image_path]()
-    packed = _recognised(content, image_path)
-    # arm64's flat image is unpacked for QEMU; bzImage and ELF are taken as they are.
-    image = content if packed.arch == "x86_64" else bytes(packed.unpack(limits))
-    code = ImageKernel(image_path, packed, limits=limits, modules=ArchiveModules(), config=lambda _: None)
+    into = tuple[Arch, bytes | None]
+    arch, unpacked = inside(lambda: _image(content, image_path, limits), into=into, limits=limits)
+    image = content if unpacked is None else unpacked
+
+    def code() -> ImageKernel:
+        packed = recognise(content, name=image_path)
+        return ImageKernel(image_path, packed, limits=limits, modules=ArchiveModules(), config=lambda _: None)
+
     offered = _modules(files)
     replaced = None
     if modules is not None:
@@ -82,11 +88,15 @@ def open_kernel(path: str, *, modules: str | None = None, limits: Limits = DEFAU
             offered.add(name, read)
             if module_name(name) == "virtio_pci":
                 replaced = modules if modules.endswith(PACKAGES) else name
-    return GuestKernel(path, packed.arch, image, offered, Features(_config(files), code), replaced)
+    return GuestKernel(path, arch, image, offered, Features(_config(files), code), replaced)
 
 
 def member_of_package(path: str, names: Collection[str], limit: int) -> bytes:
     """One file of a package, the first of `names` that is in it."""
+    return inside(lambda: _member(path, names, limit), into=bytes, paths=(path,))
+
+
+def _member(path: str, names: Collection[str], limit: int) -> bytes:
     for entry in _archive(path, DEFAULT_LIMITS).entries():
         if entry.name in names and entry.size <= limit:
             return entry.read()
@@ -176,6 +186,15 @@ def _release_order(name: str) -> list[tuple[int, str]]:
     return [(int(word), "") if word.isdigit() else (-1, word) for word in re.findall(r"\d{1,9}|\D+", name)]
 
 
+def _image(content: bytes, path: str, limits: Limits) -> tuple[Arch, bytes | None]:
+    """Whose image it is, and what it unpacks to where QEMU takes it so: arm64's; bzImage and ELF are taken as they are.
+
+    This is what a confined process does.
+    """
+    packed = _recognised(content, path)
+    return packed.arch, None if packed.arch == "x86_64" else bytes(packed.unpack(limits))
+
+
 def _recognised(content: bytes, path: str) -> Packed:
     """The image, where it is one that QEMU can start."""
     packed = recognise(content, name=path)
@@ -208,7 +227,8 @@ def _modules(files: dict[str, Callable[[], bytes]]) -> ModuleSet:
 def _config(files: dict[str, Callable[[], bytes]]) -> Config | None:
     for name, read in files.items():
         if PurePosixPath(name).name.startswith("config"):
-            return parse_config(read()[:TEXT_LIMIT])
+            text = read()[:TEXT_LIMIT]
+            return Config(inside(lambda text=text: dict(parse_config(text)), into=dict[str, str]))  # type: ignore[misc]
     return None
 
 
@@ -222,22 +242,34 @@ def _package(path: str, limits: Limits) -> dict[str, Callable[[], bytes]]:
     What a guest is likely to need is kept in memory as it is packed; another module that turns out to be needed
     costs another walk.
     """
-    archive = _archive(path, limits)
-    found: dict[str, Callable[[], bytes]] = {}
+    into = list[tuple[str, bytes | None]]
+    found = inside(lambda: _walked(path, limits), into=into, paths=(path,), limits=limits)
+    return {name: partial(_again, path, limits, name) if content is None else partial(bytes, content)
+            for name, content in found}  # fmt: skip
+
+
+def _walked(path: str, limits: Limits) -> list[tuple[str, bytes | None]]:
+    """The files of a package that matter, and of the likely ones the content; this is what a confined process does."""
+    found: list[tuple[str, bytes | None]] = []
     held = 0
-    for entry in archive.entries():
+    for entry in _archive(path, limits).entries():
         if not _interesting(entry.name):
             continue
         module = module_name(entry.name)
         if module is not None and not LIKELY.fullmatch(module):
-            found[entry.name] = lambda name=entry.name: archive.read(name)  # type: ignore[misc]
+            found.append((entry.name, None))
             continue
         content = entry.read()
         held += len(content)
         if held > limits.in_memory:
             raise DamagedInput(f"its kernels and drivers are more than {limits.in_memory} bytes", path=path)
-        found[entry.name] = lambda content=content: content  # type: ignore[misc]
+        found.append((entry.name, content))
     return found
+
+
+def _again(path: str, limits: Limits, name: str) -> bytes:
+    """Another file of a package, from another walk."""
+    return inside(lambda: bytes(_archive(path, limits).read(name)), into=bytes, paths=(path,), limits=limits)
 
 
 def _archive(path: str, limits: Limits) -> "Archive":

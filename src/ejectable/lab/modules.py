@@ -14,6 +14,7 @@ import msgspec
 
 from ejectable.errors import BadInput, DamagedInput
 from ejectable.intake import decompress, open_regular, read_bounded
+from ejectable.lab.inside import inside
 
 __all__ = ["Module", "ModuleSet", "depends_of", "module_name", "needed", "read_module"]
 
@@ -44,7 +45,11 @@ def read_module(path: str) -> Module:
     if name is None:
         raise BadInput("expected a module (.ko, .ko.xz, .ko.zst, .ko.gz)", path=path)
     with open_regular(path) as stream:
-        return Module(name, decompress(read_bounded(stream, MODULE_LIMIT, name=path), MODULE_LIMIT, name=path))
+        return Module(name, _unpacked(read_bounded(stream, MODULE_LIMIT, name=path), path))
+
+
+def _unpacked(data: bytes, path: str) -> bytes:
+    return inside(lambda: decompress(data, MODULE_LIMIT, name=path), into=bytes)
 
 
 class ModuleSet:
@@ -81,13 +86,14 @@ class ModuleSet:
         """The module, unpacked; raises `DamagedInput`."""
         if name not in self._loaded:
             path = self._paths[name]
-            self._loaded[name] = Module(name, decompress(self._readers[name](), MODULE_LIMIT, name=path))
+            self._loaded[name] = Module(name, _unpacked(self._readers[name](), path))
         return self._loaded[name]
 
     def depends(self, name: str) -> tuple[str, ...]:
         """What a module depends on, directly or (in modules.dep) altogether."""
         if name not in self._dependencies:
-            self._dependencies[name] = depends_of(self.load(name).content, path=self._paths[name])
+            content, path = self.load(name).content, self._paths[name]
+            self._dependencies[name] = inside(lambda: depends_of(content, path=path), into=tuple[str, ...])
         return self._dependencies[name]
 
 

@@ -17,6 +17,7 @@ from ejectable.errors import Missing
 __all__ = ["Qmp", "QmpRefused"]
 
 TRANSCRIPT_LIMIT = 4 << 20  # bytes
+MOST_EVENTS = 4096  # a run has some dozens; more is a QEMU that floods, and what is waited for then does not come
 CLOSE_S = 1.0
 
 
@@ -90,10 +91,12 @@ class Qmp:
                 return await work
         except ExecuteError as error:
             raise QmpRefused(str(error)) from error
+        except TimeoutError:
+            raise
         except (QMPError, OSError, EOFError) as error:
-            if isinstance(error, TimeoutError):
-                raise
             raise ConnectionError(f"QMP: {error}") from error
+        except Exception as error:  # the library trips over what no QEMU says: this one is no longer ours
+            raise ConnectionError(f"QMP: what came makes no sense ({type(error).__name__})") from error
 
     def note(self, direction: str, message: Any) -> None:
         """Write down what passed by, and keep it if it is an event."""
@@ -102,6 +105,6 @@ class Qmp:
         if self._size < TRANSCRIPT_LIMIT:
             self._size += len(line)
             self.transcript.append(line)
-        if direction == "<-" and "event" in content:
+        if direction == "<-" and "event" in content and len(self.events) < MOST_EVENTS:
             self.events.append(content)
             self._changed.set()

@@ -293,11 +293,12 @@ def as_text(reading: Reading, *, colour: bool, width: int, everything: bool = Fa
         lines += ["", *columns([("Logs", "Hosts", "What"), *_rows(reading)])]
         lines += ["", *_by_host(reading)]
     waiting = hangs(reading.events)
-    if len(waiting.tasks) > 1 or waiting.deadlocks or any(one.holders for one in waiting.tasks):
+    told = len(waiting.tasks) > 1 or any(one.holders for one in waiting.tasks)
+    if waiting.deadlocks or (told and (everything or not many)):
         lines += ["", paint("What waits", "bold", colour=colour)]
         for text in hang_lines(waiting):
             lines += wrap(clean(text), width=width, first="  - ", rest="    ")
-    if others:
+    if others and not many:
         lines += ["", paint("Also in the log", "bold", colour=colour)]
         for event in others[:SHOWN_EVENTS]:
             after = f", follows line {event.follows}" if event.follows else ""

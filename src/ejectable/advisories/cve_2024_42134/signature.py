@@ -313,7 +313,7 @@ def _fineibt(event: Event) -> bool | None:
 
 def _version_contradiction(kernel: str | None) -> str:
     """What the version says against it. A version never decides: vendors backport the defect and its fix."""
-    match = re.match(r"(\d+)\.(\d+)", kernel or "")
+    match = re.match(r"(\d{1,4})\.(\d{1,5})", kernel or "")
     if match and (int(match[1]), int(match[2])) < (6, 8):
         return f"though upstream had no such code in {kernel}: a vendor's backport, if the trace is right"
     if match and (int(match[1]), int(match[2])) >= (6, 11):

@@ -79,7 +79,7 @@ def chosen(menu: Sequence[Entry], default: str) -> Entry | None:
     """The entry that a default leads to: a number, an id or a title, and the same inside a submenu behind a `>`."""
     here, _, rest = default.partition(">")
     entry = None
-    if here.isdecimal() and int(here) < len(menu):
+    if here.isdecimal() and len(here) < 6 and int(here) < len(menu):
         entry = menu[int(here)]
     for one in menu:
         if here in (one.id, one.title):

@@ -32,7 +32,13 @@ class MetadataService:
     def __init__(self, address: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
         text = address or os.environ.get(ADDRESS_VARIABLE) or ADDRESS
         host, colon, port = text.rpartition(":")
-        if not colon or not port.isdecimal() or not 0 < int(port) < 65536 or not re.fullmatch(r"[\w.\-\[\]:]+", host):
+        if (
+            not colon
+            or not port.isdecimal()
+            or len(port) > 5
+            or not 0 < int(port) < 65536
+            or not re.fullmatch(r"[\w.\-\[\]:]+", host)
+        ):
             raise WrongUsage(f"${ADDRESS_VARIABLE} is {text!r}: expected host:port.")
         self.address = text
         self._at = (host.strip("[]"), int(port))

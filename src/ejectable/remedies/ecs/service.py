@@ -24,9 +24,9 @@ import msgspec
 from ejectable.errors import WrongUsage
 from ejectable.remedies import commands
 from ejectable.remedies.ecs.instance import on_ecs
+from ejectable.remedies.ecs.own_files import check_files, home_is_ours
 from ejectable.remedies.ecs.refusals import Refusal, as_error, failure
 from ejectable.remedies.ecs.sdk import ENDPOINT, ENDPOINT_VARIABLE
-from ejectable.remedies.ownership import other_writer
 
 __all__ = ["Ecs", "credentials_likely", "installed"]
 
@@ -88,8 +88,9 @@ class Ecs:
         self.pause = pause
         # What the SDK asks for, and no more: with DEBUG it would print its headers, and the token among them.
         own = {name: os.environ[name] for name in os.environ if name.startswith(("ALIBABA_CLOUD_", "EJECTABLE_ECS_"))}
-        home = os.environ.get("HOME", "")  # where `aliyun configure` left credentials, and maybe a program to run
-        if os.geteuid() != 0 or not other_writer(home):
+        check_files(own)
+        home = os.environ.get("HOME", "")
+        if home_is_ours(home):
             own["HOME"] = home
         environment = commands.environment(more=own)
         if not on_ecs():

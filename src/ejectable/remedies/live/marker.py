@@ -10,12 +10,10 @@ second in a row is the last: it is not loaded again before somebody has looked. 
 `host.live_repair` reads the mark.
 """
 
-from pathlib import Path
-
 from ejectable import host
 from ejectable.errors import Missing
 from ejectable.host.live_repair import BOOT_ID, MARK, MOST_STRIKES
-from ejectable.intake import write_atomically
+from ejectable.remedies import machine_files
 
 __all__ = ["MARK", "ask", "boot_id", "clear", "set_mark"]
 
@@ -43,22 +41,20 @@ def ask(root: host.Root) -> None:
 def set_mark(root: host.Root, release: str) -> None:
     """Mark this boot; on the disk when this returns. Raises `Missing` where it cannot be written."""
     strikes = host.read_live_repair(root).strikes
-    base = root.resolve("/var/lib") or "/var/lib"
-    place = Path(root.outside(f"{base}/ejectable/{MARK.rpartition('/')[2]}"))
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, f"{boot_id(root)} {release} {strikes}\n".encode(), mode=0o644)
+        place = machine_files.look(root, MARK).real
+        machine_files.write(root, place, f"{boot_id(root)} {release} {strikes}\n".encode(), mode=0o644)
     except OSError as error:
         raise Missing(f"{MARK} could not be written: {error.strerror}.", hint="Make room for it.") from error
 
 
 def clear(root: host.Root) -> list[str]:
     """Take the mark away, whichever boot it is of: somebody has looked. Says so, where there was one."""
-    place = root.file(MARK)
-    if place is None:
+    found = machine_files.look(root, MARK)
+    if found.content is None:
         return []
     try:
-        Path(place).unlink()
+        machine_files.remove(root, found.real)
     except OSError as error:
         raise Missing(f"{MARK} could not be removed: {error.strerror}.", hint="Remove it by hand.") from error
     return [f"Removed {MARK}."]

@@ -77,7 +77,7 @@ def read_headers(path: Path, release: str, hint: str | None = None) -> Headers:
         raise Missing("This kernel takes no modules, or does not let them go again.", hint="A reboot it has to be.")
     family = "clang" if options.get("CONFIG_CC_IS_CLANG") == "y" else "gcc"
     number = options.get("CONFIG_CLANG_VERSION" if family == "clang" else "CONFIG_GCC_VERSION", "")
-    if not number.isdigit() or int(number) < 10000:
+    if not number.isdecimal() or not 5 <= len(number) <= 9:
         raise Missing(f"{path} does not say which compiler the kernel was built with.", hint=hint)
     # scripts/cc-version.sh: 10000 * major + 100 * minor + patch level
     version = f"{int(number) // 10000}.{int(number) // 100 % 100}.{int(number) % 100}"

@@ -16,8 +16,9 @@ from typing import ClassVar, Literal
 import msgspec
 
 from ejectable import host
-from ejectable.errors import Missing
+from ejectable.errors import BadInput, Missing
 from ejectable.host.installed import natural
+from ejectable.intake import Directory
 from ejectable.remedies.commands import paste, run
 from ejectable.remedies.upgrade import apt_lists
 from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, telling
@@ -143,15 +144,16 @@ class Apt(Backend):
         """As `Backend.download`; works without root."""
         words = [f"{package.name}:{package.arch}={package.version}" for package in packages]
         # Root's apt downloads as _apt, so it gets a folder of its own; what is there in the end is moved out of reach.
-        aside = _lent(folder / "incoming")
-        done = run(["apt-get", *self._lists.options, "-qq", "download", *words], timeout_s=DOWNLOAD_S, cwd=str(aside))
-        if not done.ok:
-            raise Missing(
-                f"{packages[0].name} could not be downloaded: {telling(done)}", hint="Is the archive within reach?"
-            )
-        for package in packages:
-            _file(aside, package).replace(_path(folder, package))
-        return [_owned(_path(folder, package)) for package in packages]
+        with Directory.open(folder) as here, _lent(here, "incoming") as aside:
+            argv = ["apt-get", *self._lists.options, "-qq", "download", *words]
+            done = run(argv, timeout_s=DOWNLOAD_S, cwd=aside.name)
+            if not done.ok:
+                raise Missing(
+                    f"{packages[0].name} could not be downloaded: {telling(done)}", hint="Is the archive within reach?"
+                )
+            for package in packages:
+                _taken(aside, here, package)
+        return [_path(folder, package) for package in packages]
 
     def effect(self, offer: Offer, folder: Path) -> Effect:
         """As `Backend.effect`: what `apt-get --simulate` says it would do."""
@@ -173,7 +175,8 @@ class Apt(Backend):
 
     def fetch(self, offer: Offer, folder: Path) -> list[Path]:
         """As `Backend.fetch`: into an archive folder of our own, whose files apt then installs from."""
-        _lent(folder / "partial")
+        with Directory.open(folder) as here:
+            _lent(here, "partial").close()
         argv = ["apt-get", *self._lists.options, *_where(folder), "-qq", "-y", "--download-only", "--no-remove"]
         done = run([*argv, "install", *_words(offer)], timeout_s=DOWNLOAD_S)
         if not done.ok:
@@ -263,26 +266,41 @@ def _where(folder: Path) -> list[str]:
 
 
 def _path(folder: Path, package: Package) -> Path:
+    return folder / _file_name(package)
+
+
+def _file_name(package: Package) -> str:
     """As apt names what it downloads: the colon of an epoch is quoted (apt-pkg/acquire-item.cc, pkgAcqArchive)."""
-    return folder / f"{package.name}_{package.version.replace(':', '%3a')}_{package.arch}.deb"
+    return f"{package.name}_{package.version.replace(':', '%3a')}_{package.arch}.deb"
 
 
-def _lent(folder: Path) -> Path:
-    """A folder that apt's own unprivileged user can write to (apt.conf(5), APT::Sandbox::User)."""
-    folder.mkdir(mode=0o700, exist_ok=True)
+def _lent(folder: Directory, name: str) -> Directory:
+    """A folder in it that apt's own unprivileged user can write to (apt.conf(5), APT::Sandbox::User)."""
+    inner = folder.enter(name, make=True, mode=0o700)
     if os.geteuid() == 0:
         with suppress(KeyError, OSError):  # where there is no such user, apt goes on as root
-            os.chown(folder, pwd.getpwnam("_apt").pw_uid, 0)
-    return folder
+            os.fchown(inner.descriptor, pwd.getpwnam("_apt").pw_uid, 0)
+    return inner
 
 
-def _owned(path: Path) -> Path:
-    os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)
-    return path
+def _taken(aside: Directory, here: Directory, package: Package) -> None:
+    """Move a package out of apt's reach, and make it this user's. Raises `Missing` or `BadInput` for anything else."""
+    name = _file_name(package)
+    if aside.lstat(name) is None:
+        raise _absent(package)
+    aside.rename(name, name, into=here)
+    with here.open_file(name) as file:
+        if os.fstat(file.fileno()).st_nlink != 1:
+            raise BadInput("apt left a file with several names", path=name)
+        os.fchown(file.fileno(), os.geteuid(), os.getegid())
 
 
 def _file(folder: Path, package: Package) -> Path:
     path = _path(folder, package)
     if not path.is_file():
-        raise Missing(f"apt said that it downloaded {package.label}, but {path.name} is not there.")
+        raise _absent(package)
     return path
+
+
+def _absent(package: Package) -> Missing:
+    return Missing(f"apt said that it downloaded {package.label}, but {_file_name(package)} is not there.")

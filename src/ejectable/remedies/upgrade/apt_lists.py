@@ -5,19 +5,21 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 
 import msgspec
 
 from ejectable import host
 from ejectable.errors import EjectableError, Missing
+from ejectable.intake import Directory
 from ejectable.remedies.commands import run
-from ejectable.remedies.upgrade.backend import Package, plain
+from ejectable.remedies.upgrade.backend import Package, number, plain
 from ejectable.remedies.upgrade.folders import cache
 
 __all__ = ["Candidate", "Known", "Lists"]
 
 DAY = 86400
+MOST_NAMES = 500  # that are asked about at once: a kernel has a dozen packages
+STAMP = "fetched"
 OURS_FRESH_S = 3600  # lists that we fetched ourselves are taken for this long
 QUERY_S = 60.0
 UPDATE_S = 600.0
@@ -98,10 +100,8 @@ class Lists:
         return None
 
     def _changed(self, path: str) -> float:
-        try:
-            return Path(self._root.outside(path)).stat().st_mtime
-        except OSError:
-            return 0.0
+        about = self._root.stat(path)
+        return about.st_mtime if about else 0.0
 
     def _refreshed(self) -> float:
         """When the lists of the system were fetched, in seconds; the files themselves carry their server's time."""
@@ -116,30 +116,34 @@ class Lists:
 
     def _private(self) -> list[str]:
         """Options for lists of our own; fetched where they are not there yet, or old."""
-        folder = cache("apt")
-        (folder / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-        configuration = folder / "apt.conf"
-        configuration.write_text(CONFIGURATION, encoding="ascii")
-        options = ["-o", f"Dir::State::Lists={folder}/lists", "-c", str(configuration)]
-        stamp = folder / "fetched"
-        if not stamp.exists() or time.time() - stamp.stat().st_mtime > OURS_FRESH_S:
-            # As this user, whoever that is: apt's own unprivileged user could not write here. Without the error mode
-            # apt is content with what it has when the archive is out of reach (apt-get(8), --error-on=any).
-            how = ("-o", "APT::Sandbox::User=", "-o", "APT::Update::Error-Mode=any")
-            done = run(["apt-get", *options, *how, "-qq", "update"], timeout_s=UPDATE_S)
-            if not done.ok or "Failed to fetch" in done.err:
-                raise Missing(done.last)
-            stamp.touch()
+        with Directory.open(cache("apt")) as folder:
+            with folder.enter("lists", make=True) as lists:
+                lists.enter("partial", make=True).close()
+            folder.write("apt.conf", CONFIGURATION.encode("ascii"), lasting=False)
+            options = ["-o", f"Dir::State::Lists={folder.name}/lists", "-c", f"{folder.name}/apt.conf"]
+            fetched = folder.lstat(STAMP)
+            if fetched is None or time.time() - fetched.st_mtime > OURS_FRESH_S:
+                # As this user, whoever that is: apt's own unprivileged user could not write here. Without the error
+                # mode apt is content with what it has when the archive is out of reach (apt-get(8), --error-on=any).
+                how = ("-o", "APT::Sandbox::User=", "-o", "APT::Update::Error-Mode=any")
+                done = run(["apt-get", *options, *how, "-qq", "update"], timeout_s=UPDATE_S)
+                if not done.ok or "Failed to fetch" in done.err:
+                    raise Missing(done.last)
+                folder.write(STAMP, b"", lasting=False)
         return options
 
     def ask(self, names: Sequence[str]) -> dict[str, Known]:
-        """What the lists say of some packages; those that nobody knows are left out."""
+        """What the lists say of some packages; those that nobody knows are left out.
+
+        Names may come out of records, whose author may have made them look like options of apt's, or very many.
+        """
+        names = [name for name in names if plain(name)][:MOST_NAMES]
         if not names:
             return {}
         found: dict[str, Known] = {}
         policy = run(["apt-cache", *self.options, "policy", *names], timeout_s=QUERY_S)
         taken = _policies(policy.out)
-        wanted = [f"{name}={one.candidate}" for name, one in taken.items() if one.candidate]
+        wanted = [f"{name}={one.candidate}" for name, one in taken.items() if plain(name, one.candidate or "")]
         records = self.records(wanted)
         for name, one in taken.items():
             record = records.get((name, one.candidate or ""))
@@ -160,8 +164,8 @@ class Lists:
                 each.get("Version", ""),
                 each.get("Architecture", ""),
                 digest=each.get("SHA256", ""),
-                size=_number(each.get("Size")),
-                installed_size=_number(each.get("Installed-Size"), 1024),
+                size=number(each.get("Size")),
+                installed_size=number(each.get("Installed-Size"), 1024),
             )
             if not plain(package.name, package.version, package.arch):
                 continue
@@ -203,7 +207,3 @@ def _policies(text: str) -> dict[str, _Policy]:
         elif line.startswith(("     ", " *** ")) and not line.startswith("        ") and len(words) > 1:
             here.versions.append(words[1] if words[0] == "***" else words[0])
     return found
-
-
-def _number(text: str | None, unit: int = 1) -> int | None:
-    return int(text) * unit if text and text.isdecimal() and len(text) < 16 else None

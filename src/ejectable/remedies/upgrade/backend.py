@@ -12,7 +12,7 @@ import msgspec
 from ejectable import host
 from ejectable.remedies.commands import Finished
 
-__all__ = ["Backend", "Effect", "Offer", "Owner", "Package", "not_newer", "plain", "telling"]
+__all__ = ["Backend", "Effect", "Offer", "Owner", "Package", "not_newer", "number", "plain", "telling"]
 
 # Names and versions as Debian's policy and rpm allow them: no slash, no blank, no dash in front. They come out of an
 # archive's lists, and become words of commands and names of files.
@@ -140,6 +140,11 @@ def not_newer(backend: Backend, owner: Owner) -> str:
 def plain(*texts: str) -> bool:
     """Whether these may be the name, version or architecture of a package."""
     return all(len(text) < 256 and WORD.fullmatch(text) for text in texts)
+
+
+def number(text: str | None, unit: int = 1) -> int | None:
+    """A size in bytes out of metadata, given in `unit`; `None` for what is none."""
+    return int(text) * unit if text and text.isdecimal() and len(text) < 16 else None
 
 
 def telling(done: Finished) -> str:

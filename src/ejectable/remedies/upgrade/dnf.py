@@ -5,18 +5,22 @@ dnf's own metadata cache is asked first. Where it is old or absent, dnf fetches 
 user's. Kernels are "installonly" packages: a newer one comes beside the one in use (dnf.conf(5), installonlypkgs).
 """
 
+import os
 import re
+import stat
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from ejectable import host
 from ejectable.errors import Missing
+from ejectable.intake import Directory
 from ejectable.remedies.commands import paste, run, which
 from ejectable.remedies.upgrade import rpm
-from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, plain, telling
+from ejectable.remedies.upgrade.backend import Backend, Effect, Offer, Owner, Package, number, plain, telling
 from ejectable.remedies.upgrade.flavour import newer
 from ejectable.remedies.upgrade.folders import cache
 
@@ -49,18 +53,21 @@ class Dnf(Backend):
     @cached_property
     def options(self) -> tuple[str, ...]:
         """Which metadata dnf uses."""
-        times = [
-            Path(self.root.outside(f"/var/cache/dnf/{name}/repodata/repomd.xml"))
+        found = [
+            self.root.stat(f"/var/cache/dnf/{name}/repodata/repomd.xml")
             for name in self.root.list("/var/cache/dnf") or ()
         ]
-        age = time.time() - max((path.stat().st_mtime for path in times if path.is_file()), default=0.0)
+        times = [about.st_mtime for about in found if about is not None and stat.S_ISREG(about.st_mode)]
+        age = time.time() - max(times, default=0.0)
         if self.offline:
             if age > FRESH_S:
                 self.stale.append(
                     "dnf's metadata is old or absent, and --offline forbids fetching it: `sudo dnf makecache` does."
                 )
             return ("--cacheonly",)
-        return ("--cacheonly",) if age < FRESH_S and self.root.path.owner() == "root" and _root() else self._own()
+        top = self.root.stat("/")
+        of_root = os.geteuid() == 0 and top is not None and top.st_uid == 0
+        return ("--cacheonly",) if age < FRESH_S and of_root else self._own()
 
     def _own(self) -> tuple[str, ...]:
         return (f"--setopt=cachedir={cache('dnf')}",)
@@ -160,8 +167,12 @@ class Dnf(Backend):
 
     def tidy(self) -> None:
         """As `Backend.tidy`: the packages go, the metadata stays for the next time."""
-        for path in cache("dnf").glob("*/packages/*.rpm"):
-            path.unlink(missing_ok=True)
+        with Directory.open(cache("dnf")) as top:
+            for repository in top.list():
+                with suppress(OSError), top.enter(repository) as inner, inner.enter("packages") as packages:
+                    for name in packages.list():
+                        if name.endswith(".rpm"):
+                            packages.remove(name)
 
     def commands(self, offer: Offer) -> tuple[str, ...]:
         """As `Backend.commands`."""
@@ -172,12 +183,6 @@ class Dnf(Backend):
         return rpm.LOCKS
 
 
-def _root() -> bool:
-    import os
-
-    return os.geteuid() == 0
-
-
 def _package(fields: Sequence[str]) -> Package:
     name, epoch, version, release, arch, size, installed_size, built, digest = (field.strip() for field in fields)
     return Package(
@@ -185,8 +190,8 @@ def _package(fields: Sequence[str]) -> Package:
         f"{epoch}:{version}-{release}",
         arch,
         digest=f"{digest} {built}",
-        size=int(size) if size.isdecimal() else None,
-        installed_size=int(installed_size) if installed_size.isdecimal() else None,
+        size=number(size),
+        installed_size=number(installed_size),
     )
 
 
