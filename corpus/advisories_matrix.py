@@ -28,7 +28,8 @@ __all__ = ["Row", "Truth", "expected", "rows", "table", "truths"]
 SOURCES = ("6.1", "6.12")  # families whose source package, and so whose changelog, is there
 TARGET = Path("docs/advisories-matrix.md")
 LETTERS = {"affected": "**A**", "fixed": "F", "not_affected": "-", "unknown": "?"}
-HEAD = """# Kernels against advisories
+HEAD = """<!-- SPDX-License-Identifier: GPL-2.0-or-later -->
+# Kernels against advisories
 
 Made by `python -m corpus.advisories_matrix`; do not edit. **A** affected, F fixed, - not affected, ? unknown, `!` not
 what is true; an empty cell was not asked, a word in parentheses has nothing to be held against. What is true comes from
@@ -44,6 +45,7 @@ class Truth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     driver: str
     since: str | None = None
     fixed: str | None = None
+    gone: str | None = None
     subject: str | None = None
     stable: Mapping[str, str] = {}
 
@@ -85,6 +87,8 @@ def expected(truth: Truth, version: str) -> str | None:
     number = _numbers(version)
     if truth.since and number[:2] < _numbers(truth.since):
         return "not_affected"
+    if truth.gone and number[:2] >= _numbers(truth.gone):
+        return "not_affected"
     if truth.fixed and number[:2] >= _numbers(truth.fixed):
         return "fixed"
     family = ".".join(map(str, number[:2]))
@@ -111,11 +115,19 @@ def _brought(family: str, subject: str) -> str | None:
 
 @cache
 def _changelog(family: str) -> str:
+    """The changelog of Debian's source package, kept: to take it out, all of the package is unpacked."""
     package = f"linux-source-{family}"
+    deb = fetch(package)
+    kept = cache_folder() / "changelogs" / deb.stem
+    if kept.exists():
+        return kept.read_text(encoding="utf-8", errors="replace")
     inside = f"./usr/share/doc/{package}/changelog.Debian.gz"
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", fetch(package)], stdout=subprocess.PIPE) as outer:
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as outer:
         packed = subprocess.run(["tar", "xO", inside], stdin=outer.stdout, capture_output=True, check=True)
-    return subprocess.run(["gzip", "-dc"], input=packed.stdout, capture_output=True, check=True).stdout.decode()
+    text = subprocess.run(["gzip", "-dc"], input=packed.stdout, capture_output=True, check=True).stdout
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(text)
+    return text.decode("utf-8", "replace")
 
 
 def _source_version(family: str) -> str:

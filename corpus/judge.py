@@ -30,6 +30,15 @@ ADVISORY = "CVE-2024-42134"
 EXIT_CODES = {"affected": 2, "unknown": 3, "fixed": 0, "not_affected": 0, "mitigated": 0}
 UNKNOWN_AT_MOST = 0.01
 AT_LEAST = 260
+OTHERS = """
+## Advisories against kernels
+
+`python -m corpus.advisories_matrix` asks every advisory about every cached kernel and writes
+`docs/advisories-matrix.md`; it ends with 1 where a word is wrong. What is true stands in
+`corpus/advisory_truth.toml` (upstream's releases, and the subject of the fix, which is looked for in the changelogs of
+Debian's packages). `corpus/driver_modules.py` builds single drivers with a defect put in, for those that no kernel on
+offer has. An advisory with `proven = False` is asked only by name, or with `--advisory all`.
+"""
 TABLE = Path(__file__).parents[1] / "docs" / "corpus.md"
 
 
@@ -189,10 +198,15 @@ def markdown(judgements: Sequence[Judgement], left_out: Sequence[str] = ()) -> s
         "<!-- SPDX-License-Identifier: GPL-2.0-or-later -->",
         "# The corpus",
         "",
-        "Written by `make corpus ARGS=--write`. Debian's kernels come from its archive; the built ones are made from",
-        "its kernel sources with the callback put back (`corpus/patches.py` lists the variants). What is expected",
-        "comes from how a kernel was made, never from ejectable. Times are of the whole process, on a machine with",
-        "other work to do. Kernels that hide the defect have tests of their own (`corpus/traps.py`).",
+        "Written by `make corpus ARGS=--write`. Debian's kernels come from its archive, from Debian 11 to experimental",
+        "(`corpus/debian_kernels.txt`); the built ones are made from its kernel sources with the callback put back",
+        "(`corpus/patches.py` lists the variants). What is expected comes from how a kernel was made, never from",
+        "ejectable. Times are of the whole process, on a machine with other work to do. Kernels that hide the defect",
+        "have tests of their own (`corpus/traps.py`).",
+        "",
+        "Debian's own kernels for amd64 have IBT and call depth tracking from 6.12 on; hw-tags has no code of its own",
+        "beyond its headers'. No kernel here has 64K pages. KASAN, SW_TAGS, KMSAN, KCSAN, gcov, kcov, randstruct and",
+        "LTO are judged as modules. What is listed but was not judged stands at the end.",
         "",
         summary(judgements),
         "",
@@ -201,7 +215,8 @@ def markdown(judgements: Sequence[Judgement], left_out: Sequence[str] = ()) -> s
         *("| " + " | ".join(row(one)) + " |" for one in judgements),
     ]
     if left_out:
-        lines += ["", "## Not judged", "", "Not built when this was written:", "", *(f"- {name}" for name in left_out)]
+        lines += ["", "## Not judged", "", "Not built, or not asked about, when this was written:", ""]
+        lines += [f"- {name}" for name in left_out]
     strange = [one for one in judgements if not one.right]
     if strange:
         lines += [
@@ -213,7 +228,7 @@ def markdown(judgements: Sequence[Judgement], left_out: Sequence[str] = ()) -> s
                 for one in strange
             ),
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + OTHERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

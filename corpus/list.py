@@ -157,7 +157,6 @@ ODD: list[tuple[str, str, Compiler]] = [
     (ARM, "gcov-clang", "clang-16"),
     (DEFAULT_RELEASE, "randstruct", "clang-16"),
     (ARM, "randstruct", "clang-19"),
-    (DEFAULT_RELEASE, "lockdep", "gcc-12"),
     (DEFAULT_RELEASE, "no-ftrace", "gcc-12"),
     (ARM, "no-ftrace", "gcc-12"),
     ("6.12.117+deb12-cloud-amd64", "kcfi-ibt", "clang-19"),
@@ -216,7 +215,14 @@ KERNELS = [
     *(Kernel(config="arm64-6.1-gcc", form="vmlinuz.efi", compression=packed) for packed in OLDER_ZBOOT),
     *(
         Kernel(config=config, variant=variant)
-        for config in ("amd64-clang-kcfi", "amd64-6.1-gcc", "arm64-6.1-gcc", "arm64-clang-os", "amd64-clang-lto")
+        for config in (
+            "amd64-clang-kcfi",
+            "amd64-6.1-gcc",
+            "arm64-6.1-gcc",
+            "arm64-clang-os",
+            "amd64-clang-lto",
+            "amd64-kasan",
+        )
         for variant in ("affected", "fixed")
     ),
 ]

@@ -55,19 +55,8 @@ HARDENINGS = {
     "gcov-clang": "-fprofile-arcs -ftest-coverage",
     # clang's own: structures of nothing but pointers to functions are shuffled, and those that are marked.
     "randstruct": "-DRANDSTRUCT -frandomize-layout-seed=ejectable",
-    "kcfi-ibt": "-fsanitize=kcfi -fcf-protection=branch -mibt-seal",
-    # What these options of a kernel change in a module's code comes from the headers alone.
-    "lockdep": " ".join(
-        f"-DCONFIG_{word}=1"
-        for word in (
-            "LOCKDEP",
-            "PROVE_LOCKING",
-            "DEBUG_SPINLOCK",
-            "DEBUG_MUTEXES",
-            "DEBUG_LOCK_ALLOC",
-            "TRACE_IRQFLAGS",
-        )
-    ),
+    "kcfi-ibt": "-fsanitize=kcfi -fcf-protection=branch",
+    # No flag goes with it: what these options of a kernel change in a module comes from the headers alone.
     "hw-tags": "-DCONFIG_KASAN=1 -DCONFIG_KASAN_HW_TAGS=1",
     "no-ftrace": "",
 }
@@ -90,6 +79,19 @@ for word; do
 	esac
 done
 exec {clang} {target} -w -Qunused-arguments {flags} "$@"
+"""
+
+
+# The same for gcc-11, among the options that headers of gcc-12's give.
+OLDER_GCC = """#!/bin/sh
+for word; do
+	shift
+	case $word in
+	-ftrivial-auto-var-init=zero) ;;
+	*) set -- "$@" "$word" ;;
+	esac
+done
+exec {gcc} "$@"
 """
 
 
@@ -218,6 +220,13 @@ def _build(aside: Path, module: Module) -> Path:
                 target="--target=aarch64-linux-gnu" if arm else "--target=x86_64-linux-gnu",
                 flags="" if arm else thunks,
             )
+        )
+        wrapper.chmod(0o755)
+        command.append(f"CC={wrapper}")
+    elif module.compiler == "gcc-11":
+        wrapper = work / "gcc-wrapper"
+        wrapper.write_text(
+            OLDER_GCC.format(gcc=compilers.command(module.compiler, "aarch64-linux-gnu-" if arm else ""))
         )
         wrapper.chmod(0o755)
         command.append(f"CC={wrapper}")

@@ -30,7 +30,7 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     write_seeds(target, corpus)
     folders = [str(corpus), *([str(regressions)] if regressions.is_dir() else [])]
-    limits = ["-timeout=30", "-rss_limit_mb=1024", "-max_len=262144"]
+    limits = ["-timeout=10", "-rss_limit_mb=1024", "-max_len=262144"]
     atheris.Setup([sys.argv[0], *limits, *sys.argv[1:], *folders], lambda data: run_target(target, data))
     atheris.Fuzz()
 

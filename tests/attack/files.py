@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What people and storms do to one file: cut, flip, wrap, rename, replace, mix with the fixed twin."""
 
+import base64
 import bz2
+import contextlib
 import gzip
 import lzma
 import os
 import shutil
 import subprocess
 import tarfile
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.attack.harness import Context, Transformation
 
-__all__ = ["FILES", "rewritten"]
+__all__ = ["FILES", "replaced_meanwhile", "rewritten"]
 
 NAMES = ("kernel", "download(1)", "x.ko.xz", "a b.rpm", "vmlinuz")
 
@@ -141,8 +144,99 @@ def _in_a_folder_with_the_fixed(path: Path, context: Context) -> Path:
     return folder
 
 
+def _crlf(path: Path, _context: Context) -> Path:
+    """As a transfer in text mode has it."""
+    return rewritten(path, path.read_bytes().replace(b"\n", b"\r\n"))
+
+
+def _half_of_each(path: Path, context: Context) -> Path:
+    """Its beginning, and the end of the fixed one."""
+    mine, theirs = path.read_bytes(), context.twin().read_bytes()
+    half = len(mine) // 2
+    return rewritten(path, mine[:half] + theirs[half:])
+
+
+def _in_a_tar_in_a_zip(path: Path, context: Context) -> Path:
+    return _in_zip(_in_tar(path, context), context)
+
+
+def _twice_compressed(path: Path, _context: Context) -> Path:
+    target = path.with_name(f"{path.name}.gz.xz")
+    target.write_bytes(lzma.compress(gzip.compress(path.read_bytes(), 1, mtime=0), preset=0))
+    path.unlink()
+    return target
+
+
+def _in_one_archive_with_the_fixed(path: Path, context: Context) -> Path:
+    target = path.with_name("both.tar.gz")
+    with tarfile.open(target, "w:gz", compresslevel=1) as archive:
+        archive.add(context.twin(), arcname=f"a/{path.name}")
+        archive.add(path, arcname=f"b/{path.name}")
+    path.unlink()
+    return target
+
+
+def _two_of_one_name_in_an_archive(path: Path, context: Context) -> Path:
+    """As `tar -r` has it after an update: unpacking it gives the last one."""
+    target = path.with_name("updated.tar")
+    with tarfile.open(target, "w") as archive:
+        archive.add(context.twin(), arcname=path.name)
+        archive.add(path, arcname=path.name)
+    path.unlink()
+    return target
+
+
+def _duplicated(path: Path, _context: Context) -> Path:
+    """In a folder, with itself under another name."""
+    folder = path.with_name("twice")
+    folder.mkdir()
+    path.rename(folder / path.name)
+    shutil.copyfile(folder / path.name, folder / f"copy-of-{path.name}")
+    return folder
+
+
+def _unreadable(path: Path, _context: Context) -> Path:
+    path.chmod(0)
+    return path
+
+
+def replaced_meanwhile(mine: Path, theirs: Path, ask: Callable[[], int]) -> None:
+    """Asks while the fixed one is put in its place and taken away, over and over; at the end it is as it was."""
+    about, kept, fixed = mine.stat(), mine.with_name(f"{mine.name}~"), mine.with_name(f"{mine.name}.fixed~")
+    shutil.copyfile(mine, kept)
+    shutil.copyfile(theirs, fixed)
+    over = threading.Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            for source in (fixed, kept):
+                with contextlib.suppress(OSError):
+                    shutil.copyfile(source, mine)
+                    os.utime(mine, ns=(about.st_atime_ns, about.st_mtime_ns))
+                over.wait(0.004)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for _ in range(3):
+            ask()
+    finally:
+        over.set()
+        thread.join()
+    shutil.copyfile(kept, mine)
+    os.utime(mine, ns=(about.st_atime_ns, about.st_mtime_ns))
+    kept.unlink()
+    fixed.unlink()
+
+
+def _replaced_during_a_run(path: Path, context: Context) -> Path:
+    path = rewritten(path, path.read_bytes())
+    replaced_meanwhile(path, context.twin(), lambda: context.ask(path))
+    return path
+
+
 FILES = tuple(
-    Transformation(name, ("file",), apply)
+    Transformation(name, ("file", "log"), apply, as_nobody=apply is _unreadable)
     for name, apply in (
         ("cut", _cut),
         ("cut near the end", _cut_near_the_end),
@@ -164,5 +258,15 @@ FILES = tuple(
         ("the fixed one in front", _fixed_in_front),
         ("through a link", _through_a_link),
         ("in a folder with the fixed one", _in_a_folder_with_the_fixed),
+        ("bytes of a text transfer", _crlf),
+        ("half of it, half of the fixed one", _half_of_each),
+        ("base64", _wrapped(base64.encodebytes, ".b64")),
+        ("twice compressed", _twice_compressed),
+        ("in a tar in a zip", _in_a_tar_in_a_zip),
+        ("in one archive with the fixed one", _in_one_archive_with_the_fixed),
+        ("two of one name in an archive", _two_of_one_name_in_an_archive),
+        ("duplicated under another name", _duplicated),
+        ("may not be read", _unreadable),
+        ("replaced during a run", _replaced_during_a_run),
     )
 )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from tests.attack.pastes import PASTES
 
-__all__ = ["DAMAGES", "DRESSES", "Transformation", "apply"]
+__all__ = ["DAMAGES", "DRESSES", "Transformation", "apply", "text_of"]
 
 Transformation = Callable[[str, random.Random], bytes]
 
@@ -88,6 +88,45 @@ def _callers(text: str, _rng: random.Random) -> bytes:
         stamp = STAMP.match(line)
         rest = line[stamp.end() :] if stamp else line
         lines += [f"[ 9321.{at:06d}][    T7] {rest}", f"[ 9321.{at:06d}][    C3] net eth{at}: link is up"]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _other_report(number: int, caller: str = "") -> list[str]:
+    """The lines of another crash, a warning: different for each number."""
+    at = f"{number:03x}"
+    return [
+        f"[ 9300.{number:06d}]{caller} {line}"
+        for line in (
+            "------------[ cut here ]------------",
+            f"WARNING: CPU: 1 PID: 77 at drivers/acme/acme.c:{number + 1} acme_{at}_work+0x1b/0x90",
+            "CPU: 1 PID: 77 Comm: kworker/1:1 Not tainted 6.8.0-31-generic #31-Ubuntu",
+            f"RIP: 0010:acme_{at}_work+0x1b/0x90",
+            "Call Trace:",
+            " <TASK>",
+            f" acme_{at}_work+0x1b/0x90",
+            " process_one_work+0x16c/0x350",
+            " worker_thread+0x306/0x440",
+            " kthread+0xef/0x120",
+            " </TASK>",
+            "---[ end trace 0000000000000000 ]---",
+        )
+    ]
+
+
+def _with_another(text: str, *, before: int = 0, after: int = 0) -> str:
+    """So many other reports in front of it and behind it."""
+    first = [line for number in range(before) for line in _other_report(number)]
+    last = [line for number in range(after) for line in _other_report(number)]
+    return "\n".join([*first, *text.splitlines(), *last]) + "\n"
+
+
+def _two_reports(text: str, _rng: random.Random) -> bytes:
+    """Another CPU's report line by line between its own; printk names the callers."""
+    other = _other_report(7, "[    C1]")
+    lines = []
+    for at, line in enumerate(text.splitlines()):
+        lines.append(f"[ 9300.{at:06d}][    T7] {STAMP.sub('', line)}")
+        lines += other[at : at + 1]
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -166,6 +205,16 @@ DRESSES: dict[str, Transformation] = {
     "colours": _before("\x1b[0;33m"),
     "two hosts": _two_hosts,
     "callers": _callers,
+    "another report before": _whole(lambda text: _with_another(text, before=1)),
+    "another report behind": _whole(lambda text: _with_another(text, after=1)),
+    "60 reports before": _whole(lambda text: _with_another(text, before=60)),
+    "another CPU's report between": _two_reports,
+    "latin-1 quotes around": _whole(lambda text: b"\x93" + text.encode() + b"\x94\n"),
+    "xml": _whole(lambda text: f'<?xml version="1.0"?>\n<log><![CDATA[{text}]]></log>\n'),
+    "csv": _whole(
+        lambda text: "time,message\n" + "".join(f'{at},"{line}"\n' for at, line in enumerate(text.splitlines()))
+    ),
+    "mail": _whole(lambda text: f"From: a@b\nSubject: it crashed\n\n{text}\n-- \nregards\n"),
     **PASTES,
 }
 
@@ -233,6 +282,28 @@ def _shuffled_near(text: str, rng: random.Random) -> bytes:
     return "".join(lines).encode()
 
 
+def _mixed(text: str, _rng: random.Random) -> bytes:
+    """Another CPU's report line by line between its own, and nothing names the callers."""
+    other = [STAMP.sub("[ 9321.000001] ", line) for line in _other_report(7)]
+    lines = []
+    for at, line in enumerate(text.splitlines()):
+        lines += [line, *other[at : at + 1]]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _between(text: str, rng: random.Random) -> bytes:
+    """Another report in the middle of it."""
+    lines = text.splitlines()
+    at = rng.randrange(len(lines) or 1)
+    return ("\n".join([*lines[:at], *_other_report(3), *lines[at:]]) + "\n").encode()
+
+
+def _shuffled(text: str, rng: random.Random) -> bytes:
+    lines = text.splitlines(keepends=True)
+    rng.shuffle(lines)
+    return "".join(lines).encode()
+
+
 DAMAGES: dict[str, Transformation] = {
     "beginning lost": lambda text, rng: _cut(text, rng, head=True, tail=False),
     "end lost": lambda text, rng: _cut(text, rng, head=False, tail=True),
@@ -245,7 +316,27 @@ DAMAGES: dict[str, Transformation] = {
     "frames doubted": _doubted,
     "foreign lines": _foreign_lines,
     "neighbours swapped": _shuffled_near,
+    "joined by blanks": lambda text, _rng: " ".join(text.split("\n")).encode(),
+    "joined without blanks": lambda text, _rng: text.replace("\n", "").encode(),
+    "another CPU's lines between": _mixed,
+    "another report between": _between,
+    "blanks collapsed": lambda text, _rng: re.sub(r"[ \t]+", " ", text).encode(),
+    "question marks for what is not ASCII": lambda text, _rng: text.encode("ascii", "replace"),
+    "columns cut at 60": lambda text, _rng: "".join(f"{line[:60]}\n" for line in text.splitlines()).encode(),
+    "every second line lost": lambda text, _rng: "".join(text.splitlines(keepends=True)[::2]).encode(),
+    "wrong order": _shuffled,
 }
+
+
+def text_of(data: bytes) -> str | None:
+    """The text of a log, whatever its encoding; `None` where it is packed, or no text."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    if data.count(b"\0") * 3 > len(data) and data[1:2] == b"\0":
+        return data.decode("utf-16-le", "replace")
+    if data.startswith((b"\x1f\x8b", b"PK\3\4", b"\xfd7zXZ", b"BZh", b"\x28\xb5\x2f\xfd")) or b"ustar" in data[:512]:
+        return None
+    return data.decode("utf-8", "replace")
 
 
 def apply(name: str, text: str, seed: int) -> bytes:

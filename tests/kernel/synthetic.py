@@ -116,18 +116,18 @@ def refusal(read: Callable[[], object]) -> BadInput | None:
     return None
 
 
-def _contents(size: int, config: bytes = CONFIG) -> bytes:
+def _contents(size: int, config: bytes = CONFIG, banner: str = BANNER) -> bytes:
     note = struct.pack("<III4s", 4, 20, 3, b"GNU\0") + bytes.fromhex(BUILD_ID)
     embedded = b"IKCFG_ST" + gzip.compress(config, mtime=0) + b"IKCFG_ED"
     # Something between the extremes of compressible, the same in every run.
     filler = b"".join(struct.pack("<II", i * 2654435761 % 2**32, i) for i in range(size // 8))
-    text = note + BANNER.encode() + b"\0" + embedded
+    text = note + banner.encode() + b"\0" + embedded
     return text + bytes(-len(text) % 64) + filler
 
 
-def vmlinux(size: int = 1 << 16, config: bytes = CONFIG) -> bytes:
+def vmlinux(size: int = 1 << 16, config: bytes = CONFIG, banner: str = BANNER) -> bytes:
     """A stripped x86-64 vmlinux without section headers; some `size` bytes."""
-    content = _contents(size, config)
+    content = _contents(size, config, banner)
     header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, TEXT, 64, 0, 0, 64, 56, 3, 64, 0, 0)
     start = 0x1000
     segments = (
@@ -149,7 +149,7 @@ def arm64_image(size: int = 1 << 16, *, relocations: int = 512) -> bytes:
     return struct.pack("<IIQQQ24x4sI", 0x91005A4D, 0x14000000, 0, len(image) + 4096, 0xA, b"ARM\x64", 0) + image[64:]
 
 
-def bzimage(payload: bytes, *, protocol: int = 0x20F) -> bytes:
+def bzimage(payload: bytes, *, protocol: int = 0x20F, banner: str = BANNER) -> bytes:
     """Setup code, header and payload, as arch/x86/boot/tools/build puts them together."""
     setup_sectors = 4
     decompressor = 0x200
@@ -162,7 +162,7 @@ def bzimage(payload: bytes, *, protocol: int = 0x20F) -> bytes:
     struct.pack_into("<H", setup, 0x236, 1)
     if protocol >= 0x208:
         struct.pack_into("<II", setup, 0x248, decompressor, len(payload))
-    version = BANNER.removeprefix("Linux version ").strip().encode() + b"\0"
+    version = banner.removeprefix("Linux version ").strip().encode() + b"\0"
     setup[0x600 : 0x600 + len(version)] = version
     return bytes(setup) + b"\xcc" * decompressor + payload + bytes(4096)
 

@@ -178,7 +178,8 @@ class Assembly:
             report.match = match
             report.add(line.text, self._line)
             return True
-        unclear = report.match is LOST or own.name == "any-bug"  # its first line is lost, or has a character wrong
+        # Its first line is lost, or has a character wrong. Behind a trace, the next report begins.
+        unclear = (report.match is LOST and not _has_frames(report)) or own.name == "any-bug"
         if pattern.trap and (own.trap or unclear) and self._same_trap(report, match):
             report.add(line.text, self._line)
             report.gap = 0

@@ -2,12 +2,14 @@
 """Whether bytes are a kernel's log at all; if not, what they seem to be, and how to get a log."""
 
 import re
+from collections.abc import Iterator, Sequence
 
 from ejectable.crash.lines import clean, read
-from ejectable.crash.oops_patterns import GATE, find
+from ejectable.crash.lost import is_benign
+from ejectable.crash.oops_patterns import GATE, NOT_MEANT, find
 from ejectable.errors import BadInput
 
-__all__ = ["SAMPLE", "NoLog", "first_pattern", "is_kernel_log", "refuse"]
+__all__ = ["SAMPLE", "NoLog", "first_pattern", "is_kernel_log", "left_unread", "refuse", "unread_line"]
 
 SAMPLE = 1 << 17  # bytes that are looked at
 HINT = "Give it the output of dmesg, journalctl -k, a serial console, or a file from /sys/fs/pstore."
@@ -30,6 +32,21 @@ SPOKEN = re.compile(
     re.MULTILINE,
 )
 ENOUGH_SPOKEN = 3
+# What stands in reports alone, wherever in a line and in whatever wrapping: frames, heads and ends of traces.
+REPORTED = re.compile(
+    r"\w\w\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}|Call [Tt]race:|</?TASK>|---\[ end (?:trace|Kernel panic)"
+    r"|\b[RE]IP: [0-9(\[]|\bOops: [0-9a-f]{4}|NULL pointer dereference,? (?:at|address: )(?: |0)"
+    r"|\bBUG: (?:kernel NULL|unable to handle)|#PF\b|\bPGD [0-9a-f]|\bCR2: [0-9a-f]{8}|\b[RE]SP: 00[0-9a-f]{2}:"
+)
+# One of these is in each of them, and they are found fast.
+WITHIN = ("+0x", "all ", "TASK>", "[ end ", "IP: ", "Oops: ", "NULL", "BUG: ", "#PF", "PGD ", "CR2: ", "SP: 0")
+SMALL = 1 << 22  # bytes of a log that somebody may have joined
+DAEMON = re.compile(r"[\w./-]\[\d{1,9}\]: [^\n]*\Z")  # a program speaks of a crash: `ops[77]: `
+LINE = 240  # characters of it
+WORDS, BEHIND = 2, 6  # of a report, before the first that was read and behind it, where some are said again
+BENIGN_LINES = 60  # that a trace may be long which somebody asked for
+READ = 1 << 14  # characters of a line that the reader looks at
+BEFORE = 8192  # characters before it in which something may say that somebody asked for the trace
 GATE_BYTES = re.compile(GATE.pattern.encode())
 
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"%PDF")
@@ -76,6 +93,53 @@ def first_pattern(data: bytes) -> int | None:
         if line is not None and any(find(piece) for piece in line.text.split("\n")[:50]):
             return start
         position = end + 1
+    return None
+
+
+def _reported(text: str) -> Iterator[re.Match[str]]:
+    for word in WITHIN:
+        at = text.find(word)
+        while at >= 0:
+            if match := REPORTED.search(text, max(0, at - 4), at + 60):
+                yield match
+            at = text.find(word, at + 1)
+
+
+def left_unread(data: bytes) -> str | None:
+    """The words of a report in a log in which none was read, or `None`. Its wrapping may be one that nobody knows."""
+    text = data.replace(b"\0", b"").decode("utf-8", "replace").replace("\\", "")
+    for whole in (text, text.replace("\n", "")):  # it may be folded
+        for match in _reported(whole):
+            before = whole[max(0, match.start() - BEFORE) : match.start()]
+            if not is_benign(before) and not DAEMON.search(before[-LINE:]):
+                return whole[max(0, match.start() - 40) : match.end() + 40]
+    return None
+
+
+def _words(line: str) -> int:
+    return len(REPORTED.findall(line)) if any(word in line for word in WITHIN) else 0
+
+
+def unread_line(data: bytes, read: Sequence[tuple[int, int]]) -> int | None:
+    """The first of several lines that belong to a report, and to none of those that were `read`; or `None`.
+
+    `read` are the first and last line of each, from 1. What is beyond the part of a line that is read counts as well.
+    """
+    if len(data) > SMALL:
+        return None
+    first, words, benign = None, 0, 0
+    spans = sorted(read)
+    begin = spans[0][0] if spans else 0
+    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
+        while spans and spans[0][1] < number:
+            del spans[0]
+        unread = line[READ:] if any(start <= number <= end for start, end in spans) else line
+        if is_benign(unread):
+            benign = number + BENIGN_LINES
+        if number > benign and not NOT_MEANT.search(unread[:READ]) and (found := _words(unread)):
+            first, words = first or number, words + found
+            if words >= (WORDS if number < begin else BEHIND):
+                return first
     return None
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import msgspec
 
 from ejectable.crash.fields import is_document
-from ejectable.crash.kernel_log import SAMPLE, first_pattern, is_kernel_log, refuse
+from ejectable.crash.kernel_log import SAMPLE, first_pattern, is_kernel_log, left_unread, refuse, unread_line
 from ejectable.crash.lines import clean, read
 from ejectable.crash.prefixes import learn
 from ejectable.crash.reader import Reader
@@ -56,33 +56,44 @@ def read_bytes(data: bytes, source: str, *, matters: Matters = nothing_matters) 
     """
     pieces = undress(data) if len(data) <= LARGEST else [Piece(data)]
     logs = [_read_piece(piece, source, matters) for piece in pieces]
-    events = [event for log_events, _ in logs for event in log_events]
+    events = [event for log_events, _, _ in logs for event in log_events]
     if len(pieces) > 1:
-        events = [event for at, (found, _) in enumerate(logs) for event in _named(found, pieces[at].field)]
+        events = [event for at, (found, _, _) in enumerate(logs) for event in _named(found, pieces[at].field)]
     log = _log(logs[0][1], events, [piece.data for piece in pieces])
-    log.left_out = sum(reader.left_out for _, reader in logs)
+    log.left_out = sum(reader.left_out for _, reader, _ in logs)
+    unread = next((line for _, _, line in logs if line is not None), None)
+    if events and unread is not None:
+        detail = "Lines of a report of a crash are in none of those that were read."
+        log.suspicious = Doubt(DoubtKind.UNPARSED, f"{source}:{unread}", detail)
     return log
 
 
-def _read_piece(piece: Piece, source: str, matters: Matters) -> tuple[list[Event], Reader]:
-    """One log that is in memory, with what is learned from it."""
+def _read_piece(piece: Piece, source: str, matters: Matters) -> tuple[list[Event], Reader, int | None]:
+    """One log that is in memory, with what is learned from it, and the first line of a report that was not read."""
     feeder = Feeder(source, matters)
     feeder.learn(piece.data)
     events = feeder.reader.feed(piece.data)
     events += feeder.finish()
+    unread = None
+    if events and not feeder.reader.left_out:  # the lines of what is left out are not known
+        unread = unread_line(piece.data, [(event.line, event.last_line or event.line) for event in events])
     if piece.numbers is None:
-        return events, feeder.reader
+        return events, feeder.reader, unread
     numbers = [0, *piece.numbers]
 
     def line(number: int | None) -> int | None:
         return None if number is None else numbers[min(number, len(numbers) - 1)]
 
-    return [
-        msgspec.structs.replace(
-            event, line=line(event.line), last_line=line(event.last_line), follows=line(event.follows)
-        )
-        for event in events
-    ], feeder.reader
+    return (
+        [
+            msgspec.structs.replace(
+                event, line=line(event.line), last_line=line(event.last_line), follows=line(event.follows)
+            )
+            for event in events
+        ],
+        feeder.reader,
+        line(unread),
+    )
 
 
 def _named(events: list[Event], field: str) -> list[Event]:
@@ -190,6 +201,9 @@ def _log(reader: Reader, events: list[Event], samples: list[bytes]) -> Log:
         line, text = reader.suspicious
         detail = f"“{text.strip()[:100]}” speaks of a crash, and no report of one could be read."
         log.suspicious = Doubt(DoubtKind.UNPARSED, f"{reader.source}:{line}", detail)
+    elif not events and (words := next(filter(None, map(left_unread, samples)), None)) is not None:
+        detail = f"“{words.strip()}” is of a report of a crash, in a wrapping in which no report could be read."
+        log.suspicious = Doubt(DoubtKind.UNPARSED, reader.source, detail)
     return log
 
 

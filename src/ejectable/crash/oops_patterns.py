@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 
 from ejectable.crash.oops_pattern import Match, OopsPattern
 
-__all__ = ["CAUSED", "CONSEQUENCE", "GATE", "SUSPICIOUS", "find", "speaks_of_a_crash"]
+__all__ = ["CAUSED", "CONSEQUENCE", "GATE", "NOT_MEANT", "SUSPICIOUS", "find", "speaks_of_a_crash"]
 
 # Panics that only carry out what an earlier report began.
 CONSEQUENCE = re.compile(
@@ -48,12 +48,14 @@ NOT_MEANT = re.compile(
 # Words of a report. A line with one of them that is in no report may be what is left of one.
 SUSPICIOUS = re.compile(
     r"\+0x[0-9a-f]{1,8}/0x[0-9a-f]|Call [Tt]race|\b[RE]IP: |\bOops\b|\bBUG: |NULL pointer|general protection fault"
-    r"|[Kk]ernel panic|---\[ end trace|exited with (?:preempt_count|irqs disabled)"
+    r"|[Kk]ernel panic|---\[ end trace|^ *</?TASK>|exited with (?:preempt_count|irqs disabled)"
 )
 
 
 def speaks_of_a_crash(text: str) -> bool:
     """Whether a line that is in no report has words of one."""
+    if "---[ end Kernel panic" in text:  # begins nothing, and ends what a crash began
+        return True
     if not SUSPICIOUS.search(text):
         return False
     return len(text) > LONG or not NOT_MEANT.search(text)

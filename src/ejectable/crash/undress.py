@@ -35,6 +35,7 @@ OWN_BEGINNING = re.compile(
     r"|PGD |Workqueue: |---|(?:\? )?[A-Za-z_][\w.]{2,80}\+0x[0-9a-f]{1,6}/"
     r"|WARNING: |INFO: |Kernel |PKRU|DR\d: |R[SDB][IP]: )"
 )
+ALIKE = 6  # characters: "Jun  1", "2026-0"
 REPORTED = (b"+0x", b"RIP", b"Call", b"Oops", b"BUG", b"panic")  # a log without a report may stay folded
 NARROWEST, WIDEST = 20, 250
 # A list as Python, Ruby or Perl print it, with its strings in single quotes: `['...', '...']`.
@@ -194,7 +195,7 @@ def _unfolded(lines: Sequence[str], numbers: Sequence[int]) -> tuple[list[str], 
         return None
     full = sum(1 for one in widths if one == width)
     stamped = sum(1 for line in lines if STAMP.match(line))
-    own = STAMP if stamped * 3 > len(lines) and stamped > 3 else OWN_BEGINNING
+    own = STAMP if stamped * 3 > len(lines) and stamped > 3 else _alike(lines) or OWN_BEGINNING
     by_words = full < 3
     if by_words and (own is not STAMP or width > 140):
         return None
@@ -213,6 +214,12 @@ def _unfolded(lines: Sequence[str], numbers: Sequence[int]) -> tuple[list[str], 
             kept.append(number)
         last = len(line)
     return (joined, kept) if broken >= 2 else None
+
+
+def _alike(lines: Sequence[str]) -> re.Pattern[str] | None:
+    """How most lines begin, a date or what a collector puts in front, or `None` where they do not begin alike."""
+    begin, count = max(Counter(line[:ALIKE] for line in lines).items(), key=lambda item: item[1])
+    return re.compile(re.escape(begin)) if count * 3 > len(lines) and count > 3 and begin.strip() else None
 
 
 def _is_reversed(lines: Sequence[str]) -> bool:

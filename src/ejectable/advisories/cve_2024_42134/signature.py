@@ -29,7 +29,7 @@ CALLER = "vp_del_vqs"
 # driver's, and the names that the tree's drivers give their removal.
 REMOVAL = re.compile(
     r"virtio_dev_(?:remove|shutdown)|virtio_device_freeze|unregister_virtio_device|virtio_pci_(?:remove|freeze)\w{0,20}"
-    r"|(?:virt\w{0,30}|vp|vpmem|rpmsg|scmi|p9)_\w{0,30}(?:remove|freeze|del_vqs|delete_vqs|vqs_del|"
+    r"|(?:virt|vp_|vpmem|rpmsg|scmi|p9_)\w{0,50}(?:remove|freeze|del_vqs|delete_vqs|vqs_del|"
     r"deinit|shutdown|release|exit|reset_prepare|unprobe)\w{0,30}"
     r"|remove_(?:vq_common|vqs|common)\w{0,20}|p9_virtio_remove|viommu_remove|bt_virtio\w{0,20}|virtbt_\w{1,20}"
     r"|rpmsg_remove|fini_vqs"
@@ -54,6 +54,11 @@ WAY = re.compile(
     r"|acpi_\w{0,20}hot\w{1,30}|pciehp\w{1,40}|driver_detach|unbind_store|virtio_\w{1,40}|drv_attr_store"
     r"|pci_pm_\w{1,30}|dpm_\w{1,30}|init_vqs?|async_\w{1,30}|\w{0,20}device_suspend\w{0,20}|(?:remove|eject|state)_store"
     r"|pm_\w{1,30}|suspend_\w{1,40}|\w{0,20}delete_module|free_module|\w{0,40}_work_fn"
+    # On the way in, from the driver's probe up; and whoever writes to sysfs.
+    r"|really_probe|call_driver_probe|(?:__)?driver_(?:probe_device|attach\w{0,20}|register)|__device_attach\w{0,20}"
+    r"|device_(?:add|attach|initial_probe)|bus_(?:probe_device|for_each_\w{1,10}|add_driver)|deferred_probe_\w{1,20}"
+    r"|(?:local_)?pci_(?:device_probe|call_probe|probe)|do_init_module|load_module|irq_thread\w{0,10}"
+    r"|(?:k|__v|v)?s?fs_write|kernfs_fop_write\w{0,10}|sysfs_kf_write|new_sync_write|ksys_write|dev_attr_store"
 )
 # Where a thread began: such a frame says nothing of what was at work.
 BOTTOM = re.compile(
@@ -64,7 +69,8 @@ FIRST_PAGE = 0x1000
 FINEIBT = (1 << 64) - 16  # fineibt_preamble_size in arch/x86/kernel/alternative.c
 BELOW_ZERO = (1 << 64) - 64  # the hash stands up to 59 bytes in front of a function (CONFIG_FUNCTION_PADDING_BYTES)
 X86_CHECK = re.compile(r"41 ba(?: [0-9a-f]{2}){4} <4[45]> 03 [4-7][0-9a-f](?: 24)? (?P<offset>[89a-f][0-9a-f])\b")
-X86_CODE = re.compile(r"(?:<?[0-9a-f]{2}>? ?){8,80}")
+# Enough of the code to see that it is no such check: what stands before the trapping byte, and the instruction.
+X86_CODE = re.compile(r"(?:[0-9a-f]{2} ){6,64}<[0-9a-f]{2}>(?: [0-9a-f]{2}){4,64}")
 ARM64_TRAP = re.compile(r"[(<]([0-9a-f]{8})[)>]")
 LDUR_MASK, LDUR_W16 = 0xFFF00C1F, 0xB8500010  # ldur w16, [xN, #-N]: Arm ARM, C6.2
 KINDS = {
@@ -111,7 +117,7 @@ def _recognise(event: Event, look_alikes: Sequence[LookAlike]) -> Recognition:
         del names[0]
     everything = [_base(frame.function) for frame in event.trace]
     device = _device(names)
-    called, how = _called(event, names, everything)
+    called, how = _called(event, everything)
     if called is None:
         return _unless_elsewhere(event, names, everything, how, device)
     if not called:
@@ -134,7 +140,7 @@ def _recognise(event: Event, look_alikes: Sequence[LookAlike]) -> Recognition:
     return _is_it(event, names[1:], how, device)
 
 
-def _called(event: Event, names: Sequence[str], everything: Sequence[str]) -> tuple[bool | None, str]:
+def _called(event: Event, everything: Sequence[str]) -> tuple[bool | None, str]:
     """Whether the kernel called address 0, `None` where that cannot be seen; and how that is known."""
     checked = _kcfi(event)
     if checked is None:
@@ -142,17 +148,19 @@ def _called(event: Event, names: Sequence[str], everything: Sequence[str]) -> tu
     if checked:
         return True, "the kernel was about to call address 0, and kCFI read in front of it"
     through = _fineibt(event)
-    if through is None and names[:1] in ([], [CALLER]):
+    if through is None:
         return None, "the kernel called fffffffffffffff0, as FineIBT calls address 0; the registers are cut off"
     if through:
         return True, "the kernel called address 0 by way of FineIBT's check in front of it"
     if event.kind == "null-call":
         return True, "the kernel called address 0"
     address = int(event.address or event.registers.get("CR2", "0"), 16)
-    if _is_fault(event) and event.ip is None and (address == 0 or address >= BELOW_ZERO):
+    if _is_fault(event) and event.ip is None and (event.address is None or address == 0 or address >= BELOW_ZERO):
         return None, "the report does not show what was called"
     if _is_fault(event) and (event.ip or "").startswith("0x") and int(event.ip or "", 16) < FIRST_PAGE:
         return None, f"the instruction pointer {event.ip} cannot be right"
+    if event.kind in ("bug", "other") and not event.trace and event.ip is None and event.doubts:
+        return None, "the report shows neither a trace nor where the kernel was"
     if CALLER in everything:
         return False, f"{CALLER} is in the trace, but the kernel did not call address 0 there"
     if event.kind in ("null-deref", "paging-fault", "gpf"):
@@ -170,16 +178,22 @@ def _unless_elsewhere(
 ) -> Recognition:
     """Not known what was called: unknown, unless the trace shows that it was somewhere else."""
     told = [name for name in names if not BOTTOM.fullmatch(name)]
-    hidden_caller = any(name == CALLER or REMOVAL.fullmatch(name) or _nearly(name) for name in everything)
+    hidden_caller = any(
+        name == CALLER or REMOVAL.fullmatch(name) or PROBE_PATH.fullmatch(name) or _nearly(name) for name in everything
+    )
     if hidden_caller or not told or (event.trigger is not None and WAY.fullmatch(told[0])):
         return Recognition(Status.UNKNOWN, 0.0, how, device_kind=device, doubts=event.doubts)
-    hidden = [doubt for doubt in event.doubts if doubt.kind is not DoubtKind.CUT_OFF or _top_lost(event)]
-    return _something_else(f"{how}, but {names[0]} was at work, not {CALLER}", device, hidden)
+    why = f"{how}, but {names[0]} was at work, not {CALLER}"
+    return _something_else(why, device, _what_hides_the_caller(event))
 
 
-def _top_lost(event: Event) -> bool:
-    """Whether frames above the first one may be missing, on a way that a device is taken away on."""
-    return not event.trace_headed and event.trigger is not None
+def _what_hides_the_caller(event: Event) -> list[Doubt]:
+    """The doubts under which a frame above the first one may be missing."""
+    doubts = [doubt for doubt in event.doubts if doubt.kind is not DoubtKind.CUT_OFF]
+    if not event.trace_headed:
+        where, detail = f"{event.source}:{event.line}", "The line under which the trace begins is missing."
+        doubts.append(Doubt(DoubtKind.CUT_OFF, where, detail))
+    return doubts
 
 
 def _something_else(
@@ -212,15 +226,15 @@ def _another_caller(event: Event, names: Sequence[str], everything: Sequence[str
             )
     elif CALLER in everything[:first]:
         return unknown(f"{CALLER} stands above {names[0]} as a frame that the unwinder doubts")
-    nearly = next((name for name in everything[: first + 1] if _nearly(name)), None)
+    nearly = next((name for name in everything if _nearly(name)), None)
     if names[0] == "vp_del_vq" and CALLER not in names:  # which nobody else calls
         nearly = names[0]
     if nearly is not None:
         return unknown(f"{nearly} may be {CALLER}, typed or read wrong")
     if CALLER not in names and any(pattern.fullmatch(names[0]) for pattern in (REMOVAL, PROBE_PATH, WAY)):
         return unknown(f"the kernel called address 0 from {names[0]}; the frame above it may be lost")
-    unread = [doubt for doubt in event.doubts if doubt.kind is not DoubtKind.CUT_OFF or _top_lost(event)]
-    return _something_else(f"the kernel called address 0 from {names[0]}, not from {CALLER}", device, unread)
+    why = f"the kernel called address 0 from {names[0]}, not from {CALLER}"
+    return _something_else(why, device, _what_hides_the_caller(event))
 
 
 def _is_it(event: Event, below: Sequence[str], how: str, device: str | None) -> Recognition:
