@@ -14,12 +14,12 @@ from pathlib import Path
 
 from corpus.trees import headers
 from ejectable import host
+from ejectable.advisories import choose
 from ejectable.model import Applied
 from ejectable.remedies import Request, Situation
 from ejectable.remedies.changes import Changes
 from ejectable.remedies.live import Live
 from tests.host.trees import RELEASE
-from tests.one import the_first
 from tests.remedies.live_guest import captured, copy_of
 from tests.remedies.own_state import IN_A_CHILD
 
@@ -120,7 +120,7 @@ def situation(tree: Path) -> Situation:
     """The machine, looked at."""
     root = host.Root(tree)
     root.live = True  # as if it were this machine: the programs work on the tree
-    return Situation(root, the_first(), cache=False)
+    return Situation(root, choose(()), cache=False)
 
 
 def apply(tree: Path, *, persist: bool = False) -> Applied:
