@@ -51,9 +51,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(top, "reset", "-q", "--hard", "HEAD~1")
     facts = cve_2024_42134.ADVISORY.facts
     commits = tuple(msgspec.structs.replace(c, id=fix) if c.role == "fixed" else c for c in facts.commits)
-    monkeypatch.setattr(
-        "ejectable.remedies.cherry_pick.ADVISORY.facts", msgspec.structs.replace(facts, commits=commits)
-    )
+    monkeypatch.setattr(cve_2024_42134.ADVISORY, "facts", msgspec.structs.replace(facts, commits=commits))
     return top
 
 
