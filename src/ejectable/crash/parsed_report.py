@@ -377,7 +377,9 @@ def _registers(parsed: ParsedReport, text: str) -> None:
         if SHORT.search(text):
             parsed.garbled += 1
         for name, value in REGISTERS.findall(text):
-            parsed.registers.setdefault(name, value)  # the first are the kernel's; a user's may follow
+            # The first are the kernel's; a user's may follow the trace. Two values before it are two reports in one.
+            if parsed.registers.setdefault(name, value) != value and not parsed.traces:
+                parsed.garbled += 1
     _arch(parsed, text)
 
 
