@@ -133,13 +133,13 @@ def source(data: bytes) -> None:
 
 def crash(data: bytes) -> None:
     """Logs, as far as what is shown of them."""
-    from ejectable.advisories import registry
+    from ejectable.advisories import choose
     from ejectable.assess.crashes import Reading, judge
     from ejectable.crash.logs import read_bytes
     from ejectable.report.crash import as_document, as_text
 
     log = read_bytes(data, "input")
-    judgements = tuple(judge(event, registry()) for event in log.events)
+    judgements = tuple(judge(event, choose(())) for event in log.events)
     reading = Reading((log.source,), tuple(log.events), judgements, left_out=log.left_out)
     as_text(reading, colour=False, width=80, everything=True)
     as_document(reading)

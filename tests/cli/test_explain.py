@@ -112,7 +112,10 @@ def test_the_list_has_one_line_for_each_topic_that_fits_a_terminal(capsys: pytes
     lines = explain(capsys).splitlines()
     assert max(map(len, lines)) <= 80
     for topic in TOPICS:
-        assert any(line.startswith(f"  {topic.name} ") and line.endswith(topic.brief) for line in lines), topic.name
+        (line,) = (line for line in lines if line.startswith(f"  {topic.name} "))
+        said = line.removeprefix(f"  {topic.name}").strip()
+        # The title of a defect may be longer than a line: it is cut at a word, and said to be.
+        assert said == topic.brief or topic.brief.startswith(said.removesuffix(" ...")), topic.name
 
 
 @pytest.mark.parametrize("spelling", ["admin virtqueue", "ADMIN-VIRTQUEUE", "admin_virtqueue", "  Admin   Virtqueue "])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.assess.crashes import Reading, follow_all, read_all
 from ejectable.assess.logs import sources
 from ejectable.cli.app import run
@@ -75,7 +75,7 @@ def misbehaves(monkeypatch: pytest.MonkeyPatch, how: Callable[[], object]) -> No
 
 
 def read(*paths: Path, jobs: int = 1) -> Reading:
-    return read_all(sources(map(str, paths)), registry(), jobs=jobs)
+    return read_all(sources(map(str, paths)), choose(()), jobs=jobs)
 
 
 @pytest.mark.parametrize("what", MISBEHAVIOURS)
@@ -147,7 +147,7 @@ def test_a_log_that_is_followed_is_read_in_there_too(tmp_path: Path, monkeypatch
     path = tmp_path / "log"
     path.write_bytes(DEFECT)
     misbehaves(monkeypatch, os.abort)
-    following = follow_all(str(path), registry())
+    following = follow_all(str(path), choose(()))
     _, said = next(following)
     assert said.status is Status.AFFECTED
     with path.open("ab") as file:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.assess import memory
 from ejectable.errors import Ended, Missing
 from ejectable.host import Root, Running
@@ -70,7 +70,7 @@ def test_a_reader_of_memory_that_misbehaves_ends_and_says_nothing(
         look(root, lambda _: "all is well")
     notes: list[str] = []
     verdicts = None  # of a tree nothing is kept
-    found = memory.judged(root, RUNNING, registry(), DEFAULT_LIMITS, verdicts, notes)  # type: ignore[arg-type]
+    found = memory.judged(root, RUNNING, choose(()), DEFAULT_LIMITS, verdicts, notes)  # type: ignore[arg-type]
     assert found is None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from corpus.archive import cache_folder, fetch, locked
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.assess.kernels import Judged, judge_path, status_of
 from ejectable.errors import Missing
 from ejectable.intake import DEFAULT_LIMITS, Compression
@@ -25,7 +25,7 @@ from tests.kernel.test_provenance import TREE, USUAL, image, module
 
 pytestmark = pytest.mark.kernels
 
-IDS = tuple(registry())
+IDS = tuple(choose(()))
 Maker = Callable[[Path, bytes, bytes], Path]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.assess.kernels import judge_path
 from ejectable.errors import BadInput
 from ejectable.intake import DEFAULT_LIMITS
@@ -17,7 +17,7 @@ from ejectable.model import Status
 from tests.kernel import synthetic
 from tests.kernel.synthetic import RELEASE
 
-IDS = tuple(registry())
+IDS = tuple(choose(()))
 
 
 def elf(machine: int, *, wide: bool = True, little: bool = True, text: bytes = synthetic.BANNER.encode()) -> bytes:

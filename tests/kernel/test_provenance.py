@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from corpus.modules import DEFAULT_RELEASE, faulty_module
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.assess.kernels import Judged, judge_path, status_of
 from ejectable.intake import DEFAULT_LIMITS
 from ejectable.intake.module_files import by_precedence, listed
@@ -19,7 +19,7 @@ from tests.kernel.synthetic import cpio_newc, deb, package_of
 
 pytestmark = pytest.mark.kernels
 
-IDS = tuple(registry())
+IDS = tuple(choose(()))
 R = DEFAULT_RELEASE
 TREE = f"lib/modules/{R}"
 USUAL = "kernel/drivers/virtio/virtio_pci.ko"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from corpus.trees import headers
 from ejectable import host
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.model import Applied
 from ejectable.remedies import Request, Situation
 from ejectable.remedies.changes import Changes
@@ -120,7 +120,7 @@ def situation(tree: Path) -> Situation:
     """The machine, looked at."""
     root = host.Root(tree)
     root.live = True  # as if it were this machine: the programs work on the tree
-    return Situation(root, registry(), cache=False)
+    return Situation(root, choose(()), cache=False)
 
 
 def apply(tree: Path, *, persist: bool = False) -> Applied:

@@ -165,7 +165,8 @@ def test_make_runs_as_the_owner_and_what_it_made_is_judged_and_kept_by_root(
     (headers / "include/config").mkdir(parents=True)
     (headers / "include/config/auto.conf").write_text("CONFIG_VIRTIO_PCI=m\nCONFIG_X86_64=y\n")
     (headers / "Makefile").write_text(f"modules:\n\tcp {headers}/made.ko $(M)/virtio_pci.ko\n")
-    shutil.copy(affected_module(), headers / "made.ko")
+    shutil.copyfile(affected_module(), headers / "made.ko")  # the kept one may be root's alone to read
+    (headers / "made.ko").chmod(0o644)
     log = recorder(place / "bin", "make")
     monkeypatch.setenv("PATH", f"{log.parent}:{os.environ['PATH']}")
     built = build(open_tree(str(tree), NullTest()), str(headers), situation().limits)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from ejectable import host
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.errors import WrongUsage
 from ejectable.model import Status
 from ejectable.remedies import Request, Situation, execute, instance_type
@@ -29,7 +29,7 @@ def on_ecs(tmp_path: Path, kind: str | None, *, devices: tuple[Device, ...] = (L
         left.parent.mkdir(parents=True)
         meta = {"instance": {"instance-type": kind}, "region-id": REGION, "instance-id": INSTANCE}
         left.write_text(json.dumps({"ds": {"meta_data": meta}}))
-    return Situation(host.Root(root), registry(), cache=False)
+    return Situation(host.Root(root), choose(()), cache=False)
 
 
 @pytest.mark.kernels
@@ -127,9 +127,9 @@ class TestThisMachine:
 
 def test_the_plan_of_an_ordinary_machine_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys; from ejectable import host; from ejectable.advisories import registry\n"
+        "import sys; from ejectable import host; from ejectable.advisories import choose\n"
         "from ejectable.remedies import Request, Situation, execute\n"
-        f"s = Situation(host.Root({str(tmp_path)!r}), registry(), cache=False)\n"
+        f"s = Situation(host.Root({str(tmp_path)!r}), choose(()), cache=False)\n"
         "execute.plan(s, Request(), ['instance-type', 'detach-while-stopped'])\n"
         "print(*(n for n in sys.modules if n.startswith(('alibabacloud', 'darabonba', 'Tea', 'requests', 'aiohttp'))))"
     )

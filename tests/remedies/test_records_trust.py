@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ejectable import host
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.errors import DamagedInput, EjectableError, Missing, WrongUsage
 from ejectable.remedies import Request, Situation, execute
 from ejectable.remedies.changes import interrupted
@@ -29,7 +29,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def situation(tree: Path) -> Situation:
-    return Situation(host.Root(tree), registry(), cache=False, offline=True)
+    return Situation(host.Root(tree), choose(()), cache=False, offline=True)
 
 
 def hostile(flag: Path, state: str) -> dict[str, object]:

@@ -13,7 +13,7 @@ from corpus.patches import apply
 from corpus.trees import headers
 from corpus.trees import source as kernel_source
 from ejectable import host
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.advisories.cve_2024_42134.source import Reading
 from ejectable.advisories.cve_2024_42134.source_fix import NullTest
 from ejectable.errors import BadInput, EjectableError, Missing
@@ -45,7 +45,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def situation() -> Situation:
-    return Situation(host.Root(), registry(), cache=False, offline=True)
+    return Situation(host.Root(), choose(()), cache=False, offline=True)
 
 
 def test_the_module_that_is_built_is_run_and_kept(make: Make, own_state: Path) -> None:
@@ -170,7 +170,7 @@ def test_the_edit_compiles_in_612_too(make: Make, tmp_path: Path, name: str) -> 
     done = subprocess.run(["make", "-C", against, f"M={work}", "modules"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not re.search(r"virtio_pci_common\.c:\d+.*warning", done.stderr)
-    (report,) = judge_path(str(work / "virtio_pci.ko"), tuple(registry()), DEFAULT_LIMITS).kernels
+    (report,) = judge_path(str(work / "virtio_pci.ko"), tuple(choose(())), DEFAULT_LIMITS).kernels
     (finding,) = report.findings
     assert finding.status is Status.FIXED
     assert any(one.kind is EvidenceKind.EXECUTED and one.says is Status.FIXED for one in finding.evidence)

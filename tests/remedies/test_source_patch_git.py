@@ -12,7 +12,7 @@ import pytest
 from corpus.patches import apply
 from corpus.trees import source as kernel_source
 from ejectable import host
-from ejectable.advisories import cve_2024_42134, registry
+from ejectable.advisories import choose, cve_2024_42134
 from ejectable.model import Remedy
 from ejectable.remedies import Request, Situation, execute
 
@@ -51,14 +51,12 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(top, "reset", "-q", "--hard", "HEAD~1")
     facts = cve_2024_42134.ADVISORY.facts
     commits = tuple(msgspec.structs.replace(c, id=fix) if c.role == "fixed" else c for c in facts.commits)
-    monkeypatch.setattr(
-        "ejectable.remedies.cherry_pick.ADVISORY.facts", msgspec.structs.replace(facts, commits=commits)
-    )
+    monkeypatch.setattr(cve_2024_42134.ADVISORY, "facts", msgspec.structs.replace(facts, commits=commits))
     return top
 
 
 def planned(top: Path) -> Remedy:
-    situation = Situation(host.Root(), registry(), cache=False, offline=True)
+    situation = Situation(host.Root(), choose(()), cache=False, offline=True)
     (line,) = execute.plan(situation, Request(target=str(top)), ["source-patch"])
     return line
 

@@ -134,8 +134,15 @@ def test_a_good_kernel_on_disk_asks_for_a_reboot_and_a_bad_one_does_not(situatio
         assert (found.release if found else None) == expected
         assert bool(said) == (expected is None)
         if found:
-            assert found.next
             assert found.boots.release == NEWEST
+            assert not found.next, "no boot loader says so: names are a guess"
+    (tree / "boot/grub").mkdir()
+    menu = f"menuentry 'Linux' {{\n\tlinux /boot/vmlinuz-{NEWEST} root=/dev/vda1\n}}\n"
+    (tree / "boot/grub/grub.cfg").write_text(f"set default=0\n{menu}")
+    found, _ = ready(situation.again(), running)
+    assert found is not None
+    assert found.boots.release == NEWEST
+    assert found.next
 
 
 def test_the_module_in_the_initramfs_is_what_counts(situation: Situation) -> None:

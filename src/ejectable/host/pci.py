@@ -68,7 +68,8 @@ def read_pci_devices(root: Root, slots: Slots, topology: PciTopology) -> tuple[D
         if path is None or driver == "virtio-pci":
             continue
         device = msgspec.structs.replace(_device(root, slots, topology, path), driver=driver)
-        if device.kind != "bridge" or device.attributes.keys() & {"functions", "slots_below"}:
+        # What is of no kind that can be asked about, and in no place that matters, is nobody's device here.
+        if device.kind not in ("bridge", "pci") or device.attributes:
             found.append(device)
     return tuple(found)
 

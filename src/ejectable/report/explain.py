@@ -2,6 +2,7 @@
 """The answer of `ejectable explain`: a topic, an advisory's whole story, or the list of topics."""
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Annotated
 
 import msgspec
@@ -16,6 +17,7 @@ from ejectable.report.text import bullets, columns, paint, wrap
 
 __all__ = ["ExplainDocument", "as_document", "as_text"]
 
+LIST_WIDTH = 80
 RANK = ("fixed", "not_affected", "unknown")
 
 
@@ -88,7 +90,9 @@ def _next_steps(topic: Topic, advisory: Advisory | None) -> Sequence[str]:
 def _list(topics: Sequence[Topic], *, colour: bool) -> list[str]:
     lines: list[str] = []
     for group in dict.fromkeys(topic.group for topic in topics):
-        rows = [(topic.name, topic.brief) for topic in topics if topic.group == group]
+        named = [topic for topic in topics if topic.group == group]
+        room = LIST_WIDTH - 4 - max(len(topic.name) for topic in named)
+        rows = [(topic.name, shorten(topic.brief, room, placeholder=" ...")) for topic in named]
         lines += [*([""] if lines else []), paint(group.capitalize(), "bold", colour=colour), *columns(rows)]
     return lines
 
