@@ -123,7 +123,7 @@ def _all(artefacts: Sequence[Artefact], transformations: Sequence[Transformation
 def attack(case: Case, folder: Path, tool: Sequence[str] = ()) -> Outcome:
     """Do it, and ask: this tool in this process, or another one by its command. `folder` is this case's alone."""
     cache = folder / "cache"
-    cache.mkdir(mode=0o777, exist_ok=True)
+    cache.mkdir(mode=0o777, parents=True, exist_ok=True)
     cache.chmod(0o777)
     chance = random.Random(case.name)
 
