@@ -8,7 +8,7 @@ import pytest
 
 from corpus.list import paired_tree
 from corpus.modules import Module
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.assess.crashes import Build, compare, join, judge
 from ejectable.crash.logs import read_bytes
 from ejectable.kernel.open import Kernel, open_kernels
@@ -43,12 +43,12 @@ def _crash(kernel: Kernel) -> Event:
         return b"%s+0x1/%#x%s" % (match[1], sizes.pop(), tail) if len(sizes) == 1 else match[0]
 
     event = read_bytes(PLACE.sub(place, LOG), "console.log").events[0]
-    assert judge(event, registry()).advisory == "CVE-2024-42134"
+    assert judge(event, choose(())).advisory == "CVE-2024-42134"
     return event
 
 
 def _compared(event: Event, kernel: Kernel) -> Build:
-    return compare(event, kernel, registry())
+    return compare(event, kernel, choose(()))
 
 
 def test_the_build_that_crashed_and_has_the_defect_makes_it_certain() -> None:
@@ -57,7 +57,7 @@ def test_the_build_that_crashed_and_has_the_defect_makes_it_certain() -> None:
     build = _compared(event, kernel)
     assert build.same is True
     assert build.findings[0].status is Status.AFFECTED
-    told = join(judge(event, registry()), build)
+    told = join(judge(event, choose(())), build)
     assert told.confidence == 1
     assert "it is certain" in told.why
 
@@ -67,8 +67,8 @@ def test_another_size_of_the_function_to_blame_is_another_build_however_many_oth
     build = _compared(event, _kernel("stock"))
     assert build.agree > 10
     assert build.same is False
-    told = join(judge(event, registry()), build)
-    assert told.confidence == judge(event, registry()).confidence
+    told = join(judge(event, choose(())), build)
+    assert told.confidence == judge(event, choose(())).confidence
     assert "another build than the one that crashed" in told.why
 
 
@@ -78,6 +78,6 @@ def test_the_build_that_crashed_but_is_fixed_is_a_contradiction_that_is_shown() 
     build = _compared(event, kernel)
     assert build.same is True
     assert build.findings[0].status is Status.FIXED
-    told = join(judge(event, registry()), build)
+    told = join(judge(event, choose(())), build)
     assert told.confidence <= 0.3
     assert "a contradiction" in told.why

@@ -3,7 +3,7 @@
 
 import pytest
 
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.assess.crashes import judge
 from ejectable.crash import Reader
 from ejectable.model import Event, Status
@@ -33,7 +33,7 @@ def test_the_defect_cut_off_at_every_line_is_never_called_safe(fixture: Fixture)
         events = _events(b"".join(lines[:end]))
         assert events, f"an event as soon as line {first} is there (cut after {end})"
         assert events[0].line == first
-        said = judge(events[0], registry())
+        said = judge(events[0], choose(()))
         status = said.status
         assert status in (Status.AFFECTED, Status.UNKNOWN), f"cut after line {end}: {status}, {said.why}"
         if decided:
@@ -47,7 +47,7 @@ def test_a_near_miss_cut_off_at_every_line_is_never_the_defect(fixture: Fixture)
     lines = _lines(fixture)
     for end in range(1, len(lines) + 1):
         for event in _events(b"".join(lines[:end])):
-            said = judge(event, registry())
+            said = judge(event, choose(()))
             cut_at_caller = event.truncated and event.trace and event.trace[-1].function == "vp_del_vqs"
             assert said.advisory is None or cut_at_caller, f"cut after line {end}: {said.why}"
 

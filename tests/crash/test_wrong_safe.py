@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ejectable.advisories import registry
+from ejectable.advisories import choose
 from ejectable.assess.crashes import judge, read_all
 from ejectable.crash.inputs import sources
 from ejectable.crash.logs import read_bytes
@@ -24,7 +24,7 @@ FRAME = re.compile(rb"(?m)^(\[[^]]*\]  )vp_del_vqs\+.*\n")
 
 
 def _said(log: bytes) -> list[Judgement]:
-    return [judge(event, registry()) for event in read_bytes(log, "log").events]
+    return [judge(event, choose(())) for event in read_bytes(log, "log").events]
 
 
 def _word(log: bytes) -> Status:
@@ -57,7 +57,7 @@ def test_the_defect_after_any_number_of_other_events_is_still_found() -> None:
     warning = "[   10.000000] WARNING: CPU: 0 PID: 1 at drivers/f.c:{0} f{0}_x+0x1/0x2\n[   10.000001] Call Trace:\n"
     warning += "[   10.000002]  f{0}_x+0x1/0x2\n[   10.000003] ---[ end trace 0000000000000000 ]---\n"
     log = "".join(warning.format(number) for number in range(2001)).encode() + DEFECT
-    known = registry()
+    known = choose(())
     read = read_bytes(log, "log", matters=lambda event: judge(event, known).status not in SAFE)
     assert len(read.events) < 2100
     assert worst(judge(event, known).status for event in read.events) is Status.AFFECTED
@@ -103,7 +103,7 @@ def test_a_panic_whose_cause_is_not_in_the_log_is_unknown() -> None:
 def test_a_log_that_speaks_of_a_crash_and_has_no_report_is_unknown(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"[   61.7342] note: kworker/0:2[61] exited with preempt_count 1\n" * 2)
-    reading = read_all(sources([str(path)]), registry())
+    reading = read_all(sources([str(path)]), choose(()))
     assert not reading.events
     assert reading.status is Status.UNKNOWN
     assert "exited with preempt_count" in reading.suspicious[0].detail

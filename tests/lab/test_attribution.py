@@ -3,9 +3,10 @@
 
 import pytest
 
+from ejectable.advisories import registry
 from ejectable.crash import Reader
 from ejectable.lab.attribution import Mark, attribute
-from ejectable.model import GuestEvent
+from ejectable.model import Event, GuestEvent
 
 MARKS = [Mark(1, "use", 10), Mark(2, "trigger", 20, pid=77), Mark(3, "after", 40), Mark(4, "plug", 50)]
 HEAD = "BUG: kernel NULL pointer dereference, address: 0\n#PF: supervisor instruction fetch in kernel mode\n"
@@ -14,14 +15,20 @@ DEFECT = ("vp_del_vqs", "virtblk_remove", "virtio_dev_remove", "device_release_d
 PROBE = ("vp_del_vqs", "virtblk_probe", "virtio_dev_probe", "really_probe")
 
 
-def told(line: int, *functions: str, pid: int = 9, comm: str = "kworker/u2:0", queue: str = "") -> GuestEvent:
+def read(line: int, *functions: str, pid: int = 9, comm: str = "kworker/u2:0", queue: str = "") -> Event:
     """A call of address 0 from these functions that begins on this line of the console."""
     work = f"Workqueue: {queue}\n" if queue else ""
     frames = "".join(f" {function}+0x6e/0x220\n" for function in functions)
     text = HEAD + DIED.format(pid=pid, comm=comm, queue=work) + f"Call Trace:\n <TASK>\n{frames} </TASK>\n"
     reader = Reader("console", first_line=line)
     stamped = "".join(f"[    7.123456] {one}\n" for one in f"{text}---[ end trace 0 ]---\n".splitlines())
-    (event,) = attribute([*reader.feed(stamped.encode()), *reader.finish()], MARKS)
+    (event,) = [*reader.feed(stamped.encode()), *reader.finish()]
+    return event
+
+
+def told(line: int, *functions: str, pid: int = 9, comm: str = "kworker/u2:0", queue: str = "") -> GuestEvent:
+    """What is said of such a call."""
+    (event,) = attribute([read(line, *functions, pid=pid, comm=comm, queue=queue)], MARKS)
     return event
 
 
@@ -77,3 +84,13 @@ def test_the_mechanisms_own_queue_thread_or_process_ties_it_while_the_device_goe
 
 def test_the_removals_path_counts_in_a_later_phase_too_for_work_may_be_left_behind() -> None:
     assert told(55, "kfree", "pci_stop_and_remove_bus_device").removal
+
+
+def test_an_advisory_that_is_not_asked_by_default_is_recognised_where_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    defect = registry()["CVE-2024-42134"]
+    monkeypatch.setattr(type(defect), "proven", False)
+    event = read(25, *DEFECT)
+    assert attribute([event], MARKS)[0].advisory is None
+    assert attribute([event], MARKS, (defect.id,))[0].advisory == defect.id

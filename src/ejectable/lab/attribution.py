@@ -12,7 +12,7 @@ from typing import get_args
 
 import msgspec
 
-from ejectable.advisories import registry
+from ejectable.advisories import Advisory, choose
 from ejectable.crash.frames import base
 from ejectable.model import Event, EventKind, GuestEvent, Phase
 
@@ -80,14 +80,18 @@ def is_fatal(event: Event) -> bool:
     return event.kind in FATAL or event.oops is not None
 
 
-def attribute(events: Sequence[Event], marks: Sequence[Mark]) -> tuple[GuestEvent, ...]:
-    """Every event with its phase, whether the removal is to blame, and the advisory whose signature it has."""
-    return tuple(_attribute(event, marks) for event in events)
+def attribute(events: Sequence[Event], marks: Sequence[Mark], named: Sequence[str] = ()) -> tuple[GuestEvent, ...]:
+    """Every event with its phase, whether the removal is to blame, and the advisory whose signature it has.
+
+    The advisories are those that are asked by default, and those named.
+    """
+    advisories = tuple({**choose(()), **(choose(named) if named else {})}.values())
+    return tuple(_attribute(event, marks, advisories) for event in events)
 
 
-def _attribute(event: Event, marks: Sequence[Mark]) -> GuestEvent:
+def _attribute(event: Event, marks: Sequence[Mark], advisories: Sequence[Advisory]) -> GuestEvent:
     removal = _of_removal(event, marks)
-    advisory = _advisory(event) if removal else None
+    advisory = _advisory(event, advisories) if removal else None
     return GuestEvent(
         phase=phase_of(event.line, marks),
         kind=event.kind,
@@ -120,9 +124,9 @@ def _of_removal(event: Event, marks: Sequence[Mark]) -> bool:
     )
 
 
-def _advisory(event: Event) -> str | None:
-    """The advisory whose signature the event has, or `None`."""
-    for advisory in registry().values():
+def _advisory(event: Event, advisories: Sequence[Advisory]) -> str | None:
+    """The one of these advisories whose signature the event has, or `None`."""
+    for advisory in advisories:
         said = advisory.recognise(event)
         if said is not None and said.advisory is not None:
             return said.advisory

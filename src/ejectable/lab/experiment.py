@@ -51,6 +51,7 @@ class Experiment:
         wordy: bool = False,
         story: Story | None = None,
         limits: Limits | None = None,
+        advisories: Sequence[str] = (),
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.kernel = kernel
@@ -65,6 +66,7 @@ class Experiment:
         self._wordy = wordy
         self._story: Story = story or self._unplug_and_plug
         self._tell = tell
+        self._advisories = tuple(advisories)
 
     async def run(self) -> Outcome:
         """What the attempt came to. Raises `Missing` where QEMU cannot be started; leaves no process behind."""
@@ -97,7 +99,7 @@ class Experiment:
         events = console.finish()
         self.console_transcript = console.transcript
         self.qmp_transcript = "".join(f"{line}\n" for line in qmp.transcript)
-        attributed = attribute(events, console.marks)
+        attributed = attribute(events, console.marks, self._advisories)
         result, detail = conclude(verdict.result, verdict.detail, attributed)
         return Outcome(
             result=result,

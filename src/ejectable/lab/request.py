@@ -107,6 +107,7 @@ async def _perform(
         jobs=request.jobs,
         limits=Limits(boot=request.boot_s),
         evidence=evidence,
+        advisories=request.advisories,
         stage=stage,
         finished=finished,
     )

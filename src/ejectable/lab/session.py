@@ -46,6 +46,7 @@ class Session(msgspec.Struct):
     jobs: int = 1
     limits: Limits = Limits()
     evidence: Evidence | None = None
+    advisories: tuple[str, ...] = ()  # their ids: looked for beside those that are by default
     stage: Callable[[Case, str], None] = lambda _case, _stage: None
     finished: Callable[[Case, Done], None] = lambda _case, _done: None
 
@@ -133,6 +134,7 @@ class Session(msgspec.Struct):
             wordy=wordy,
             story=story,
             limits=self.limits,
+            advisories=self.advisories,
             tell=lambda stage: self.stage(case, stage),
         )
         outcome = await experiment.run()
