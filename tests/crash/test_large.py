@@ -21,7 +21,9 @@ def crash(path: Path) -> tuple[int, str, float, int]:
     program = (
         "import resource, sys; from ejectable.cli.app import run; code = run(['crash', sys.argv[1], '--jobs', '1']);"
         "used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)];"
-        "print('USED', sum(one.ru_utime for one in used), sum(one.ru_maxrss for one in used)); sys.exit(code)"
+        # Not ru_maxrss of itself: exec(2) carries the peak of the process that forked along.
+        "own = next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'));"
+        "print('USED', sum(one.ru_utime for one in used), own + used[1].ru_maxrss); sys.exit(code)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False, timeout=500
