@@ -13,12 +13,14 @@ import msgspec
 from ejectable import errors
 from ejectable.confine import fences, seccomp
 from ejectable.confine.imports import TRY, Absent, NeedsImport
+from ejectable.confine.scarce import memory_is_scarce
 from ejectable.confine.wire import HEAD, LONGEST_REPLY, LONGEST_REQUEST, Answer, Fence, Reply, encoded, name_of
 from ejectable.errors import EjectableError, OurFault
 
 __all__ = ["DEBUG", "ask", "confined", "data_of", "error_of", "live"]
 
 DEBUG = "EJECTABLE_DEBUG"
+NO_MEMORY = "The process that read it ran out of memory."
 MOST_DATA = 1 << 20  # bytes of a file of ours
 
 _to_parent: socket.socket | None = None
@@ -139,7 +141,7 @@ def _answers(work: Callable[[], Iterable[object]]) -> Iterator[Answer]:
     except NeedsImport as needed:
         yield Answer(needs=needed.name)
     except MemoryError:
-        yield Answer(error="Ended", message="The process that read it ran out of memory.", hint=TRY)
+        yield Answer(error="Ended", message=NO_MEMORY, hint=TRY)
     except EjectableError as error:
         yield Answer(error=name_of(error), message=error.message, hint=error.hint)
     except GeneratorExit:
@@ -147,6 +149,9 @@ def _answers(work: Callable[[], Iterable[object]]) -> Iterator[Answer]:
     except BaseException as error:  # noqa: BLE001  (whatever it is: nobody above this knows it)
         if os.environ.get(DEBUG):
             _trace()
+        if isinstance(error, ImportError | SystemError) and memory_is_scarce():  # a library that could not be loaded
+            yield Answer(error="Ended", message=NO_MEMORY, hint=TRY)
+            return
         yield Answer(
             error="OurFault",
             message=f"This is a bug in ejectable: {type(error).__name__}: {error}",
