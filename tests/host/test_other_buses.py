@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Devices of other buses than virtio's are read from sysfs, and each advisory is asked about those that it is about."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,13 @@ def test_a_device_that_the_tree_has_and_its_bus_does_not_list_is_a_doubt(tree: P
     root = Root(str(tree))
     doubts = read_devices(root, Slots(root)).doubts
     assert [doubt.kind for doubt in doubts if "0:0:0:0" in doubt.detail] == [DoubtKind.MISSING]
+
+
+@pytest.mark.parametrize("advisory", ["CVE-2025-68756", "CVE-2026-64326"])
+def test_a_controller_whose_disks_were_not_seen_is_never_spared(tree: Path, advisory: str) -> None:
+    shutil.rmtree(tree / f"{DEVICES}/0000:00:04.0/nvme")
+    affected = Finding(advisory, Status.AFFECTED, None, "it is", (), conflict=False)
+    said = registry()[advisory].exposures(_devices(tree)["0000:00:04.0"], affected)
+    assert said is not None
+    assert said[0].met is None
+    assert {one.status for one in said[1]} == {Status.UNKNOWN}

@@ -92,7 +92,7 @@ def read_devices(root: Root, slots: Slots) -> Found:
     below = sorted(whole.below.items(), key=lambda item: _number(item[0]))[:MAX_DEVICES]
     found += [_described(root, name, path, slots) for name, path in below if name not in seen]
     found = [_placed(device, root, topology) for device in found]
-    found += [*read_pci_devices(root, slots, topology), *read_other_devices(root)]
+    found += [*read_pci_devices(topology), *read_other_devices(root)]
     nothing = not found and not root.list("/sys/bus")
     return Found(None if nothing else tuple(found), tuple(doubts))
 

@@ -7,8 +7,7 @@ Attributes have the names of sysfs where it has one: `sriov_numvfs`. Others are 
 """
 
 import re
-
-import msgspec
+from collections.abc import Sequence
 
 from ejectable.host.root import Root
 from ejectable.host.slots import Slots
@@ -29,8 +28,8 @@ class PciTopology:
     """What the places of PCI functions say: which ports pciehp looks after, which functions share a device."""
 
     def __init__(self, root: Root, slots: Slots) -> None:
-        self._root = root
-        self._slots = slots
+        self.root = root
+        self.slots = slots
         self.addresses = tuple(name for name in root.list(PCI) or () if PCI_ADDRESS.fullmatch(name))[:MAX_DEVICES]
         services = (root.list(PORT_SERVICES) or ())[:MAX_DEVICES]
         self._pciehp = {
@@ -40,9 +39,9 @@ class PciTopology:
     def attributes(self, path: str) -> dict[str, str]:
         """What is known of the function at this resolved path, beside its driver and nodes."""
         found: dict[str, str] = {}
-        if self._root.link(f"{path}/physfn") is not None:
+        if self.root.link(f"{path}/physfn") is not None:
             found["virtfn"] = "1"
-        enabled = self._root.text(f"{path}/sriov_numvfs", 16)
+        enabled = self.root.text(f"{path}/sriov_numvfs", 16)
         if enabled is not None:
             found["sriov_numvfs"] = enabled
         if path.rpartition("/")[0].rpartition("/")[2] in self._pciehp:
@@ -56,35 +55,37 @@ class PciTopology:
 
     def slots_below(self, path: str) -> bool:
         """Whether a port that pciehp looks after hangs below this one."""
-        return any((self._root.resolve(f"{PCI}/{port}") or "").startswith(f"{path}/") for port in self._pciehp)
+        return any((self.root.resolve(f"{PCI}/{port}") or "").startswith(f"{path}/") for port in self._pciehp)
 
 
-def read_pci_devices(root: Root, slots: Slots, topology: PciTopology) -> tuple[Device, ...]:
+def read_pci_devices(topology: PciTopology) -> tuple[Device, ...]:
     """The functions that virtio-pci does not drive; of bridges those that carry more than one function or a slot."""
     found = []
     for address in topology.addresses:
-        path = root.resolve(f"{PCI}/{address}")
-        driver = root.link(f"{PCI}/{address}/driver")
+        path = topology.root.resolve(f"{PCI}/{address}")
+        driver = topology.root.link(f"{PCI}/{address}/driver")
         if path is None or driver == "virtio-pci":
             continue
-        device = msgspec.structs.replace(_device(root, slots, topology, path), driver=driver)
+        device = _device(topology, path, driver)
         # What is of no kind that can be asked about, and in no place that matters, is nobody's device here.
         if device.kind not in ("bridge", "pci") or device.attributes:
             found.append(device)
     return tuple(found)
 
 
-def _device(root: Root, slots: Slots, topology: PciTopology, path: str) -> Device:
-    address = path.rpartition("/")[2]
-    kind = _kind(root.text(f"{path}/class", 16))
+def _device(topology: PciTopology, path: str, driver: str | None) -> Device:
+    root, address = topology.root, path.rpartition("/")[2]
+    kind = "nvme" if driver == "nvme" else _kind(root.text(f"{path}/class", 16))
     attributes = topology.attributes(path)
-    hotpluggable = slots.hotpluggable(path)
+    hotpluggable = topology.slots.hotpluggable(path)
     nodes = tuple(root.list(f"{path}/net") or ())
     if kind == "nic":
         attributes["net"] = "some" if nodes else "none" if root.list(path) else "unknown"
     if kind == "nvme":
-        nodes = _namespaces(root, path)
-        attributes["namespaces"] = str(len(nodes))
+        controllers = root.list(f"{path}/nvme")
+        nodes = _namespaces(root, path, controllers or ())
+        if controllers or driver is None:  # a driver without a controller was not seen whole
+            attributes["namespaces"] = str(len(nodes))
     if kind == "bridge" and topology.functions(address) > 1:
         attributes["functions"] = str(topology.functions(address))
     if kind == "bridge" and hotpluggable and topology.slots_below(path):
@@ -94,7 +95,7 @@ def _device(root: Root, slots: Slots, topology: PciTopology, path: str) -> Devic
         transport="pci",
         address=address,
         kind=kind,
-        driver=None,
+        driver=driver,
         nodes=nodes,
         mode="unknown",
         hotpluggable=hotpluggable,
@@ -111,10 +112,10 @@ def _kind(code: str | None) -> str:
     return KINDS.get(digits[:4]) or KINDS.get(digits[:2]) or "pci"
 
 
-def _namespaces(root: Root, path: str) -> tuple[str, ...]:
-    """The block devices of an NVMe controller. With multipath its own are paths, nvme0c0n1, to one disk nvme0n1."""
+def _namespaces(root: Root, path: str, controllers: Sequence[str]) -> tuple[str, ...]:
+    """The block devices of NVMe controllers. With multipath its own are paths, nvme0c0n1, to one disk nvme0n1."""
     found: dict[str, None] = {}
-    for controller in (root.list(f"{path}/nvme") or ())[:8]:
+    for controller in controllers[:8]:
         for name in root.list(f"{path}/nvme/{controller}") or ():
             if match := NAMESPACE.fullmatch(name):
                 found[f"nvme{match[1]}n{match[2]}"] = None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ejectable.advisories.advisory import USUAL, Advisory
 from ejectable.advisories.code import CodeUnder
-from ejectable.advisories.exposure import Reach, meets, race, spared
+from ejectable.advisories.exposure import Reach, meets, race, spared, unsure
 from ejectable.advisories.remedy import Workaround
 from ejectable.advisories.signature import Signature
 from ejectable.model import Device, Effect, Finding, Operation
@@ -44,6 +44,8 @@ class MarkDeadSyncs(Advisory):
         del finding
         if device.bus != "pci" or device.kind != "nvme":
             return None
+        if "namespaces" not in device.attributes:
+            return unsure("its disks could not be seen")
         if not device.nodes:
             return spared("it has no disks")
         return meets("its disks may have dirty pages", "they would be written to a device that is gone")
