@@ -75,3 +75,11 @@ def test_what_a_task_waits_for_is_told_by_its_trace(trace: str, what: str) -> No
 
 def test_a_trace_that_does_not_tell_gives_no_reason() -> None:
     assert waits_for(["__schedule", "schedule", "my_thread_fn", "kthread"]) is None
+
+
+def test_a_hang_in_the_removal_of_a_virtio_disk_names_no_defect_of_another_driver() -> None:
+    """Whoever asks about every defect by name is not told one whose path the trace does not hold."""
+    log = load(next(path for path in FIXTURES if path.stem == "near-virtblk-hang")).log
+    events = tuple(read_bytes(log, "near-virtblk-hang").events)
+    assert events
+    assert [judge(event, choose(("all",)), events).advisory for event in events] == [None] * len(events)

@@ -55,7 +55,7 @@ class GendiskFreezeFirst(Advisory):
         return Signature(
             kinds=("hung-task",),
             at="__mutex_lock|mutex_lock|del_gendisk|__del_gendisk",
-            needs=("del_gendisk|__del_gendisk", r"sd_remove|__scsi_remove_device|device_del"),
+            needs=("del_gendisk|__del_gendisk", "sd_remove|__scsi_remove_device"),
             pair=(
                 "blk_queue_enter|__bio_queue_enter",
                 r"sd_release|scsi_set_medium_removal|bdev_release|blkdev_put\w{0,10}",
