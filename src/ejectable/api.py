@@ -13,8 +13,8 @@ from ejectable.advisories import choose
 from ejectable.assess import crashes
 from ejectable.assess.checked import check_roots
 from ejectable.assess.kernels import judge_paths
+from ejectable.assess.logs import sources
 from ejectable.assess.verdicts import Verdicts
-from ejectable.crash.inputs import sources
 from ejectable.errors import EjectableError
 from ejectable.intake import DEFAULT_LIMITS, Limits
 from ejectable.report import check as check_report
