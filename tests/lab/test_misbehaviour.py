@@ -20,6 +20,7 @@ from ejectable.lab.evidence import Evidence
 from ejectable.lab.experiment import Experiment, Limits, Outcome
 from ejectable.lab.kernels import GuestKernel
 from ejectable.lab.modules import ModuleSet
+from ejectable.lab.qmp import Qmp
 from ejectable.lab.session import Done, Session
 from ejectable.model import Status
 from ejectable.report.text import clean
@@ -103,6 +104,18 @@ def test_a_guest_that_lies_over_qmp_or_console_is_blamed_and_never_believed(beha
     assert outcome.result in ("survived", "no-boot", "no-unplug", "hang"), outcome.detail
     assert not outcome.events, "no crash is made of what is no report"
     assert not outcome.release or outcome.release.isprintable() or clean(outcome.release).isprintable()
+
+
+@pytest.mark.parametrize(
+    "lie", [b'["event"]', b'{"event": 1}', b'{"event": "E", "data": [1]}', b'{"event": "E", "data": "x"}', b'"event"']
+)
+def test_what_is_no_event_is_never_waited_for(lie: bytes) -> None:
+    """A true event that comes behind it is found; the answer does not rest on which of the two came first."""
+    channel = Qmp(started=0)
+    channel.note("<-", lie)
+    channel.note("<-", b'{"event": "E", "data": {"device": "d"}}')
+    found = asyncio.run(channel.event("E", when=lambda data: data.get("device") == "d"))
+    assert found["data"] == {"device": "d"}
 
 
 def test_a_guest_that_was_slow_to_boot_is_given_more_time_for_the_rest() -> None:

@@ -105,6 +105,12 @@ class Qmp:
         if self._size < TRANSCRIPT_LIMIT:
             self._size += len(line)
             self.transcript.append(line)
-        if direction == "<-" and "event" in content and len(self.events) < MOST_EVENTS:
+        if direction == "<-" and _is_event(content) and len(self.events) < MOST_EVENTS:
             self.events.append(content)
             self._changed.set()
+
+
+def _is_event(content: Any) -> bool:
+    """Whether it is an event as QEMU sends them: a name, and an object if anything (qapi-event specification)."""
+    named = isinstance(content, dict) and isinstance(content.get("event"), str)
+    return named and isinstance(content.get("data", {}), dict)
