@@ -68,6 +68,12 @@ def test_a_folder_that_others_could_change_or_that_is_none_is_refused(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(("folder", "code"), [("", 64), ("/no/such/folder", 69), ("/etc/passwd", 65)])
+def test_what_is_no_folder_has_the_code_of_what_is_wrong_with_it(folder: str, code: int) -> None:
+    """An unset variable above all loads no code of the folder that somebody happens to be in."""
+    assert run(["kernel", "--advisories", folder, "/etc/passwd"]) == code
+
+
 def test_every_command_asks_an_advisory_of_a_folder(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ def add_folders(folders: Iterable[str]) -> None:
     _folders.extend(folder for folder in folders if folder not in _folders)
     try:
         registry()
-    except BadInput:
+    except Exception:  # whatever it was: nothing of it stays
         _folders.clear()
         raise
 

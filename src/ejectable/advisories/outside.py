@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ejectable.advisories.advisory import Advisory
-from ejectable.errors import BadInput
+from ejectable.errors import BadInput, Missing, WrongUsage
 
 __all__ = ["from_folder", "installed"]
 
@@ -60,8 +60,14 @@ def _declares_some(place: str) -> bool:
 
 
 def from_folder(folder: str) -> Iterator[Advisory]:
-    """The advisories of a folder. Raises `BadInput` where there is none, one is faulty, or others could change it."""
+    """The advisories of a folder. Raises `BadInput` where there is none, one is faulty, or others could change it;
+    `Missing` where the folder is not there.
+    """
+    if not folder:  # realpath("") is the current folder, whose code nobody asked for
+        raise WrongUsage("An empty path names no folder of advisories.", hint="Is a variable not set?")
     top = Path(os.path.realpath(folder))
+    if not top.exists():
+        raise Missing(f"{folder}: no such folder.", hint="--advisories takes the folder of an advisory.")
     _trusted(top)
     if (top / "__init__.py").is_file():
         yield _load(top)
